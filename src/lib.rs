@@ -1,0 +1,6 @@
+//! Keeps PostgreSQL tables in step with nested documents, writing only the rows that changed.
+
+pub mod json;
+pub mod mapping;
+pub mod schema;
+pub mod value;

@@ -1,0 +1,244 @@
+//! How a document becomes rows: the frozen form of a mapping.
+//!
+//! A mapping is written as TOML (or the same keys as JSON, or built in code from
+//! [`Mapping`]'s parts) and parsed once. What comes out has been validated as far
+//! as that is possible without a database, and is then only read. The tree of
+//! relations is flattened into one list, parents before their children, so that
+//! every later stage walks it with a loop and names a relation by its index.
+//!
+//! Nothing here knows a column's type: types come from the database's catalog
+//! ([`crate::schema`]).
+
+mod parse;
+mod path;
+
+pub use parse::{Fault, MappingError};
+pub use path::{Path, Segment};
+
+use serde::Serialize;
+
+/// A validated mapping: one root, its relations in order (root first, an
+/// enclosing relation before the ones inside it), and its catalogues.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Mapping {
+    /// Names the mapping in the database; one run of it at a time.
+    pub name: String,
+    /// All relations; `relations[0]` is the root.
+    pub relations: Vec<Relation>,
+    /// The catalogues that columns and links refer to.
+    pub lookups: Vec<Lookup>,
+    /// Options of the whole sync.
+    pub sync: SyncOptions,
+    /// The mapping as it was written, as JSON: what the database keeps of it.
+    #[serde(skip)]
+    pub definition: serde_json::Value,
+}
+
+/// Index of a relation in [`Mapping::relations`].
+pub type RelationIx = usize;
+/// Index of a catalogue in [`Mapping::lookups`].
+pub type LookupIx = usize;
+
+/// One table that documents fill: the root, a 1-N list, or an M-N link.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Relation {
+    /// Its name in reports: the mapping's name for the root.
+    pub name: String,
+    /// What it is.
+    pub kind: RelationKind,
+    /// The relation whose items hold this one's list; `None` for the root.
+    pub enclosing: Option<RelationIx>,
+    /// Where the list is, seen from the enclosing item. Empty for the root.
+    pub path: Path,
+    /// The table.
+    pub table: TableName,
+    /// The surrogate column that rows of enclosed relations refer to; without one they refer to the key.
+    pub id: Option<String>,
+    /// The columns that refer to the enclosing row: one for its id, else as many as its key has.
+    pub parent: Vec<String>,
+    /// Names of the columns that identify a row. Empty: identified by content, a multiset.
+    pub key: Vec<String>,
+    /// Where the key is unique.
+    pub unique_in: UniqueIn,
+    /// What a missing field does to the relation's rows.
+    pub when_absent: WhenAbsent,
+    /// What `null` in place of the list does.
+    pub when_null: WhenNull,
+    /// What two siblings with one key and different content are.
+    pub on_duplicate: OnDuplicate,
+    /// The columns that documents fill, in the order of the mapping; a link's first one is its target.
+    pub columns: Vec<Column>,
+}
+
+/// What a relation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RelationKind {
+    /// The table with one row a document.
+    Root,
+    /// A 1-N list.
+    Child,
+    /// An M-N list: pairs of a parent and a catalogue row.
+    Link,
+}
+
+/// Where the key of a relation is unique.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UniqueIn {
+    /// Among the rows of one parent.
+    #[default]
+    Parent,
+    /// In the whole table: a row found under another parent has moved.
+    All,
+}
+
+/// What a field that the document does not have does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenAbsent {
+    /// The stored rows (or the column's value) stay as they are.
+    #[default]
+    Keep,
+    /// As if the list were empty (or the value null).
+    Empty,
+}
+
+/// What `null` in place of a list does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenNull {
+    /// As if the list were empty.
+    #[default]
+    Empty,
+    /// The stored rows stay as they are.
+    Keep,
+    /// The document fails.
+    Error,
+}
+
+/// What two siblings with one key and different content are. Equal ones collapse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDuplicate {
+    /// The document fails, naming both positions.
+    #[default]
+    Error,
+    /// The first one counts.
+    First,
+    /// The last one counts.
+    Last,
+}
+
+/// What a catalogue row that is not there does to the document that refers to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Missing {
+    /// The document fails.
+    #[default]
+    Error,
+    /// The row is inserted.
+    Insert,
+    /// The column stays null (the link is left out), counted; the document stays unsettled.
+    Skip,
+}
+
+/// One mapped column.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Column {
+    /// Its name in the table.
+    pub name: String,
+    /// Where its value comes from.
+    pub source: Source,
+    /// What happens to the column when the document does not have the field.
+    pub when_absent: WhenAbsent,
+}
+
+/// Where a column's value comes from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The first of these paths whose value is not null.
+    Path {
+        /// At least one.
+        paths: Vec<Path>,
+        /// The time zone of values that are written without one, for a `timestamptz` column.
+        zone: Option<String>,
+    },
+    /// The id of a catalogue row.
+    Lookup {
+        /// The catalogue.
+        lookup: LookupIx,
+        /// One path for each column of the catalogue's key, in its order.
+        matching: Vec<Path>,
+    },
+}
+
+/// A catalogue: rows that documents refer to by key and that are shared by them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Lookup {
+    /// Its name in the mapping.
+    pub name: String,
+    /// The table.
+    pub table: TableName,
+    /// The column that referring columns hold.
+    pub id: String,
+    /// The columns that identify a row; unique in the table.
+    pub key: Vec<String>,
+    /// What a row that is not there does.
+    pub missing: Missing,
+    /// Columns beyond the key to fill when a row is inserted, as paths in the item that refers to it.
+    pub columns: Vec<(String, Path)>,
+}
+
+/// Options of the whole sync.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SyncOptions {
+    /// Root column that receives the document's fingerprint, in hexadecimal, when the document changed.
+    pub mark_hash: Option<String>,
+    /// Root column that receives the time of the transaction when the document changed.
+    pub mark_time: Option<String>,
+}
+
+/// A table as the mapping names it. Without a schema the connection's search path decides.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct TableName {
+    /// The schema, if one was given.
+    pub schema: Option<String>,
+    /// The table, in the letters it has in the catalog.
+    pub table: String,
+}
+
+impl std::fmt::Display for TableName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.schema {
+            Some(schema) => write!(f, "{schema}.{}", self.table),
+            None => f.write_str(&self.table),
+        }
+    }
+}
+
+impl Mapping {
+    /// The root relation.
+    pub fn root(&self) -> &Relation {
+        &self.relations[0]
+    }
+
+    /// The relations directly inside `relation`, with their indexes.
+    pub fn enclosed(&self, relation: RelationIx) -> impl Iterator<Item = (RelationIx, &Relation)> {
+        self.relations.iter().enumerate().filter(move |(_, inner)| inner.enclosing == Some(relation))
+    }
+}
+
+impl Relation {
+    /// Positions of the key's columns among [`Relation::columns`], in the key's order.
+    pub fn key_columns(&self) -> Vec<usize> {
+        let position = |name: &String| self.columns.iter().position(|column| column.name == *name);
+        self.key.iter().filter_map(position).collect()
+    }
+
+    /// Whether rows are identified by a key; otherwise by their content.
+    pub fn is_keyed(&self) -> bool {
+        !self.key.is_empty()
+    }
+}
