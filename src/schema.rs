@@ -25,6 +25,8 @@ pub struct Schema {
 pub struct Table {
     /// The quoted, schema-qualified name.
     pub name: String,
+    /// The names of the mapped columns, not quoted.
+    pub names: Vec<String>,
     /// The types of the mapped columns.
     pub columns: Vec<ColumnType>,
     /// Positions of the key among the mapped columns.
@@ -33,8 +35,11 @@ pub struct Table {
     pub parent: Vec<PhysicalColumn>,
     /// The surrogate, and where a new row's one comes from.
     pub id: Option<IdColumn>,
-    /// The columns that find one stored row again: the primary key, or its physical place.
+    /// The columns that find one stored row again: the primary key, else its physical place; and the
+    /// columns that refer to the enclosing row.
     pub locator: Vec<PhysicalColumn>,
+    /// How many of the locator's columns, at its front, are the row's own.
+    pub own_locator: usize,
     /// Columns to mark when the document changed (root only).
     pub marks: Marks,
     /// How new rows may be written.

@@ -18,6 +18,9 @@ pub struct ColumnType {
     pub oid: u32,
     /// The oid of the type's array, for parameters; 0 where it has none.
     pub array_oid: u32,
+    /// SQL that converts a text called `v` to the type and its modifier, through the type's own input function:
+    /// unlike a cast it refuses what is too long instead of cutting it.
+    pub input: String,
     /// The quoted, schema-qualified name of its binary output function: `pg_catalog.int4send`.
     pub send: String,
 }
@@ -85,4 +88,12 @@ pub fn encode(json: &Json<'_>, ty: &ColumnType, zone: Option<&str>, out: &mut Ve
 pub fn comparison_form<'a>(kind: &Kind, stored: &'a [u8]) -> Cow<'a, [u8]> {
     let _ = kind;
     Cow::Borrowed(stored)
+}
+
+/// The SQL expression that yields the comparison form.
+pub fn comparison_sql(kind: &Kind, expression: &str) -> String {
+    match kind {
+        Kind::Numeric(None) => format!("pg_catalog.trim_scale({expression})"),
+        _ => expression.to_owned(),
+    }
 }

@@ -1,0 +1,327 @@
+-- rowdelta 0.1.0: the state of synced documents, and the ledger of runs.
+--
+-- One file for three ways in: CREATE EXTENSION rowdelta, psql -f (add -1 for one
+-- transaction), and `rowdelta install`, which sends this very text. No superuser
+-- is needed; the role needs CREATE on the database.
+--
+-- Error codes of our own: RD001 unknown mapping, RD002 the lease is not ours,
+-- RD003 a document's state changed meanwhile.
+
+CREATE SCHEMA IF NOT EXISTS rowdelta;
+
+COMMENT ON SCHEMA rowdelta IS 'rowdelta: what is known of synced documents, and the ledger of runs';
+
+CREATE FUNCTION rowdelta.version() RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$ SELECT '0.1.0' $$;
+
+COMMENT ON FUNCTION rowdelta.version() IS 'the version of the installed schema';
+
+-- One row a mapping. The lease says which run may write under it, and until when.
+CREATE TABLE rowdelta.mapping (
+    id           integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name         text NOT NULL UNIQUE,
+    definition   jsonb NOT NULL,
+    digest       bytea NOT NULL,
+    filled       text[] NOT NULL DEFAULT '{}',
+    lease_token  uuid,
+    lease_until  timestamptz,
+    lease_holder text
+);
+
+COMMENT ON COLUMN rowdelta.mapping.digest IS 'of the mapping and the types of its columns';
+COMMENT ON COLUMN rowdelta.mapping.filled IS
+    'relations whose tables held rows at the end of the last run: an empty one was truncated or lost since';
+
+-- One compact row a document. An update changes no indexed column and finds room on
+-- its page, so that it stays a HOT update.
+CREATE TABLE rowdelta.document (
+    mapping     integer NOT NULL REFERENCES rowdelta.mapping ON DELETE CASCADE,
+    key         bytea NOT NULL,
+    raw         bytea,
+    fingerprint bytea,
+    relations   bytea NOT NULL,
+    settled     boolean NOT NULL,
+    PRIMARY KEY (mapping, key)
+) WITH (fillfactor = 80);
+
+COMMENT ON COLUMN rowdelta.document.key IS 'cells of the root''s key: int32 length and binary value each';
+COMMENT ON COLUMN rowdelta.document.raw IS 'of the document''s bytes; NULL: not known';
+COMMENT ON COLUMN rowdelta.document.fingerprint IS 'of all its rows; NULL: rows were taken from it since';
+COMMENT ON COLUMN rowdelta.document.relations IS 'fingerprints of its relations, 16 bytes each: a set';
+COMMENT ON COLUMN rowdelta.document.settled IS 'false: to be done again by the next run';
+
+CREATE TABLE rowdelta.run (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    mapping  integer NOT NULL REFERENCES rowdelta.mapping ON DELETE CASCADE,
+    started  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished timestamptz,
+    status   text NOT NULL DEFAULT 'running',
+    report   jsonb
+);
+
+COMMENT ON COLUMN rowdelta.run.status IS 'running, done, failed or aborted';
+
+CREATE TABLE rowdelta.failure (
+    run       bigint NOT NULL REFERENCES rowdelta.run ON DELETE CASCADE,
+    document  text,
+    file      text,
+    line      bigint,
+    relation  text,
+    path      text,
+    sqlstate  text,
+    message   text NOT NULL,
+    retryable boolean NOT NULL
+);
+
+CREATE INDEX failure_run ON rowdelta.failure (run);
+
+-- Under CREATE EXTENSION the rows belong in a dump; elsewhere the tables are dumped anyway.
+DO $$
+DECLARE
+    v_table text;
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_depend
+               WHERE refclassid = 'pg_catalog.pg_extension'::regclass AND deptype = 'e'
+                 AND classid = 'pg_catalog.pg_class'::regclass AND objid = 'rowdelta.mapping'::regclass) THEN
+        FOREACH v_table IN ARRAY ARRAY['mapping', 'document', 'run', 'failure'] LOOP
+            PERFORM pg_catalog.pg_extension_config_dump(('rowdelta.' || v_table)::regclass, '');
+        END LOOP;
+    END IF;
+END
+$$;
+
+-- rowdelta.register(p_name, p_definition, p_digest)
+--
+-- The id of the mapping, entered or renewed. A mapping that did not change is not written.
+CREATE FUNCTION rowdelta.register(p_name text, p_definition jsonb, p_digest bytea) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_id integer;
+BEGIN
+    SELECT id INTO v_id FROM rowdelta.mapping WHERE name = p_name;
+    IF NOT FOUND THEN
+        INSERT INTO rowdelta.mapping AS m (name, definition, digest) VALUES (p_name, p_definition, p_digest)
+        ON CONFLICT (name) DO UPDATE SET name = excluded.name
+        RETURNING id INTO v_id;
+    END IF;
+    UPDATE rowdelta.mapping SET definition = p_definition, digest = p_digest
+    WHERE id = v_id AND (digest, definition) IS DISTINCT FROM (p_digest, p_definition);
+    RETURN v_id;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.register(text, jsonb, bytea) IS 'enters or renews a mapping; gives its id';
+
+-- rowdelta.acquire(p_mapping, p_holder, p_seconds)
+--
+-- The token of a new lease, or NULL while someone else holds a live one. Taking over an
+-- expired lease waits for transactions that still write under it.
+--
+-- Locks:   the mapping's row; the mapping's advisory lock, exclusively, to the end of the transaction.
+-- Raises:  RD001 unknown mapping.
+CREATE FUNCTION rowdelta.acquire(p_mapping integer, p_holder text, p_seconds integer) RETURNS uuid
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_until timestamptz;
+    v_token uuid := gen_random_uuid();
+BEGIN
+    SELECT lease_until INTO v_until FROM rowdelta.mapping WHERE id = p_mapping FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'unknown mapping %', p_mapping USING ERRCODE = 'RD001';
+    END IF;
+    IF v_until > clock_timestamp() THEN
+        RETURN NULL;
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('rowdelta'), p_mapping);
+    UPDATE rowdelta.mapping
+    SET lease_token = v_token, lease_holder = p_holder,
+        lease_until = clock_timestamp() + make_interval(secs => p_seconds)
+    WHERE id = p_mapping;
+    RETURN v_token;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.acquire(integer, text, integer) IS 'takes the lease of a mapping; NULL: someone else has it';
+
+-- rowdelta.renew(p_mapping, p_token, p_seconds): the heartbeat. False: the lease was lost.
+CREATE FUNCTION rowdelta.renew(p_mapping integer, p_token uuid, p_seconds integer) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    UPDATE rowdelta.mapping SET lease_until = clock_timestamp() + make_interval(secs => p_seconds)
+    WHERE id = p_mapping AND lease_token = p_token;
+    RETURN FOUND;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.renew(integer, uuid, integer) IS 'prolongs a lease; false: it was lost';
+
+-- rowdelta.release(p_mapping, p_token): gives the lease back.
+CREATE FUNCTION rowdelta.release(p_mapping integer, p_token uuid) RETURNS void
+    LANGUAGE sql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    UPDATE rowdelta.mapping SET lease_token = NULL, lease_until = NULL, lease_holder = NULL
+    WHERE id = p_mapping AND lease_token = p_token
+$$;
+
+COMMENT ON FUNCTION rowdelta.release(integer, uuid) IS 'gives a lease back';
+
+-- rowdelta.enter(p_mapping, p_token)
+--
+-- Every transaction that writes under a lease begins with it: a holder that was paused
+-- beyond its lease cannot write after a takeover.
+--
+-- Locks:   the mapping's advisory lock, shared, to the end of the transaction.
+-- Raises:  RD002 the lease is not ours any more.
+CREATE FUNCTION rowdelta.enter(p_mapping integer, p_token uuid) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta'), p_mapping);
+    IF NOT EXISTS (SELECT FROM rowdelta.mapping WHERE id = p_mapping AND lease_token = p_token) THEN
+        RAISE EXCEPTION 'the lease of mapping % was taken over', p_mapping USING ERRCODE = 'RD002';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.enter(integer, uuid) IS 'checks the lease for the rest of the transaction';
+
+-- rowdelta.settled(p_mapping): raw fingerprint and key of every document that need not be looked at again.
+CREATE FUNCTION rowdelta.settled(p_mapping integer) RETURNS TABLE (raw bytea, key bytea)
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT d.raw, d.key FROM rowdelta.document d
+    WHERE d.mapping = p_mapping AND d.settled AND d.raw IS NOT NULL
+$$;
+
+COMMENT ON FUNCTION rowdelta.settled(integer) IS 'raw fingerprints of the documents that are done';
+
+-- rowdelta.states(p_mapping, p_keys)
+--
+-- What is recorded of the given documents. One that was never synced yields no row.
+CREATE FUNCTION rowdelta.states(p_mapping integer, p_keys bytea[])
+    RETURNS TABLE (key bytea, raw bytea, fingerprint bytea, relations bytea, settled boolean)
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT d.key, d.raw, d.fingerprint, d.relations, d.settled FROM rowdelta.document d
+    WHERE d.mapping = p_mapping AND d.key = ANY (p_keys)
+$$;
+
+COMMENT ON FUNCTION rowdelta.states(integer, bytea[]) IS 'what is recorded of documents, by key';
+
+-- rowdelta.record(p_mapping, p_keys, p_new, p_expected, p_raw, p_fingerprint, p_relations, p_settled)
+--
+-- Records documents, last in the transaction that wrote their rows: compare-and-set on the
+-- fingerprint that was read before (p_new: there was none recorded). Of two writers of one
+-- document the second waits for the first, and fails.
+--
+-- Locks:   the documents' rows.
+-- Raises:  RD003 somebody else recorded one of them meanwhile.
+CREATE FUNCTION rowdelta.record(
+    p_mapping integer, p_keys bytea[], p_new boolean[], p_expected bytea[],
+    p_raw bytea[], p_fingerprint bytea[], p_relations bytea[], p_settled boolean[]
+) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_updated bigint;
+    v_inserted bigint;
+BEGIN
+    UPDATE rowdelta.document d
+    SET raw = n.raw, fingerprint = n.fingerprint, relations = n.relations, settled = n.settled
+    FROM unnest(p_keys, p_new, p_expected, p_raw, p_fingerprint, p_relations, p_settled)
+        AS n (key, new, expected, raw, fingerprint, relations, settled)
+    WHERE d.mapping = p_mapping AND d.key = n.key AND NOT n.new AND d.fingerprint IS NOT DISTINCT FROM n.expected;
+    GET DIAGNOSTICS v_updated = ROW_COUNT;
+    INSERT INTO rowdelta.document (mapping, key, raw, fingerprint, relations, settled)
+    SELECT p_mapping, n.key, n.raw, n.fingerprint, n.relations, n.settled
+    FROM unnest(p_keys, p_new, p_raw, p_fingerprint, p_relations, p_settled)
+        AS n (key, new, raw, fingerprint, relations, settled)
+    WHERE n.new
+    ON CONFLICT DO NOTHING;
+    GET DIAGNOSTICS v_inserted = ROW_COUNT;
+    IF v_updated + v_inserted <> cardinality(p_keys) THEN
+        RAISE EXCEPTION 'a document was recorded by someone else meanwhile' USING ERRCODE = 'RD003';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.record(integer, bytea[], boolean[], bytea[], bytea[], bytea[], bytea[], boolean[]) IS
+    'records documents by compare-and-set';
+
+-- rowdelta.renew_raw(p_mapping, p_keys, p_expected, p_raw)
+--
+-- Records another spelling of documents whose rows did not change. A document that someone
+-- else recorded meanwhile is left alone. Gives the number renewed.
+CREATE FUNCTION rowdelta.renew_raw(p_mapping integer, p_keys bytea[], p_expected bytea[], p_raw bytea[])
+    RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_renewed bigint;
+BEGIN
+    UPDATE rowdelta.document d SET raw = n.raw
+    FROM unnest(p_keys, p_expected, p_raw) AS n (key, expected, raw)
+    WHERE d.mapping = p_mapping AND d.key = n.key AND d.fingerprint = n.expected;
+    GET DIAGNOSTICS v_renewed = ROW_COUNT;
+    RETURN v_renewed;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.renew_raw(integer, bytea[], bytea[], bytea[]) IS
+    'records another spelling of documents whose rows did not change';
+
+-- rowdelta.unsettle(p_mapping, p_keys)
+--
+-- Forgets the fingerprints of documents: rows were taken from them, or they must be done
+-- again for another reason. A writer that read the old state fails its compare-and-set.
+CREATE FUNCTION rowdelta.unsettle(p_mapping integer, p_keys bytea[]) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_count bigint;
+BEGIN
+    UPDATE rowdelta.document d SET raw = NULL, fingerprint = NULL, relations = '', settled = false
+    WHERE d.mapping = p_mapping AND d.key = ANY (p_keys);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.unsettle(integer, bytea[]) IS 'forgets what is recorded of documents';
+
+-- rowdelta.settle(p_mapping, p_keys, p_fingerprints)
+--
+-- Declares documents done whose removals had been held back. One that somebody else
+-- recorded meanwhile is left alone. Gives the number settled.
+CREATE FUNCTION rowdelta.settle(p_mapping integer, p_keys bytea[], p_fingerprints bytea[]) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_count bigint;
+BEGIN
+    UPDATE rowdelta.document d SET settled = true
+    FROM unnest(p_keys, p_fingerprints) AS n (key, fingerprint)
+    WHERE d.mapping = p_mapping AND d.key = n.key AND d.fingerprint = n.fingerprint AND NOT d.settled;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.settle(integer, bytea[], bytea[]) IS
+    'declares documents done whose removals had been held back';

@@ -1,0 +1,43 @@
+//! One source record, as it was read: bytes, and where they stood.
+
+use std::sync::Arc;
+
+/// One document of a feed, not parsed yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// The JSON text.
+    pub bytes: Vec<u8>,
+    /// Where it stood.
+    pub origin: Origin,
+}
+
+/// Where a document stood in its feed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The file, or `None` where the caller handed the document over.
+    pub file: Option<Arc<str>>,
+    /// Line in the file, or place in the feed; counted from 1.
+    pub line: u64,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "{file}:{}", self.line),
+            None => write!(f, "document {}", self.line),
+        }
+    }
+}
+
+/// The root's natural key, in comparison form: int32 length and bytes for each key column.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DocumentKey(pub Vec<u8>);
+
+impl DocumentKey {
+    /// Eight bytes that stand for the key where remembering all of it would cost too much.
+    /// Two of a million documents share them with a probability below 10⁻⁷.
+    pub fn short(&self) -> u64 {
+        let hash = blake3::hash(&self.0);
+        u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+    }
+}

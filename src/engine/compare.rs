@@ -1,0 +1,297 @@
+//! Looks up what is stored of a batch and compares it with what its documents ask for.
+//!
+//! Only relations whose fingerprint differs are read, and the ones around them,
+//! whose ids are needed. Reading goes level by level, the relations of a level
+//! side by side; comparing goes from the root down, so that a child is compared
+//! below the row its parent was matched with.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use tokio_postgres::Transaction;
+
+use crate::diff::{ChangeSet, Entry, Identity, diff};
+use crate::engine::prepare::Prepared;
+use crate::error::Error;
+use crate::fingerprint::{Level, TreeFingerprint, comparison_tuple, trees};
+use crate::mapping::{Mapping, Relation, RelationIx, UniqueIn};
+use crate::plan::{Sides, SourceRow, StoredRow};
+use crate::postgres::fetch::{attach, referable, rows};
+use crate::row::Tuple;
+use crate::schema::{PhysicalColumn, Schema, Table};
+use crate::value::ColumnType;
+
+/// A batch compared with what is stored of it.
+pub(crate) struct Compared {
+    pub sides: Vec<Sides>,
+    /// Time spent reading, per relation.
+    pub times: Vec<Duration>,
+}
+
+/// Which relations of which documents must be compared: `active[document][relation]`.
+pub(crate) type Active = Vec<Vec<bool>>;
+
+/// Adds to the relations that differ those that must be read because of them: the ones around, for their
+/// ids; and, inside a relation without a key, all, because what is below a row tells equal rows apart.
+pub(crate) fn close(mapping: &Mapping, differs: &mut [bool]) {
+    for ix in (1..differs.len()).rev() {
+        if let (true, Some(outer)) = (differs[ix], mapping.relations[ix].enclosing) {
+            differs[outer] = true;
+        }
+    }
+    for ix in 1..differs.len() {
+        let outer = mapping.relations[ix].enclosing.filter(|&outer| outer != 0);
+        if outer.is_some_and(|outer| differs[outer] && !mapping.relations[outer].is_keyed()) {
+            differs[ix] = true;
+        }
+    }
+}
+
+/// Reads and compares.
+pub(crate) async fn compare(
+    transaction: &Transaction<'_>,
+    mapping: &Mapping,
+    schema: &Schema,
+    documents: &[&Prepared],
+    active: &Active,
+) -> Result<Compared, Error> {
+    let count = mapping.relations.len();
+    let mut comparison = Comparison {
+        transaction,
+        mapping,
+        schema,
+        active,
+        sides: sources(mapping, documents, active),
+        documents: vec![Vec::new(); count],
+        times: vec![Duration::ZERO; count],
+    };
+    comparison.read_roots().await?;
+    comparison.read_levels().await?;
+    let trees = comparison.stored_trees();
+    for ix in 0..count {
+        comparison.read_more(ix).await?;
+        comparison.sides[ix].changes = comparison.diff(ix, &trees[ix]);
+    }
+    Ok(Compared { sides: comparison.sides, times: comparison.times })
+}
+
+struct Comparison<'a> {
+    transaction: &'a Transaction<'a>,
+    mapping: &'a Mapping,
+    schema: &'a Schema,
+    active: &'a Active,
+    sides: Vec<Sides>,
+    /// Per relation and stored row, the document of the batch it belongs to.
+    documents: Vec<Vec<Option<u32>>>,
+    times: Vec<Duration>,
+}
+
+/// The source rows of all relations that take part.
+fn sources(mapping: &Mapping, documents: &[&Prepared], active: &Active) -> Vec<Sides> {
+    let mut sides: Vec<Sides> = Vec::new();
+    // Where each document's rows begin in the enclosing relation.
+    let mut starts: Vec<Vec<u32>> = Vec::new();
+    for (ix, relation) in mapping.relations.iter().enumerate() {
+        let mut source = Vec::new();
+        let mut start = Vec::new();
+        for (at, document) in documents.iter().enumerate() {
+            start.push(source.len() as u32);
+            if !active[at][ix] {
+                continue;
+            }
+            let offset = relation.enclosing.map_or(0, |outer| starts[outer][at]);
+            let fingerprints = &document.fingerprints;
+            for (place, row) in document.rows.relations[ix].rows.iter().enumerate() {
+                source.push(SourceRow {
+                    document: at as u32,
+                    parent: offset + row.parent,
+                    tuple: row.tuple.clone(),
+                    fingerprint: fingerprints.rows[ix][place],
+                    tree: fingerprints.trees[ix][place],
+                });
+            }
+        }
+        starts.push(start);
+        sides.push(Sides { source, ..Sides::default() });
+    }
+    sides
+}
+
+impl Comparison<'_> {
+    async fn read_roots(&mut self) -> Result<(), Error> {
+        let table = &self.schema.tables[0];
+        let wanted: HashMap<Tuple, u32> =
+            self.sides[0].source.iter().map(|row| (compared_key(table, &row.tuple), row.document)).collect();
+        let keys: Vec<Tuple> = self.sides[0].source.iter().map(|row| row.tuple.project(&table.key)).collect();
+        let started = Instant::now();
+        for row in rows(self.transaction, table, &key_columns(table), &keys).await? {
+            if let Some(&document) = wanted.get(&compared_key(table, &row.tuple)) {
+                self.sides[0].stored.push(row);
+                self.documents[0].push(Some(document));
+            }
+        }
+        self.times[0] += started.elapsed();
+        Ok(())
+    }
+
+    async fn read_levels(&mut self) -> Result<(), Error> {
+        let depth = |ix: RelationIx| {
+            std::iter::successors(Some(ix), |&ix| self.mapping.relations[ix].enclosing).count()
+        };
+        let depths: Vec<usize> = (0..self.sides.len()).map(depth).collect();
+        for level in 2..=depths.iter().copied().max().unwrap_or(1) {
+            let relations: Vec<RelationIx> = (1..self.sides.len()).filter(|&ix| depths[ix] == level).collect();
+            let wanted = |ix: RelationIx| {
+                let outer = self.mapping.relations[ix].enclosing.unwrap_or(0);
+                let active = |document: &Option<u32>| document.is_some_and(|at| self.active[at as usize][ix]);
+                let of_outer = self.documents[outer].iter().enumerate();
+                of_outer.filter(|(_, document)| active(document)).map(|(row, _)| row as u32).collect::<Vec<_>>()
+            };
+            let reads = relations.iter().map(|&ix| self.read_below(ix, wanted(ix)));
+            let found = try_join_all(reads).await?;
+            for (ix, (rows, took)) in relations.into_iter().zip(found) {
+                self.add(ix, rows);
+                self.times[ix] += took;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of a relation below some stored rows of the enclosing one.
+    async fn read_below(&self, ix: RelationIx, parents: Vec<u32>) -> Result<(Vec<StoredRow>, Duration), Error> {
+        let outer = self.mapping.relations[ix].enclosing.unwrap_or(0);
+        let stored = &self.sides[outer].stored;
+        let refer = |&row: &u32| (referable(&self.schema.tables[outer], &stored[row as usize]), row);
+        let parents: HashMap<Tuple, u32> = parents.iter().map(refer).collect();
+        let values: Vec<Tuple> = parents.keys().cloned().collect();
+        let started = Instant::now();
+        let table = &self.schema.tables[ix];
+        let found = rows(self.transaction, table, &table.parent, &values)
+            .await
+            .map_err(|error| error.in_relation(&self.mapping.relations[ix].name))?;
+        Ok((attach(found, &parents), started.elapsed()))
+    }
+
+    fn add(&mut self, ix: RelationIx, rows: Vec<StoredRow>) {
+        let outer = self.mapping.relations[ix].enclosing.unwrap_or(0);
+        for row in rows {
+            let document = row.parent.and_then(|parent| self.documents[outer][parent as usize]);
+            self.documents[ix].push(document);
+            self.sides[ix].stored.push(row);
+        }
+    }
+
+    /// What is below each stored row, where equal rows are told apart by it.
+    fn stored_trees(&self) -> Vec<Vec<TreeFingerprint>> {
+        let needed =
+            (1..self.sides.len()).any(|ix| !self.mapping.relations[ix].is_keyed() && self.mapping.enclosed(ix).next().is_some());
+        if !needed {
+            return vec![Vec::new(); self.sides.len()];
+        }
+        let level = |side: &Sides| Level {
+            rows: side.stored.iter().map(|row| (row.parent.unwrap_or(u32::MAX), row.fingerprint)).collect(),
+            kept: Vec::new(),
+        };
+        trees(self.mapping, &self.sides.iter().map(level).collect::<Vec<_>>())
+    }
+
+    /// Rows that matter only because of what came out one level up: below rows that go although this relation
+    /// of their document did not change, or below rows that came from elsewhere; and, where the key is unique
+    /// in the table, rows found under parents that are not in the batch.
+    async fn read_more(&mut self, ix: RelationIx) -> Result<(), Error> {
+        let Some(outer) = self.mapping.relations[ix].enclosing else { return Ok(()) };
+        let unread = |row: u32| match self.documents[outer][row as usize] {
+            Some(document) => !self.active[document as usize][ix],
+            None => true,
+        };
+        let changes = &self.sides[outer].changes;
+        let moved = changes.moved.iter().map(|pair| pair.0);
+        let parents: Vec<u32> = changes.removed.iter().copied().chain(moved).filter(|&row| unread(row)).collect();
+        let (found, took) = self.read_below(ix, parents).await?;
+        self.times[ix] += took;
+        self.add(ix, found);
+        if identity(&self.mapping.relations[ix]) == Identity::KeyEverywhere {
+            self.read_elsewhere(ix).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_elsewhere(&mut self, ix: RelationIx) -> Result<(), Error> {
+        let table = &self.schema.tables[ix];
+        let side = &self.sides[ix];
+        let here: HashSet<Tuple> = side.stored.iter().map(|row| compared_key(table, &row.tuple)).collect();
+        let mut wanted: HashMap<Tuple, Tuple> = HashMap::new();
+        for row in &side.source {
+            let key = compared_key(table, &row.tuple);
+            if !here.contains(&key) {
+                wanted.insert(key, row.tuple.project(&table.key));
+            }
+        }
+        let values: Vec<Tuple> = wanted.values().cloned().collect();
+        let started = Instant::now();
+        let found = rows(self.transaction, table, &key_columns(table), &values)
+            .await
+            .map_err(|error| error.in_relation(&self.mapping.relations[ix].name))?;
+        self.times[ix] += started.elapsed();
+        for row in found.into_iter().filter(|row| wanted.contains_key(&compared_key(table, &row.tuple))) {
+            self.documents[ix].push(None);
+            self.sides[ix].stored.push(row);
+        }
+        Ok(())
+    }
+
+    fn diff(&self, ix: RelationIx, stored_trees: &[TreeFingerprint]) -> ChangeSet {
+        let (relation, table, side) = (&self.mapping.relations[ix], &self.schema.tables[ix], &self.sides[ix]);
+        let keys = |tuple: &Tuple| if relation.is_keyed() { compared_key(table, tuple) } else { Tuple::default() };
+        let stored_keys: Vec<Tuple> = side.stored.iter().map(|row| keys(&row.tuple)).collect();
+        let source_keys: Vec<Tuple> = side.source.iter().map(|row| keys(&row.tuple)).collect();
+        let slots = self.slots(relation);
+        let stored = side.stored.iter().zip(&stored_keys).enumerate().map(|(index, (row, key))| Entry {
+            slot: slots.as_ref().map_or(0, |slots| row.parent.map_or(u32::MAX, |parent| slots[parent as usize])),
+            key: key.as_bytes(),
+            fingerprint: row.fingerprint,
+            tree: stored_trees.get(index).copied().unwrap_or(TreeFingerprint(row.fingerprint.0)),
+            index: index as u32,
+        });
+        let source = side.source.iter().zip(&source_keys).enumerate().map(|(index, (row, key))| Entry {
+            slot: if slots.is_some() { row.parent } else { 0 },
+            key: key.as_bytes(),
+            fingerprint: row.fingerprint,
+            tree: row.tree,
+            index: index as u32,
+        });
+        diff(stored.collect(), source.collect(), identity(relation))
+    }
+
+    /// For each stored row of the enclosing relation, the slot of what is below it: the source row it was
+    /// matched with, or a number beyond those. `None` for the root.
+    fn slots(&self, relation: &Relation) -> Option<Vec<u32>> {
+        let outer = &self.sides[relation.enclosing?];
+        let beyond = outer.source.len() as u32;
+        let mut slots: Vec<u32> = (0..outer.stored.len() as u32).map(|row| beyond + row).collect();
+        for (stored, source) in outer.changes.matched() {
+            slots[stored as usize] = source;
+        }
+        Some(slots)
+    }
+}
+
+fn identity(relation: &Relation) -> Identity {
+    match (relation.is_keyed(), relation.unique_in) {
+        (false, _) => Identity::Content,
+        (true, UniqueIn::Parent) => Identity::KeyInParent,
+        (true, UniqueIn::All) => Identity::KeyEverywhere,
+    }
+}
+
+/// The key of a row in comparison form.
+pub(crate) fn compared_key(table: &Table, tuple: &Tuple) -> Tuple {
+    let types: Vec<&ColumnType> = table.key.iter().map(|&at| &table.columns[at]).collect();
+    comparison_tuple(&types, &tuple.project(&table.key))
+}
+
+fn key_columns(table: &Table) -> Vec<PhysicalColumn> {
+    let column = |&at: &usize| PhysicalColumn { name: table.names[at].clone(), ty: table.columns[at].clone() };
+    table.key.iter().map(column).collect()
+}

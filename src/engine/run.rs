@@ -1,0 +1,246 @@
+//! One run: what its workers share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::document::DocumentKey;
+use crate::engine::Options;
+use crate::engine::prepare::Prepared;
+use crate::engine::registry::{Outcome, Registry};
+use crate::engine::report::{Failure, Report, Slow};
+use crate::fingerprint::DocumentFingerprint;
+use crate::mapping::{Mapping, RelationIx};
+use crate::plan::{Action, Plan, StoredRow};
+use crate::postgres::state::Lease;
+use crate::postgres::{Connections, Limits};
+use crate::schema::Schema;
+use crate::shred::Answers;
+
+/// What the workers of a run share.
+pub(crate) struct Run {
+    pub mapping: Arc<Mapping>,
+    pub schema: Schema,
+    pub connections: Arc<dyn Connections>,
+    pub options: Options,
+    pub lease: Lease,
+    /// Relations whose tables lost their rows since the last run: their fingerprints say nothing.
+    pub lost: Vec<bool>,
+    registry: Mutex<Registry>,
+    tally: Mutex<Tally>,
+    answers: Mutex<Vec<Answers>>,
+    deferred: Mutex<Deferred>,
+    held: Mutex<HashMap<DocumentKey, Held>>,
+    distrusted: Mutex<Vec<DocumentKey>>,
+}
+
+/// Documents to be tried once more at the end of the feed, together.
+#[derive(Default)]
+struct Deferred {
+    documents: Vec<Prepared>,
+    bytes: usize,
+}
+
+/// The removals of a document that wait for the end of the feed.
+pub(crate) struct Held {
+    /// What was recorded of it: it is settled only if that still stands.
+    pub fingerprint: DocumentFingerprint,
+    /// Topmost rows to remove.
+    pub rows: Vec<(RelationIx, StoredRow)>,
+}
+
+impl Run {
+    pub fn new(
+        mapping: Arc<Mapping>,
+        schema: Schema,
+        connections: Arc<dyn Connections>,
+        options: Options,
+        lease: Lease,
+        lost: Vec<bool>,
+        registry: Registry,
+    ) -> Self {
+        let tally = Mutex::new(Tally { report: Report::new(&mapping) });
+        Run {
+            mapping,
+            schema,
+            connections,
+            options,
+            lease,
+            lost,
+            registry: Mutex::new(registry),
+            tally,
+            answers: Mutex::default(),
+            deferred: Mutex::default(),
+            held: Mutex::default(),
+            distrusted: Mutex::default(),
+        }
+    }
+
+    pub fn limits(&self) -> Limits {
+        Limits {
+            lock: self.options.lock_timeout,
+            statement: self.options.statement_timeout,
+            idle: self.options.idle_timeout,
+        }
+    }
+
+    pub fn registry(&self) -> MutexGuard<'_, Registry> {
+        lock(&self.registry)
+    }
+
+    /// Counts something.
+    pub fn tally<T>(&self, count: impl FnOnce(&mut Tally) -> T) -> T {
+        count(&mut lock(&self.tally))
+    }
+
+    /// What an earlier batch was told; conversions are forgotten, catalogues remembered.
+    pub fn take_answers(&self) -> Answers {
+        lock(&self.answers).pop().unwrap_or_default()
+    }
+
+    pub fn return_answers(&self, mut answers: Answers) {
+        answers.conversions.clear();
+        lock(&self.answers).push(answers);
+    }
+
+    /// Keeps a document for the second try. Gives it back where too many wait already.
+    pub fn defer(&self, document: Prepared) -> Result<(), Prepared> {
+        let mut deferred = lock(&self.deferred);
+        if deferred.bytes + document.bytes > self.options.deferred_bytes_max {
+            return Err(document);
+        }
+        deferred.bytes += document.bytes;
+        deferred.documents.push(document);
+        Ok(())
+    }
+
+    pub fn take_deferred(&self) -> Vec<Prepared> {
+        std::mem::take(&mut *lock(&self.deferred)).documents
+    }
+
+    pub fn hold(&self, key: DocumentKey, held: Held) {
+        lock(&self.held).insert(key, held);
+    }
+
+    pub fn take_held(&self) -> HashMap<DocumentKey, Held> {
+        std::mem::take(&mut *lock(&self.held))
+    }
+
+    /// Notes a document that was stored but must be done again.
+    pub fn distrust(&self, key: DocumentKey) {
+        lock(&self.distrusted).push(key);
+    }
+
+    pub fn take_distrusted(&self) -> Vec<DocumentKey> {
+        std::mem::take(&mut *lock(&self.distrusted))
+    }
+
+    /// A document was stored, or needed not be.
+    pub fn decide(&self, key: &DocumentKey, outcome: Outcome) {
+        self.registry().decide(key, outcome);
+        self.tally(|tally| tally.outcome(outcome, 1));
+    }
+
+    /// A document failed.
+    pub fn fail(&self, document: &Prepared, failure: Failure) {
+        tracing::warn!(%failure, "document failed");
+        self.registry().decide(&document.key, Outcome::Failed);
+        self.tally(|tally| tally.fail(failure));
+    }
+
+    /// Another document claims a child of one that had been counted already: that one fails too.
+    pub fn fail_after_all(
+        &self,
+        key: &DocumentKey,
+        raw: Option<crate::fingerprint::RawFingerprint>,
+        failure: Failure,
+    ) {
+        let before = self.registry().fail(key, raw);
+        if before != Outcome::Failed {
+            tracing::warn!(%failure, "document failed");
+            self.tally(|tally| {
+                tally.outcome(before, -1);
+                tally.fail(failure);
+            });
+        }
+    }
+}
+
+/// A panic elsewhere does not make what was counted wrong.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many of the slowest documents a report names.
+const SLOWEST: usize = 5;
+
+/// The report in the making.
+pub(crate) struct Tally {
+    pub report: Report,
+}
+
+impl Tally {
+    pub fn outcome(&mut self, outcome: Outcome, by: i64) {
+        let documents = &mut self.report.documents;
+        let count = match outcome {
+            Outcome::Unchanged => &mut documents.unchanged,
+            Outcome::New => &mut documents.new,
+            Outcome::Changed => &mut documents.changed,
+            Outcome::Open | Outcome::Failed => return,
+        };
+        *count = count.saturating_add_signed(by);
+    }
+
+    pub fn fail(&mut self, failure: Failure) {
+        self.report.documents.failed += 1;
+        self.report.failures.push(failure);
+    }
+
+    pub fn fail_all(&mut self, failures: Vec<Failure>) {
+        for failure in failures {
+            tracing::warn!(%failure, "document failed");
+            self.fail(failure);
+        }
+    }
+
+    pub fn slow(&mut self, document: &str, took: Duration) {
+        let (slowest, ms) = (&mut self.report.slowest, took.as_millis() as u64);
+        if slowest.len() < SLOWEST || slowest.last().is_some_and(|last| last.ms < ms) {
+            slowest.push(Slow { document: document.to_owned(), ms });
+            slowest.sort_by_key(|slow| std::cmp::Reverse(slow.ms));
+            slowest.truncate(SLOWEST);
+        }
+    }
+
+    /// Counts catalogue rows inserted, per lookup.
+    pub fn looked_up(&mut self, inserted: &[u64], took: Duration) {
+        let first = self.report.relations.len() - inserted.len();
+        let counts = self.report.relations[first..].iter_mut().zip(inserted);
+        for (count, inserted) in counts.filter(|(_, inserted)| **inserted > 0) {
+            count.added += inserted;
+            count.ms += took.as_millis() as u64;
+        }
+    }
+
+    /// Counts what a committed plan wrote.
+    pub fn applied(&mut self, plan: &Plan, marks: u64, times: &[Duration]) {
+        for (counts, unchanged) in self.report.relations.iter_mut().zip(&plan.unchanged) {
+            counts.unchanged += unchanged;
+        }
+        for (counts, took) in self.report.relations.iter_mut().zip(times) {
+            counts.ms += took.as_millis() as u64;
+        }
+        self.report.marks += marks;
+        for step in &plan.steps {
+            let counts = &mut self.report.relations[step.relation];
+            let rows = step.action.rows() as u64;
+            match step.action {
+                Action::Delete(_) => counts.removed += rows,
+                Action::Update { moves: false, .. } => counts.updated += rows,
+                Action::Update { moves: true, .. } => counts.moved += rows,
+                Action::Mark(_) => {}
+                Action::Insert { .. } => counts.added += rows,
+            }
+        }
+    }
+}

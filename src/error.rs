@@ -1,0 +1,151 @@
+//! Errors say where, what kind, and whether trying again can help.
+
+use std::fmt;
+
+use tokio_postgres::error::SqlState;
+
+use crate::mapping::MappingError;
+
+/// What went wrong, as far as the caller can act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The mapping does not fit the database, or the database lacks the schema `rowdelta`.
+    Setup,
+    /// Another run of the mapping is at work.
+    Busy,
+    /// PostgreSQL refused the rows, for example by a constraint. Trying again fails in the same way.
+    Rejected,
+    /// Deadlock, lock timeout, lost connection, or rows that changed meanwhile: look again, then retry.
+    Transient,
+    /// No connection could be had.
+    Connection,
+    /// The feed broke off.
+    Feed,
+    /// Anything else: a statement that should have worked did not.
+    Internal,
+}
+
+/// An error of the engine or of the database.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    /// The relation whose rows were being read or written.
+    relation: Option<String>,
+    message: String,
+    source: Option<tokio_postgres::Error>,
+}
+
+impl Error {
+    /// An error of a kind, in words.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error { kind, relation: None, message: message.into(), source: None }
+    }
+
+    /// Names the relation whose rows were being read or written.
+    #[must_use]
+    pub fn in_relation(mut self, relation: &str) -> Self {
+        self.relation.get_or_insert_with(|| relation.to_owned());
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The relation whose rows were being read or written.
+    pub fn relation(&self) -> Option<&str> {
+        self.relation.as_deref()
+    }
+
+    /// Whether trying again, from the look-up on, can succeed.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.kind, ErrorKind::Transient | ErrorKind::Connection)
+    }
+
+    /// Whether a lock could not be had in time.
+    pub fn is_lock_timeout(&self) -> bool {
+        self.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+
+    /// Whether another order of documents might avoid it: a unique, exclusion or foreign-key violation.
+    pub fn may_settle_later(&self) -> bool {
+        let later =
+            [SqlState::UNIQUE_VIOLATION, SqlState::FOREIGN_KEY_VIOLATION, SqlState::EXCLUSION_VIOLATION];
+        self.code().is_some_and(|code| later.contains(code))
+    }
+
+    /// PostgreSQL's code for what went wrong.
+    pub fn code(&self) -> Option<&SqlState> {
+        self.source.as_ref().and_then(tokio_postgres::Error::code)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    // The message holds the cause's text already.
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Error { kind: kind_of(&error), relation: None, message: words(&error), source: Some(error) }
+    }
+}
+
+impl From<bb8::RunError<tokio_postgres::Error>> for Error {
+    fn from(error: bb8::RunError<tokio_postgres::Error>) -> Self {
+        match error {
+            bb8::RunError::User(error) => {
+                Error { kind: ErrorKind::Connection, relation: None, message: words(&error), source: Some(error) }
+            }
+            bb8::RunError::TimedOut => {
+                Error::new(ErrorKind::Connection, "no connection of the pool became free in time")
+            }
+        }
+    }
+}
+
+impl From<MappingError> for Error {
+    fn from(error: MappingError) -> Self {
+        Error::new(ErrorKind::Setup, error.to_string())
+    }
+}
+
+/// Class 40 (rollbacks), 55P03 (lock timeout), 57014 (statement timeout), 57P (shutdown), 53 (resources), 08
+/// (connection) and 25P03 (idle too long): another attempt may succeed. Codes of our own say that someone
+/// else wrote: RD002 lost lease, RD003 state changed.
+fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
+    let Some(code) = error.code() else {
+        let lost = error.is_closed() || std::error::Error::source(error).is_some_and(is_io);
+        return if lost { ErrorKind::Transient } else { ErrorKind::Internal };
+    };
+    match code.code() {
+        "55P03" | "57014" | "25P03" | "RD003" => ErrorKind::Transient,
+        "RD002" => ErrorKind::Busy,
+        "42P05" | "26000" => ErrorKind::Transient,
+        code if ["40", "08", "53"].contains(&&code[..2]) || code.starts_with("57P") => ErrorKind::Transient,
+        code if ["22", "23", "P0", "42", "44"].contains(&&code[..2]) => ErrorKind::Rejected,
+        _ => ErrorKind::Internal,
+    }
+}
+
+fn is_io(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<std::io::Error>()
+}
+
+/// PostgreSQL's message and the constraint; its DETAIL holds values, which stay out.
+fn words(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => db.message().to_owned(),
+        None => match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,79 @@
+//! The only I/O to the database.
+//!
+//! Statements for the user's tables are built here from a [`crate::schema::Schema`];
+//! what is recorded about documents goes through the functions of the schema
+//! `rowdelta`, whose text is in `sql/`. Nothing is prepared by name but COPY, and no
+//! session state outlives a transaction.
+
+pub mod catalog;
+pub(crate) mod fetch;
+pub mod install;
+pub(crate) mod questions;
+pub(crate) mod state;
+pub(crate) mod wire;
+pub(crate) mod write;
+
+use std::future::Future;
+use std::ops::DerefMut;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bb8_postgres::PostgresConnectionManager;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, Socket, Transaction};
+
+use crate::error::Error;
+
+/// A connection on loan from the caller's pool.
+pub(crate) type Connection = Box<dyn DerefMut<Target = Client> + Send + Sync>;
+
+/// The caller's pool, whatever its kind of TLS.
+pub(crate) trait Connections: Send + Sync {
+    /// Waits for a connection.
+    fn get(&self) -> Pin<Box<dyn Future<Output = Result<Connection, Error>> + Send + '_>>;
+}
+
+impl<T> Connections for bb8::Pool<PostgresConnectionManager<T>>
+where
+    T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+    T::Stream: Send + Sync,
+    T::TlsConnect: Send,
+    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+{
+    fn get(&self) -> Pin<Box<dyn Future<Output = Result<Connection, Error>> + Send + '_>> {
+        Box::pin(async move { Ok(Box::new(self.get_owned().await?) as Connection) })
+    }
+}
+
+/// Limits of one transaction, set for it alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub lock: Duration,
+    pub statement: Duration,
+    pub idle: Duration,
+}
+
+/// Begins a transaction with its limits.
+///
+/// Rows are asked for by key arrays that an index answers. A table that was analysed while it was empty would
+/// make the planner read all of it instead, so it is told to prefer the index whatever the statistics say.
+pub(crate) async fn begin(client: &mut Client, limits: Limits) -> Result<Transaction<'_>, Error> {
+    let transaction = client.transaction().await?;
+    let settings = format!(
+        "SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; \
+         SET LOCAL idle_in_transaction_session_timeout = {}; \
+         SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
+         SET LOCAL jit = off; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL timezone = 'UTC'; \
+         SET LOCAL intervalstyle = 'postgres'",
+        limits.lock.as_millis(),
+        limits.statement.as_millis(),
+        limits.idle.as_millis(),
+    );
+    transaction.batch_execute(&settings).await?;
+    Ok(transaction)
+}
+
+/// Quotes an identifier.
+pub(crate) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,187 @@
+//! Asks the database what shredding needs: conversions, and ids of catalogue rows.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Transaction};
+
+use crate::error::{Error, ErrorKind};
+use crate::fingerprint::comparison_tuple;
+use crate::mapping::{LookupIx, Mapping, Missing};
+use crate::postgres::fetch::{matching, raw, selected};
+use crate::postgres::wire::{ArrayBuilder, Param, text_array, typed};
+use crate::postgres::{Limits, begin, quote};
+use crate::row::{Cell, Tuple};
+use crate::schema::{LookupTable, PhysicalColumn, Schema};
+use crate::shred::{Answers, CatalogueRow, Conversion, Questions};
+use crate::value::ColumnType;
+
+/// Catalogue entries remembered before the memory of all of them is dropped and built anew.
+const REMEMBERED_MAX: usize = 200_000;
+
+/// Answers every question, adding to what is known. Gives the number of catalogue rows inserted, per lookup.
+pub(crate) async fn answer(
+    client: &mut Client,
+    mapping: &Mapping,
+    schema: &Schema,
+    limits: Limits,
+    questions: Questions,
+    answers: &mut Answers,
+) -> Result<Vec<u64>, Error> {
+    convert_all(client, limits, questions.conversions, answers).await?;
+    answers.lookups.resize(mapping.lookups.len(), HashMap::new());
+    let mut per_lookup: BTreeMap<LookupIx, HashMap<Tuple, CatalogueRow>> = BTreeMap::new();
+    for ((ix, key), row) in questions.lookups {
+        per_lookup.entry(ix).or_default().insert(key, row);
+    }
+    let mut inserted = vec![0; mapping.lookups.len()];
+    for (ix, asked) in per_lookup {
+        let name = &mapping.lookups[ix].name;
+        let insert = mapping.lookups[ix].missing == Missing::Insert;
+        let (found, new) = look_up(client, &schema.lookups[ix], limits, &asked, insert)
+            .await
+            .map_err(|error| error.in_relation(name))?;
+        inserted[ix] = new;
+        remember(&mut answers.lookups[ix], asked, found);
+    }
+    Ok(inserted)
+}
+
+fn remember(
+    known: &mut HashMap<Tuple, Option<Vec<u8>>>,
+    asked: HashMap<Tuple, CatalogueRow>,
+    mut found: HashMap<Tuple, Vec<u8>>,
+) {
+    if known.len() + asked.len() > REMEMBERED_MAX {
+        known.clear();
+    }
+    known.extend(asked.into_keys().map(|key| {
+        let id = found.remove(&key);
+        (key, id)
+    }));
+}
+
+/// Finds catalogue rows, inserts missing ones if it may, and gives their ids by key. What is inserted is
+/// committed before it is used: a document's transaction never waits for another's catalogue rows.
+async fn look_up(
+    client: &mut Client,
+    table: &LookupTable,
+    limits: Limits,
+    asked: &HashMap<Tuple, CatalogueRow>,
+    insert: bool,
+) -> Result<(HashMap<Tuple, Vec<u8>>, u64), Error> {
+    let transaction = begin(client, limits).await?;
+    let mut rows: Vec<&CatalogueRow> = asked.values().collect();
+    let mut found = find(&transaction, table, &rows).await?;
+    let types: Vec<&ColumnType> = table.key.iter().map(|column| &column.ty).collect();
+    rows.retain(|row| !found.contains_key(&comparison_tuple(&types, &row.key)));
+    if rows.is_empty() || !insert {
+        transaction.commit().await?;
+        return Ok((found, 0));
+    }
+    // One order for all writers: two runs that insert the same rows wait for each other, but never in a circle.
+    rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    let inserted = insert_rows(&transaction, table, &rows).await?;
+    transaction.commit().await?;
+    // A row that another transaction inserted meanwhile is visible to a new one.
+    let transaction = begin(client, limits).await?;
+    found.extend(find(&transaction, table, &rows).await?);
+    transaction.commit().await?;
+    let lost = rows.iter().any(|row| !found.contains_key(&comparison_tuple(&types, &row.key)));
+    if lost {
+        let message = format!("a row inserted into {} was not found by its key: a trigger changes it", table.name);
+        return Err(Error::new(ErrorKind::Rejected, message));
+    }
+    Ok((found, inserted))
+}
+
+async fn find(
+    transaction: &Transaction<'_>,
+    table: &LookupTable,
+    rows: &[&CatalogueRow],
+) -> Result<HashMap<Tuple, Vec<u8>>, Error> {
+    let keys: Vec<Tuple> = rows.iter().map(|row| row.key.clone()).collect();
+    let (condition, params) = matching("t", &table.key, &keys);
+    let columns = std::iter::once(&table.id).chain(&table.key);
+    let list: Vec<String> = columns.map(|column| selected("t", &column.name, &column.ty)).collect();
+    let sql = format!("SELECT {} FROM {} t WHERE {condition}", list.join(", "), table.name);
+    let types: Vec<&ColumnType> = table.key.iter().map(|column| &column.ty).collect();
+    let mut found = HashMap::new();
+    for row in transaction.query_typed(&sql, &typed(&params)).await? {
+        let mut key = Tuple::default();
+        for at in 0..table.key.len() {
+            key.push(raw(&row, at + 1)?.map_or(Cell::Null, Cell::Value));
+        }
+        found.insert(comparison_tuple(&types, &key), raw(&row, 0)?.unwrap_or_default().to_vec());
+    }
+    Ok(found)
+}
+
+async fn insert_rows(
+    transaction: &Transaction<'_>,
+    table: &LookupTable,
+    rows: &[&CatalogueRow],
+) -> Result<u64, Error> {
+    let columns: Vec<&PhysicalColumn> = table.key.iter().chain(&table.columns).collect();
+    let mut arrays: Vec<ArrayBuilder> =
+        columns.iter().map(|column| ArrayBuilder::new(column.ty.oid, column.ty.array_oid)).collect();
+    for row in rows {
+        for (array, cell) in arrays.iter_mut().zip(row.key.cells().chain(row.columns.cells())) {
+            array.push(cell.bytes());
+        }
+    }
+    let params: Vec<Param> = arrays.into_iter().map(ArrayBuilder::finish).collect();
+    let names = columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
+    let places = (1..=params.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
+    let sql = format!(
+        "INSERT INTO {} ({names}) SELECT * FROM unnest({places}) ON CONFLICT DO NOTHING",
+        table.name
+    );
+    Ok(transaction.execute_typed(&sql, &typed(&params)).await?)
+}
+
+async fn convert_all(
+    client: &mut Client,
+    limits: Limits,
+    conversions: impl IntoIterator<Item = Conversion>,
+    answers: &mut Answers,
+) -> Result<(), Error> {
+    let mut groups: BTreeMap<(String, Option<String>), Vec<Conversion>> = BTreeMap::new();
+    for conversion in conversions {
+        groups.entry((conversion.expression.clone(), conversion.zone.clone())).or_default().push(conversion);
+    }
+    for ((expression, zone), group) in groups {
+        // Halved until the texts that the server refuses stand alone.
+        let mut pending = vec![group];
+        while let Some(mut group) = pending.pop() {
+            match convert(client, limits, &expression, zone.as_deref(), &group).await {
+                Ok(values) => answers.conversions.extend(group.into_iter().zip(values.into_iter().map(Ok))),
+                Err(error) if error.kind() != ErrorKind::Rejected => return Err(error),
+                Err(error) if group.len() == 1 => {
+                    answers.conversions.extend(group.into_iter().map(|one| (one, Err(error.to_string()))));
+                }
+                Err(_) => {
+                    let half = group.split_off(group.len() / 2);
+                    pending.extend([group, half]);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn convert(
+    client: &mut Client,
+    limits: Limits,
+    expression: &str,
+    zone: Option<&str>,
+    group: &[Conversion],
+) -> Result<Vec<Vec<u8>>, Error> {
+    let transaction = begin(client, limits).await?;
+    let sql = format!("SELECT {expression} FROM unnest($1) WITH ORDINALITY AS t (v, n) ORDER BY n");
+    let mut params = vec![text_array(group.iter().map(|conversion| conversion.text.as_str()))];
+    params.extend(zone.map(|zone| Param::scalar(Type::TEXT.oid(), Some(zone.as_bytes()))));
+    let rows = transaction.query_typed(&sql, &typed(&params)).await?;
+    transaction.commit().await?;
+    rows.iter().map(|row| Ok(raw(row, 0)?.unwrap_or_default().to_vec())).collect()
+}

@@ -1,0 +1,398 @@
+//! Applies a plan: steps become statements, and every count is checked.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use futures_util::{SinkExt, pin_mut};
+use tokio_postgres::Transaction;
+use tokio_postgres::types::Type;
+
+use crate::error::{Error, ErrorKind};
+use crate::mapping::{Mapping, RelationIx};
+use crate::plan::{Action, Plan, Sides, Step};
+use crate::postgres::fetch::{raw, referable};
+use crate::postgres::quote;
+use crate::postgres::wire::{ArrayBuilder, Param, typed};
+use crate::row::{Cell, Tuple};
+use crate::schema::{IdSource, PhysicalColumn, Schema, WriteWay};
+use crate::value::ColumnType;
+
+/// From so many rows on, new rows are sent by COPY; below it one `INSERT … SELECT unnest` costs less,
+/// because COPY takes two more round trips. See `docs/performance.md` for the measurement.
+pub(crate) const COPY_ROWS_MIN: usize = 50;
+
+/// What a batch writes, besides the rows themselves.
+pub(crate) struct Marking {
+    /// Per document of the batch, the text for `mark_hash`.
+    pub hashes: Vec<String>,
+    /// The time of the transaction in the type of the `mark_time` column.
+    pub time: Option<Vec<u8>>,
+}
+
+/// Everything that turns a step into statements.
+pub(crate) struct Writer<'a> {
+    pub transaction: &'a Transaction<'a>,
+    pub mapping: &'a Mapping,
+    pub schema: &'a Schema,
+    pub sides: &'a [Sides],
+    pub marking: &'a Marking,
+    /// Per relation and source row, what enclosed rows refer to.
+    references: Vec<Vec<Tuple>>,
+}
+
+/// One statement and the number of rows it must touch.
+struct Statement {
+    relation: RelationIx,
+    sql: String,
+    params: Vec<Param>,
+    rows: usize,
+}
+
+/// A column that a statement fills or compares, and its cell for each row.
+struct Filled<'c> {
+    name: &'c str,
+    ty: &'c ColumnType,
+    cells: Vec<Option<Vec<u8>>>,
+}
+
+/// The time of the transaction, as the `mark_time` column stores it.
+pub(crate) async fn transaction_time(
+    transaction: &Transaction<'_>,
+    schema: &Schema,
+) -> Result<Option<Vec<u8>>, Error> {
+    let Some(column) = &schema.tables[0].marks.time else { return Ok(None) };
+    let sql = format!("SELECT now()::{}", column.ty.sql);
+    let row = transaction.query_typed_one(&sql, &[]).await?;
+    Ok(raw(&row, 0)?.map(<[u8]>::to_vec))
+}
+
+impl<'a> Writer<'a> {
+    /// Allocates the ids of new rows, and prepares to write.
+    pub async fn new(
+        transaction: &'a Transaction<'a>,
+        mapping: &'a Mapping,
+        schema: &'a Schema,
+        sides: &'a [Sides],
+        marking: &'a Marking,
+    ) -> Result<Self, Error> {
+        let mut writer = Writer { transaction, mapping, schema, sides, marking, references: Vec::new() };
+        let ids = join_all((0..sides.len()).map(|ix| writer.new_ids(ix))).await;
+        for (ix, ids) in ids.into_iter().enumerate() {
+            let references = writer.referables(ix, ids?);
+            writer.references.push(references);
+        }
+        Ok(writer)
+    }
+
+    /// Runs all steps, adding to the time spent per relation. Statements between two COPYs are sent without waiting for each other's answers.
+    ///
+    /// # Errors
+    /// Transient if a count differs from the plan's: someone else wrote meanwhile.
+    pub async fn apply(&self, plan: &Plan, mut times: Vec<Duration>) -> Result<Vec<Duration>, Error> {
+        let mut pending = Vec::new();
+        for step in &plan.steps {
+            match &step.action {
+                Action::Insert { columns, rows } if self.copies(step.relation, rows.len()) => {
+                    self.run(std::mem::take(&mut pending), &mut times).await?;
+                    let started = Instant::now();
+                    self.copy(step.relation, columns, rows)
+                        .await
+                        .map_err(|error| error.in_relation(&self.mapping.relations[step.relation].name))?;
+                    times[step.relation] += started.elapsed();
+                }
+                _ => pending.extend(self.statements(step)),
+            }
+        }
+        self.run(pending, &mut times).await?;
+        Ok(times)
+    }
+
+    fn copies(&self, ix: RelationIx, rows: usize) -> bool {
+        self.schema.tables[ix].way == WriteWay::Copy && rows >= COPY_ROWS_MIN
+    }
+
+    async fn run(&self, statements: Vec<Statement>, times: &mut [Duration]) -> Result<(), Error> {
+        let started = Instant::now();
+        let params: Vec<_> = statements.iter().map(|statement| typed(&statement.params)).collect();
+        let sent = statements.iter().zip(&params);
+        let sent = sent.map(|(statement, params)| self.transaction.execute_typed(&statement.sql, params));
+        // The first error is the cause; those after it only say that the transaction has failed.
+        for (statement, answer) in statements.iter().zip(join_all(sent).await) {
+            let relation = &self.mapping.relations[statement.relation].name;
+            let rows = answer.map_err(|error| Error::from(error).in_relation(relation))?;
+            check_count(statement.rows, rows).map_err(|error| error.in_relation(relation))?;
+        }
+        // They ran one after the other, unseen from here: each gets its share.
+        let share = started.elapsed() / statements.len().max(1) as u32;
+        statements.iter().for_each(|statement| times[statement.relation] += share);
+        Ok(())
+    }
+
+    /// The ids of new rows that others will refer to: the column's default, evaluated by the server in bulk.
+    async fn new_ids(&self, ix: RelationIx) -> Result<Vec<Vec<u8>>, Error> {
+        let (table, added) = (&self.schema.tables[ix], self.sides[ix].changes.added.len());
+        let (Some(id), true) = (&table.id, added > 0 && self.mapping.enclosed(ix).next().is_some()) else {
+            return Ok(Vec::new());
+        };
+        let IdSource::Expression(default) = &id.source else { return Ok(Vec::new()) };
+        let value = format!("({default})::{}", id.column.ty.sql);
+        let value = if Type::from_oid(id.column.ty.oid).is_some() { value } else { format!("{}({value})", id.column.ty.send) };
+        let sql = format!("SELECT {value} FROM generate_series(1, $1)");
+        let rows = self.transaction.query_typed(&sql, &[(&(added as i32), Type::INT4)]).await?;
+        rows.iter().map(|row| Ok(raw(row, 0)?.unwrap_or_default().to_vec())).collect()
+    }
+
+    /// What rows enclosed in each source row refer to: its id (stored, mapped or new), else its key.
+    fn referables(&self, ix: RelationIx, ids: Vec<Vec<u8>>) -> Vec<Tuple> {
+        let (table, side) = (&self.schema.tables[ix], &self.sides[ix]);
+        let of_source = |row: &crate::plan::SourceRow| match &table.id {
+            Some(id) => match id.source {
+                IdSource::Mapped(at) => row.tuple.project(&[at]),
+                IdSource::Expression(_) => Tuple::default(),
+            },
+            None => row.tuple.project(&table.key),
+        };
+        let mut references: Vec<Tuple> = side.source.iter().map(of_source).collect();
+        for (stored, source) in side.changes.matched() {
+            references[source as usize] = referable(table, &side.stored[stored as usize]);
+        }
+        for (&row, id) in side.changes.added.iter().zip(ids) {
+            references[row as usize] = Tuple::of([Cell::Value(&id)]);
+        }
+        references
+    }
+
+    fn statements(&self, step: &Step) -> Vec<Statement> {
+        let ix = step.relation;
+        match &step.action {
+            Action::Delete(rows) => self.delete(ix, rows),
+            Action::Update { columns, moves, rows } => {
+                let mut set = self.source_cells(ix, columns, rows.iter().map(|pair| pair.1));
+                if *moves {
+                    set.extend(self.parent_cells(ix, rows.iter().map(|pair| pair.1)));
+                }
+                if ix == 0 {
+                    set.extend(self.mark_cells(rows.iter().map(|pair| pair.1)));
+                }
+                self.update(ix, set, rows)
+            }
+            Action::Mark(rows) => {
+                let set = self.mark_cells(rows.iter().map(|pair| pair.1));
+                self.update(ix, set, rows)
+            }
+            Action::Insert { columns, rows } => self.insert(ix, columns, rows),
+        }
+    }
+
+    fn delete(&self, ix: RelationIx, rows: &[u32]) -> Vec<Statement> {
+        let (table, locator) = (&self.schema.tables[ix], self.locator_cells(ix, rows.iter().copied()));
+        self.split(ix, locator, rows.len(), |names, source| {
+            let condition = equalities(&names);
+            match source {
+                Some(unnest) => format!("DELETE FROM {} t USING {unnest} WHERE {condition}", table.name),
+                None => format!("DELETE FROM {} t WHERE {condition}", table.name),
+            }
+        })
+    }
+
+    fn update(&self, ix: RelationIx, set: Vec<Filled<'_>>, rows: &[(u32, u32)]) -> Vec<Statement> {
+        let table = &self.schema.tables[ix];
+        let assigned = set.len();
+        let mut filled = set;
+        filled.extend(self.locator_cells(ix, rows.iter().map(|pair| pair.0)));
+        self.split(ix, filled, rows.len(), |names, source| {
+            let (set, locator) = names.split_at(assigned);
+            let assignments: Vec<String> =
+                set.iter().map(|(column, value)| format!("{} = {value}", quote(column))).collect();
+            let (assignments, condition) = (assignments.join(", "), equalities(locator));
+            match source {
+                Some(unnest) => {
+                    format!("UPDATE {} t SET {assignments} FROM {unnest} WHERE {condition}", table.name)
+                }
+                None => format!("UPDATE {} t SET {assignments} WHERE {condition}", table.name),
+            }
+        })
+    }
+
+    fn insert(&self, ix: RelationIx, columns: &[usize], rows: &[u32]) -> Vec<Statement> {
+        let table = &self.schema.tables[ix];
+        let filled = self.inserted_cells(ix, columns, rows);
+        let names: Vec<String> = filled.iter().map(|filled| quote(filled.name)).collect();
+        let names = names.join(", ");
+        // Without effect but on columns GENERATED ALWAYS AS IDENTITY, whose values were drawn beforehand.
+        let overriding = if table.id.is_some() { " OVERRIDING SYSTEM VALUE" } else { "" };
+        self.split(ix, filled, rows.len(), |values, source| {
+            let list: Vec<&str> = values.iter().map(|(_, value)| value.as_str()).collect();
+            let values = match source {
+                Some(unnest) => format!("SELECT {} FROM {unnest}", list.join(", ")),
+                None => format!("VALUES ({})", list.join(", ")),
+            };
+            format!("INSERT INTO {} ({names}){overriding} {values}", table.name)
+        })
+    }
+
+    /// One statement over `unnest`, or, where a column's type has no array, one a row.
+    ///
+    /// `sql` gets each column's name with the expression of its value, and the `unnest` item.
+    fn split(
+        &self,
+        relation: RelationIx,
+        filled: Vec<Filled<'_>>,
+        rows: usize,
+        sql: impl Fn(Vec<(&str, String)>, Option<&str>) -> String,
+    ) -> Vec<Statement> {
+        if filled.iter().all(|column| column.ty.array_oid != 0) {
+            let names = filled.iter().enumerate().map(|(at, column)| (column.name, format!("v.c{at}"))).collect();
+            let places: Vec<String> = (1..=filled.len()).map(|n| format!("${n}")).collect();
+            let aliases: Vec<String> = (0..filled.len()).map(|at| format!("c{at}")).collect();
+            let unnest = format!("unnest({}) AS v ({})", places.join(", "), aliases.join(", "));
+            let sql = sql(names, Some(&unnest));
+            let params = filled.iter().map(|column| {
+                let mut array = ArrayBuilder::new(column.ty.oid, column.ty.array_oid);
+                column.cells.iter().for_each(|cell| array.push(cell.as_deref()));
+                array.finish()
+            });
+            return vec![Statement { relation, sql, params: params.collect(), rows }];
+        }
+        let names = || filled.iter().enumerate().map(|(at, column)| (column.name, format!("${}", at + 1))).collect();
+        let scalar = |row: usize| {
+            filled.iter().map(move |column| Param::scalar(column.ty.oid, column.cells[row].as_deref())).collect()
+        };
+        (0..rows).map(|row| Statement { relation, sql: sql(names(), None), params: scalar(row), rows: 1 }).collect()
+    }
+
+    fn source_cells(
+        &self,
+        ix: RelationIx,
+        columns: &[usize],
+        rows: impl Iterator<Item = u32>,
+    ) -> Vec<Filled<'a>> {
+        let (schema, sides) = (self.schema, self.sides);
+        let (table, side) = (&schema.tables[ix], &sides[ix]);
+        let mut filled: Vec<Filled<'a>> = columns
+            .iter()
+            .map(|&at| Filled { name: &table.names[at], ty: &table.columns[at], cells: Vec::new() })
+            .collect();
+        for row in rows {
+            let cells: Vec<Cell<'_>> = side.source[row as usize].tuple.cells().collect();
+            for (filled, &at) in filled.iter_mut().zip(columns) {
+                filled.cells.push(cells[at].bytes().map(<[u8]>::to_vec));
+            }
+        }
+        filled
+    }
+
+    fn physical_cells<'t>(
+        &self,
+        columns: impl IntoIterator<Item = &'a PhysicalColumn>,
+        tuples: impl Iterator<Item = &'t Tuple>,
+    ) -> Vec<Filled<'a>> {
+        let columns = columns.into_iter();
+        let mut filled: Vec<Filled<'a>> =
+            columns.map(|column| Filled { name: &column.name, ty: &column.ty, cells: Vec::new() }).collect();
+        for tuple in tuples {
+            for (filled, cell) in filled.iter_mut().zip(tuple.cells()) {
+                filled.cells.push(cell.bytes().map(<[u8]>::to_vec));
+            }
+        }
+        filled
+    }
+
+    fn locator_cells(&self, ix: RelationIx, stored: impl Iterator<Item = u32>) -> Vec<Filled<'a>> {
+        let rows = stored.map(|row| &self.sides[ix].stored[row as usize].locator);
+        self.physical_cells(&self.schema.tables[ix].locator, rows)
+    }
+
+    fn parent_cells(&self, ix: RelationIx, source: impl Iterator<Item = u32>) -> Vec<Filled<'a>> {
+        let Some(outer) = self.mapping.relations[ix].enclosing else { return Vec::new() };
+        let parents = source.map(|row| self.sides[ix].source[row as usize].parent);
+        let references = parents.map(|parent| &self.references[outer][parent as usize]);
+        self.physical_cells(&self.schema.tables[ix].parent, references)
+    }
+
+    fn mark_cells(&self, source: impl Iterator<Item = u32> + Clone) -> Vec<Filled<'a>> {
+        let marks = &self.schema.tables[0].marks;
+        let document = |row: u32| self.sides[0].source[row as usize].document as usize;
+        let hash = marks.hash.as_ref().map(|column| {
+            let cells = source.clone().map(|row| Some(self.marking.hashes[document(row)].clone().into_bytes()));
+            Filled { name: &column.name, ty: &column.ty, cells: cells.collect() }
+        });
+        let time = marks.time.as_ref().map(|column| {
+            let cells = source.clone().map(|_| self.marking.time.clone());
+            Filled { name: &column.name, ty: &column.ty, cells: cells.collect() }
+        });
+        hash.into_iter().chain(time).collect()
+    }
+
+    /// All cells of new rows: the id if it was drawn, the parent, the mapped columns, the marks.
+    fn inserted_cells(&self, ix: RelationIx, columns: &[usize], rows: &[u32]) -> Vec<Filled<'a>> {
+        let table = &self.schema.tables[ix];
+        let mut filled = Vec::new();
+        let drawn = matches!(&table.id, Some(id) if matches!(id.source, IdSource::Expression(_)));
+        if let (Some(id), true, true) = (&table.id, drawn, self.mapping.enclosed(ix).next().is_some()) {
+            let references = rows.iter().map(|&row| &self.references[ix][row as usize]);
+            filled.extend(self.physical_cells([&id.column], references));
+        }
+        filled.extend(self.parent_cells(ix, rows.iter().copied()));
+        filled.extend(self.source_cells(ix, columns, rows.iter().copied()));
+        if ix == 0 {
+            filled.extend(self.mark_cells(rows.iter().copied()));
+        }
+        filled
+    }
+
+    async fn copy(&self, ix: RelationIx, columns: &[usize], rows: &[u32]) -> Result<(), Error> {
+        let filled = self.inserted_cells(ix, columns, rows);
+        let names: Vec<String> = filled.iter().map(|column| quote(column.name)).collect();
+        let sql =
+            format!("COPY {} ({}) FROM STDIN (FORMAT binary)", self.schema.tables[ix].name, names.join(", "));
+        let sink = self.transaction.copy_in::<_, bytes::Bytes>(&sql).await?;
+        pin_mut!(sink);
+        for chunk in copy_chunks(&filled, rows.len()) {
+            sink.send(chunk).await?;
+        }
+        check_count(rows.len(), sink.finish().await?)
+    }
+}
+
+/// Bytes gathered before they are handed to the connection.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// The COPY BINARY stream: signature, flags and extension length, tuples, and −1 at the end.
+/// Source: "Binary Format" in PostgreSQL's documentation of COPY.
+fn copy_chunks(filled: &[Filled<'_>], rows: usize) -> impl Iterator<Item = bytes::Bytes> {
+    let mut next = 0;
+    let mut buffer = bytes::BytesMut::from(&b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0"[..]);
+    std::iter::from_fn(move || {
+        if next > rows {
+            return None;
+        }
+        while next < rows && buffer.len() < CHUNK_BYTES {
+            buffer.extend_from_slice(&(filled.len() as i16).to_be_bytes());
+            for column in filled {
+                let cell = column.cells[next].as_deref();
+                buffer.extend_from_slice(&cell.map_or(-1, |cell| cell.len() as i32).to_be_bytes());
+                buffer.extend_from_slice(cell.unwrap_or_default());
+            }
+            next += 1;
+        }
+        if next == rows {
+            buffer.extend_from_slice(&(-1i16).to_be_bytes());
+            next += 1;
+        }
+        Some(buffer.split().freeze())
+    })
+}
+
+fn equalities(columns: &[(&str, String)]) -> String {
+    let equal = |(name, value): &(&str, String)| format!("t.{} = {value}", quote(name));
+    columns.iter().map(equal).collect::<Vec<_>>().join(" AND ")
+}
+
+fn check_count(expected: usize, found: u64) -> Result<(), Error> {
+    if expected as u64 == found {
+        return Ok(());
+    }
+    let message = format!("{found} of {expected} rows were written: someone changed the others meanwhile");
+    Err(Error::new(ErrorKind::Transient, message))
+}

@@ -1,0 +1,582 @@
+//! (mapping, document) → rows.
+//!
+//! Most cells are encoded here. Two kinds need the database: values of types that
+//! only the server can convert, and ids of catalogue rows. Shredding does no I/O,
+//! so it takes what is known of both as plain data, [`Answers`]; where something
+//! is missing it says so, all of it at once, as [`Questions`]. The caller asks the
+//! database and shreds again: with every answer known it is one pass.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+
+use crate::document::DocumentKey;
+use crate::fingerprint::comparison_tuple;
+use crate::json::Json;
+use crate::mapping::{
+    Column, LookupIx, Mapping, Missing, OnDuplicate, Path, Relation, RelationIx, RelationKind, Segment, Source,
+    UniqueIn, WhenAbsent, WhenNull,
+};
+use crate::row::{Cell, RelationRows, Row, RowSet, Tuple};
+use crate::schema::Schema;
+use crate::value::{self, ColumnType, Encoded, ValueError, comparison_form};
+
+/// What the database said to earlier [`Questions`].
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    /// Per conversion: the value's stored binary form, or the server's words for why there is none.
+    pub conversions: HashMap<Conversion, Result<Vec<u8>, String>>,
+    /// Per catalogue: the id of the row with a key (in comparison form); `None` where there is no such row.
+    pub lookups: Vec<HashMap<Tuple, Option<Vec<u8>>>>,
+}
+
+/// What only the database can say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Questions {
+    /// Texts to convert.
+    pub conversions: HashSet<Conversion>,
+    /// Catalogue rows to find, or to insert. Per catalogue, by key in comparison form.
+    pub lookups: HashMap<(LookupIx, Tuple), CatalogueRow>,
+}
+
+impl Questions {
+    /// Whether nothing is asked.
+    pub fn is_empty(&self) -> bool {
+        self.conversions.is_empty() && self.lookups.is_empty()
+    }
+
+    /// Adds what another document asks.
+    pub fn extend(&mut self, other: Questions) {
+        self.conversions.extend(other.conversions);
+        self.lookups.extend(other.lookups);
+    }
+}
+
+/// A text that the server must convert to a type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Conversion {
+    /// SQL that makes the stored binary form, a `bytea`, of the text `v` (read in the time zone `$2`).
+    pub expression: String,
+    /// The time zone, for a `timestamptz` written without one.
+    pub zone: Option<String>,
+    /// The text.
+    pub text: String,
+}
+
+/// A catalogue row as a document describes it, in stored form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogueRow {
+    /// The key's columns.
+    pub key: Tuple,
+    /// The further columns to fill when it is inserted.
+    pub columns: Tuple,
+}
+
+/// A shredded document, or what must be asked before it can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shredded {
+    /// The rows of the document.
+    Rows(RowSet),
+    /// What must be known first.
+    Asks(Questions),
+}
+
+/// Why a document does not fit the mapping, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShredError {
+    /// The relation's name.
+    pub relation: String,
+    /// The place in the document: `documentos[1].long`.
+    pub path: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+/// The key of the document that a root row belongs to.
+pub fn document_key(schema: &Schema, root: &Tuple) -> DocumentKey {
+    document_key_of(schema, &root.project(&schema.tables[0].key))
+}
+
+/// The key of the document whose root row has this key.
+pub fn document_key_of(schema: &Schema, key: &Tuple) -> DocumentKey {
+    let table = &schema.tables[0];
+    let types: Vec<&ColumnType> = table.key.iter().map(|&at| &table.columns[at]).collect();
+    DocumentKey(comparison_tuple(&types, key).as_bytes().to_vec())
+}
+
+/// Makes the rows of a document.
+///
+/// # Errors
+/// The document does not fit the mapping.
+pub fn shred(
+    mapping: &Mapping,
+    schema: &Schema,
+    answers: &Answers,
+    json: &Json<'_>,
+) -> Result<Shredded, ShredError> {
+    let mut shredder = Shredder::new(mapping, schema, answers);
+    let item = Item::root(json);
+    if !matches!(json, Json::Object(_)) {
+        let message = format!("expected an object, found {}", json.describe());
+        return Err(item.error(mapping.root(), &Path::default(), message));
+    }
+    let tuple = shredder.tuple_of(0, &item)?;
+    shredder.set.relations[0].rows.push(Row { parent: 0, tuple });
+    shredder.enclosed(0, &item, 0)?;
+    if shredder.questions.is_empty() {
+        return Ok(Shredded::Rows(shredder.set));
+    }
+    Ok(Shredded::Asks(shredder.questions))
+}
+
+/// The key of a document in words: its values, joined by commas. Empty where it cannot be read.
+pub fn label(mapping: &Mapping, json: &Json<'_>) -> String {
+    let (root, item) = (mapping.root(), Item::root(json));
+    let mut words = Vec::new();
+    for at in root.key_columns() {
+        let Source::Path { paths, .. } = &root.columns[at].source else { continue };
+        let Ok(Found::Value(value)) = item.first(paths) else { continue };
+        match value.as_ref() {
+            Json::String(text) => words.push(text.to_string()),
+            Json::Number(text) => words.push((*text).to_owned()),
+            _ => {}
+        }
+    }
+    words.join(",").chars().take(LABEL_CHARS_MAX).collect()
+}
+
+/// A key is short; one that is not must not fill a log.
+const LABEL_CHARS_MAX: usize = 200;
+
+/// One object (or scalar) of the document, with the way back up.
+struct Item<'a> {
+    json: &'a Json<'a>,
+    place: Place<'a>,
+    up: Option<(&'a Item<'a>, &'a Path)>,
+}
+
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Root,
+    Index(usize),
+    Name(&'a str),
+}
+
+enum Found<'a> {
+    Absent,
+    Value(Cow<'a, Json<'a>>),
+}
+
+impl<'a> Item<'a> {
+    fn root(json: &'a Json<'a>) -> Self {
+        Item { json, place: Place::Root, up: None }
+    }
+
+    /// The first value that is not null; else null where any of the fields is there.
+    fn first(&self, paths: &[Path]) -> Result<Found<'_>, String> {
+        let mut found = Found::Absent;
+        for path in paths {
+            match self.find(path)? {
+                Found::Value(value) if *value == Json::Null => found = Found::Value(value),
+                Found::Value(value) => return Ok(Found::Value(value)),
+                Found::Absent => {}
+            }
+        }
+        Ok(found)
+    }
+
+    fn find(&self, path: &Path) -> Result<Found<'_>, String> {
+        let mut item = self;
+        let mut json = self.json;
+        for segment in &path.0 {
+            match segment {
+                Segment::Up => {
+                    item = item.up.ok_or("`^` goes up from the root")?.0;
+                    json = item.json;
+                }
+                Segment::Key => return Ok(Found::Value(Cow::Owned(item.name()?))),
+                Segment::Index => return Ok(Found::Value(Cow::Owned(item.index()?))),
+                Segment::Field(name) => match json {
+                    Json::Null => return Ok(Found::Value(Cow::Borrowed(&Json::Null))),
+                    Json::Object(_) => match json.member(name) {
+                        Some(member) => json = member,
+                        None => return Ok(Found::Absent),
+                    },
+                    other => return Err(format!("expected an object that holds `{name}`, found {}", other.describe())),
+                },
+            }
+        }
+        Ok(Found::Value(Cow::Borrowed(json)))
+    }
+
+    fn name(&self) -> Result<Json<'static>, String> {
+        match self.place {
+            Place::Name(name) => Ok(Json::String(Cow::Owned(name.to_owned()))),
+            _ => Err("`@key` needs an item of a map".into()),
+        }
+    }
+
+    fn index(&self) -> Result<Json<'static>, String> {
+        match self.place {
+            Place::Index(at) => Ok(Json::String(Cow::Owned(at.to_string()))),
+            _ => Err("`@index` needs an item of a list".into()),
+        }
+    }
+
+    /// The place of this item: `releases[3].files[0]`, with nothing for the root.
+    fn place(&self) -> String {
+        let Some((up, list)) = self.up else { return String::new() };
+        let mut text = up.place();
+        if !text.is_empty() {
+            text.push('.');
+        }
+        let _ = match self.place {
+            Place::Index(at) => write!(text, "{list}[{at}]"),
+            Place::Name(name) => write!(text, "{list}[{name:?}]"),
+            Place::Root => Ok(()),
+        };
+        text
+    }
+
+    fn error(&self, relation: &Relation, path: &Path, message: String) -> ShredError {
+        let (place, path) = (self.place(), path.to_string());
+        let path = match (place.is_empty(), path.as_str()) {
+            (true, _) => path,
+            (false, ".") => place,
+            (false, _) => format!("{place}.{path}"),
+        };
+        ShredError { relation: relation.name.clone(), path, message }
+    }
+}
+
+struct Shredder<'s> {
+    mapping: &'s Mapping,
+    schema: &'s Schema,
+    answers: &'s Answers,
+    set: RowSet,
+    questions: Questions,
+    /// Keys seen in the whole document, of relations whose key is unique in the table.
+    claimed: HashMap<RelationIx, HashMap<Tuple, String>>,
+}
+
+/// A cell that could not be filled as asked.
+enum Hole {
+    Error(String),
+    /// The catalogue row is missing and the mapping says to leave the reference out.
+    Skipped,
+}
+
+impl<'s> Shredder<'s> {
+    fn new(mapping: &'s Mapping, schema: &'s Schema, answers: &'s Answers) -> Self {
+        let relations = vec![RelationRows::default(); mapping.relations.len()];
+        Shredder {
+            mapping,
+            schema,
+            answers,
+            set: RowSet { relations, skipped_lookups: 0 },
+            questions: Questions::default(),
+            claimed: HashMap::new(),
+        }
+    }
+
+    /// The lists of an item whose row is `parent` in relation `outer`.
+    fn enclosed(&mut self, outer: RelationIx, item: &Item<'_>, parent: u32) -> Result<(), ShredError> {
+        let mapping = self.mapping;
+        for (ix, relation) in mapping.enclosed(outer) {
+            let error = |message| item.error(relation, &relation.path, message);
+            let found = item.find(&relation.path).map_err(error)?;
+            let Found::Value(list) = found else {
+                self.leave(ix, parent, relation.when_absent == WhenAbsent::Keep);
+                continue;
+            };
+            match list.as_ref() {
+                Json::Null if relation.when_null == WhenNull::Error => return Err(error("is null".into())),
+                Json::Null => self.leave(ix, parent, relation.when_null == WhenNull::Keep),
+                json => self.list(ix, item, json, parent)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, ix: RelationIx, parent: u32, keep: bool) {
+        if keep {
+            self.set.relations[ix].kept.push(parent);
+        }
+    }
+
+    fn list(&mut self, ix: RelationIx, outer: &Item<'_>, json: &Json<'_>, parent: u32) -> Result<(), ShredError> {
+        let relation = &self.mapping.relations[ix];
+        let up = Some((outer, &relation.path));
+        let items: Vec<Item<'_>> = match json {
+            Json::Array(items) => {
+                let item = |(at, json)| Item { json, place: Place::Index(at), up };
+                items.iter().enumerate().map(item).collect()
+            }
+            Json::Object(members) if is_map(relation) => {
+                let last = |name: &str| members.iter().rposition(|(other, _)| other == name);
+                members
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, (name, _))| last(name) == Some(*at))
+                    .map(|(_, (name, json))| Item { json, place: Place::Name(name), up })
+                    .collect()
+            }
+            other => {
+                let message = format!("expected a list, found {}", other.describe());
+                return Err(outer.error(relation, &relation.path, message));
+            }
+        };
+        let mut tuples = Vec::with_capacity(items.len());
+        for item in &items {
+            tuples.push(self.tuple(ix, item)?);
+        }
+        for at in self.winners(ix, &items, &tuples)? {
+            let Some(tuple) = tuples[at].take() else { continue };
+            let rows = &mut self.set.relations[ix].rows;
+            rows.push(Row { parent, tuple });
+            let row = rows.len() as u32 - 1;
+            self.enclosed(ix, &items[at], row)?;
+        }
+        Ok(())
+    }
+
+    /// The cells of an item; `None` where the row is left out because its link has no target.
+    fn tuple(&mut self, ix: RelationIx, item: &Item<'_>) -> Result<Option<Tuple>, ShredError> {
+        let skipped = self.set.skipped_lookups;
+        let tuple = self.tuple_of(ix, item)?;
+        let link = self.mapping.relations[ix].kind == RelationKind::Link;
+        Ok((!link || self.set.skipped_lookups == skipped).then_some(tuple))
+    }
+
+    fn tuple_of(&mut self, ix: RelationIx, item: &Item<'_>) -> Result<Tuple, ShredError> {
+        let relation = &self.mapping.relations[ix];
+        let table = &self.schema.tables[ix];
+        let mut tuple = Tuple::default();
+        let mut bytes = Vec::new();
+        for (at, column) in relation.columns.iter().enumerate() {
+            bytes.clear();
+            let asked = self.questions.conversions.len() + self.questions.lookups.len();
+            let cell = match self.cell(column, &table.columns[at], item, &mut bytes) {
+                Ok(cell) => cell,
+                Err(Hole::Skipped) => {
+                    self.set.skipped_lookups += 1;
+                    tuple.push(Cell::Null);
+                    continue;
+                }
+                Err(Hole::Error(message)) => return Err(item.error(relation, path_of(column), message)),
+            };
+            let answered = asked == self.questions.conversions.len() + self.questions.lookups.len();
+            if cell == Cell::Null && answered && table.key.contains(&at) {
+                return Err(item.error(relation, path_of(column), "is null, and part of the key".into()));
+            }
+            tuple.push(cell);
+        }
+        Ok(tuple)
+    }
+
+    fn cell<'b>(
+        &mut self,
+        column: &Column,
+        ty: &ColumnType,
+        item: &Item<'_>,
+        bytes: &'b mut Vec<u8>,
+    ) -> Result<Cell<'b>, Hole> {
+        match &column.source {
+            Source::Path { paths, zone } => match item.first(paths).map_err(Hole::Error)? {
+                Found::Absent if column.when_absent == WhenAbsent::Keep => Ok(Cell::Kept),
+                Found::Absent => Ok(Cell::Null),
+                Found::Value(json) => {
+                    let filled = self.encode(&json, ty, zone.as_deref(), bytes).map_err(Hole::Error)?;
+                    Ok(if filled { Cell::Value(bytes) } else { Cell::Null })
+                }
+            },
+            Source::Lookup { lookup, matching } => self.reference(*lookup, matching, column, item, bytes),
+        }
+    }
+
+    /// Encodes one value. False for null, and for a question.
+    fn encode(
+        &mut self,
+        json: &Json<'_>,
+        ty: &ColumnType,
+        zone: Option<&str>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<bool, String> {
+        let text = match value::encode(json, ty, zone, bytes).map_err(|ValueError(message)| message)? {
+            Encoded::Null => return Ok(false),
+            Encoded::Value => return Ok(true),
+            Encoded::Ask(text) => text,
+        };
+        let expression = match zone {
+            Some(_) => format!("{}((v::timestamp AT TIME ZONE $2)::{})", ty.send, ty.sql),
+            None => format!("{}({})", ty.send, ty.input),
+        };
+        let conversion = Conversion { expression, zone: zone.map(str::to_owned), text };
+        match self.answers.conversions.get(&conversion) {
+            Some(Ok(answer)) => {
+                bytes.extend_from_slice(answer);
+                Ok(true)
+            }
+            Some(Err(message)) => Err(message.clone()),
+            None => {
+                self.questions.conversions.insert(conversion);
+                Ok(false)
+            }
+        }
+    }
+
+    /// The id of the catalogue row that an item refers to.
+    fn reference<'b>(
+        &mut self,
+        ix: LookupIx,
+        matching: &[Path],
+        column: &Column,
+        item: &Item<'_>,
+        bytes: &'b mut Vec<u8>,
+    ) -> Result<Cell<'b>, Hole> {
+        let (lookup, table) = (&self.mapping.lookups[ix], &self.schema.lookups[ix]);
+        let asked = self.questions.conversions.len();
+        let mut key = Tuple::default();
+        let (mut nulls, mut absents) = (0, 0);
+        for (path, column) in matching.iter().zip(&table.key) {
+            absents += usize::from(matches!(item.find(path).map_err(Hole::Error)?, Found::Absent));
+            nulls += usize::from(!self.push(&mut key, path, &column.ty, item)?);
+        }
+        match () {
+            () if self.questions.conversions.len() > asked => return Ok(Cell::Null),
+            () if absents == matching.len() && column.when_absent == WhenAbsent::Keep => return Ok(Cell::Kept),
+            () if nulls == matching.len() => return Ok(Cell::Null),
+            () if nulls > 0 => return Err(Hole::Error(format!("part of the key of `{}` is null", lookup.name))),
+            () => {}
+        }
+        let types: Vec<&ColumnType> = table.key.iter().map(|column| &column.ty).collect();
+        let compared = comparison_tuple(&types, &key);
+        match self.answers.lookups.get(ix).and_then(|known| known.get(&compared)) {
+            Some(Some(id)) => {
+                bytes.extend_from_slice(id);
+                Ok(Cell::Value(bytes))
+            }
+            Some(None) if lookup.missing == Missing::Skip => Err(Hole::Skipped),
+            Some(None) => Err(Hole::Error(format!("is not in the catalogue `{}`", lookup.name))),
+            None => {
+                let mut columns = Tuple::default();
+                if lookup.missing == Missing::Insert {
+                    for ((_, path), column) in lookup.columns.iter().zip(&table.columns) {
+                        self.push(&mut columns, path, &column.ty, item)?;
+                    }
+                }
+                if self.questions.conversions.len() == asked {
+                    self.questions.lookups.entry((ix, compared)).or_insert(CatalogueRow { key, columns });
+                }
+                Ok(Cell::Null)
+            }
+        }
+    }
+
+    /// Appends the value at `path` to a tuple. False where it is null or not known yet.
+    fn push(&mut self, tuple: &mut Tuple, path: &Path, ty: &ColumnType, item: &Item<'_>) -> Result<bool, Hole> {
+        let mut bytes = Vec::new();
+        let filled = match item.find(path).map_err(Hole::Error)? {
+            Found::Absent => false,
+            Found::Value(json) => self.encode(&json, ty, None, &mut bytes).map_err(Hole::Error)?,
+        };
+        tuple.push_value(filled.then_some(&bytes));
+        Ok(filled)
+    }
+
+    /// Which items of a list become rows: of several with one key, one.
+    fn winners(
+        &mut self,
+        ix: RelationIx,
+        items: &[Item<'_>],
+        tuples: &[Option<Tuple>],
+    ) -> Result<Vec<usize>, ShredError> {
+        let relation = &self.mapping.relations[ix];
+        let all: Vec<usize> = (0..items.len()).filter(|&at| tuples[at].is_some()).collect();
+        // While questions are open, cells are missing: what looks equal may differ.
+        if !relation.is_keyed() || !self.questions.is_empty() {
+            return Ok(all);
+        }
+        let mut chosen: HashMap<Tuple, usize> = HashMap::new();
+        for at in all {
+            let key = self.row_key(ix, tuples[at].as_ref());
+            let Some(&first) = chosen.get(&key) else {
+                self.claim(ix, &key, &items[at])?;
+                chosen.insert(key, at);
+                continue;
+            };
+            let equal = self.equal(ix, (&items[first], &tuples[first]), (&items[at], &tuples[at]));
+            match relation.on_duplicate {
+                _ if equal => {}
+                OnDuplicate::First => {}
+                OnDuplicate::Last => drop(chosen.insert(key, at)),
+                OnDuplicate::Error => {
+                    let message = format!("has the key of {} and other content", items[first].place());
+                    return Err(items[at].error(relation, &Path::default(), message));
+                }
+            }
+        }
+        let mut winners: Vec<usize> = chosen.into_values().collect();
+        winners.sort_unstable();
+        Ok(winners)
+    }
+
+    fn row_key(&self, ix: RelationIx, tuple: Option<&Tuple>) -> Tuple {
+        let table = &self.schema.tables[ix];
+        let types: Vec<&ColumnType> = table.key.iter().map(|&at| &table.columns[at]).collect();
+        tuple.map(|tuple| comparison_tuple(&types, &tuple.project(&table.key))).unwrap_or_default()
+    }
+
+    /// A key that is unique in the table may stand under one parent only.
+    fn claim(&mut self, ix: RelationIx, key: &Tuple, item: &Item<'_>) -> Result<(), ShredError> {
+        let relation = &self.mapping.relations[ix];
+        if relation.unique_in != UniqueIn::All {
+            return Ok(());
+        }
+        let places = self.claimed.entry(ix).or_default();
+        if let Some(other) = places.insert(key.clone(), item.place()) {
+            let message = format!("has the key of {other}, under another parent");
+            return Err(item.error(relation, &Path::default(), message));
+        }
+        Ok(())
+    }
+
+    /// Whether two items with one key ask for the same rows. Where lists are enclosed the
+    /// JSON must be equal: then theirs are.
+    fn equal(
+        &self,
+        ix: RelationIx,
+        a: (&Item<'_>, &Option<Tuple>),
+        b: (&Item<'_>, &Option<Tuple>),
+    ) -> bool {
+        let types: Vec<&ColumnType> = self.schema.tables[ix].columns.iter().collect();
+        let compared = |tuple: &Option<Tuple>| tuple.as_ref().map(|tuple| comparison_tuple(&types, tuple));
+        let leaf = self.mapping.enclosed(ix).next().is_none();
+        compared(a.1) == compared(b.1) && (leaf || a.0.json == b.0.json)
+    }
+}
+
+fn path_of(column: &Column) -> &Path {
+    match &column.source {
+        Source::Path { paths, .. } => &paths[0],
+        Source::Lookup { matching, .. } => &matching[0],
+    }
+}
+
+/// Whether a relation reads an object as a map: one of its own columns asks for the item's name.
+fn is_map(relation: &Relation) -> bool {
+    let asks = |path: &Path| path.0.first() == Some(&Segment::Key);
+    relation.columns.iter().any(|column| match &column.source {
+        Source::Path { paths, .. } => paths.iter().any(asks),
+        Source::Lookup { matching, .. } => matching.iter().any(asks),
+    })
+}
+
+/// Whether two cells hold one value, as far as the document says.
+pub fn same(ty: &ColumnType, stored: Cell<'_>, source: Cell<'_>) -> bool {
+    match (stored, source) {
+        (_, Cell::Kept) => true,
+        (Cell::Value(a), Cell::Value(b)) => a == b || comparison_form(&ty.kind, a) == comparison_form(&ty.kind, b),
+        (a, b) => a == b,
+    }
+}
