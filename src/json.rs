@@ -67,7 +67,9 @@ impl<'a> Json<'a> {
     /// The member `name` of an object, the last one if it is repeated; `None` for other values.
     pub fn member(&self, name: &str) -> Option<&Json<'a>> {
         match self {
-            Json::Object(members) => members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value),
+            Json::Object(members) => {
+                members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
+            }
             _ => None,
         }
     }
