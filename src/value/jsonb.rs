@@ -44,19 +44,7 @@ fn append(json: &Json<'_>, end_max: usize, out: &mut Vec<u8>) -> Result<(), Valu
             let append = |item: &Json<'_>, out: &mut Vec<u8>| append(item, end_max, out);
             append_list(b"[]", b", ", items, append, out)?;
         }
-        Json::Object(members) => {
-            append_list(
-                b"{}",
-                b", ",
-                &normal_order(members),
-                |(name, value), out| {
-                    append_string(name, out)?;
-                    out.extend_from_slice(b": ");
-                    append(value, end_max, out)
-                },
-                out,
-            )?;
-        }
+        Json::Object(members) => append_members(members, end_max, out)?,
     }
     if out.len() > end_max {
         return Err(ValueError("larger than jsonb can hold".into()));
@@ -64,15 +52,32 @@ fn append(json: &Json<'_>, end_max: usize, out: &mut Vec<u8>) -> Result<(), Valu
     Ok(())
 }
 
-type Member<'a> = (Cow<'a, str>, Json<'a>);
-
-/// The members that count, in the order of the normal form.
-fn normal_order<'m, 'a>(members: &'m [Member<'a>]) -> Vec<&'m Member<'a>> {
+/// Appends the members of an object in the order of the normal form.
+fn append_members(
+    members: &[(Cow<'_, str>, Json<'_>)],
+    end_max: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), ValueError> {
     let mut sorted: Vec<_> = members.iter().collect();
     // Stable, so that of equal names the last written stays last.
     sorted.sort_by_key(|(name, _)| (name.len(), name.as_bytes()));
-    let superseded = |at: usize| sorted.get(at + 1).is_some_and(|next| next.0 == sorted[at].0);
-    (0..sorted.len()).filter(|at| !superseded(*at)).map(|at| sorted[at]).collect()
+    out.push(b'{');
+    let first = out.len();
+    for (at, (name, value)) in sorted.iter().enumerate() {
+        let start = out.len();
+        if start > first {
+            out.extend_from_slice(b", ");
+        }
+        append_string(name, out)?;
+        out.extend_from_slice(b": ");
+        append(value, end_max, out)?;
+        // The server, too, drops what a later member supersedes only after it has read it: it has to be valid.
+        if sorted.get(at + 1).is_some_and(|(next, _)| next == name) {
+            out.truncate(start);
+        }
+    }
+    out.push(b'}');
+    Ok(())
 }
 
 fn append_list<T>(

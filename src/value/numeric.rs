@@ -108,10 +108,14 @@ impl<'a> Decimal<'a> {
 
     /// Appends the text `numeric` gives back: `1.50e1` is `15.0`. `None` beyond the limits of `numeric`.
     pub(super) fn append_scaled(&self, out: &mut Vec<u8>) -> Option<()> {
-        if self.exponent.abs() >= EXPONENT_LIMIT {
-            return None;
-        }
+        self.is_numeric().then_some(())?;
         self.append_plain(self.scale(), out)
+    }
+
+    /// Whether a `numeric` without a modifier can hold the number with the scale it is written with.
+    fn is_numeric(&self) -> bool {
+        let first = self.span.map_or(0, |(first, _)| first);
+        self.exponent < EXPONENT_LIMIT && first < WHOLE_DIGITS_MAX && self.scale() <= SCALE_MAX
     }
 
     fn append_plain(&self, scale: i64, out: &mut Vec<u8>) -> Option<()> {
@@ -240,11 +244,12 @@ pub(super) fn encode(
     let Some(decimal) = Decimal::parse(text) else {
         return ask(text);
     };
-    if decimal.exponent.abs() >= EXPONENT_LIMIT {
+    // With a modifier too: a cast of text reads it as it is written before it rounds.
+    if !decimal.is_numeric() {
         return Err(out_of_range(json, "numeric"));
     }
     match modifier {
-        None => append_written(&decimal, out).ok_or_else(|| out_of_range(json, "numeric"))?,
+        None => decimal.rounded(-decimal.scale()).append(decimal.negative, decimal.scale() as u16, out),
         Some((precision, scale)) => append_rounded(&decimal, precision, scale, out).ok_or_else(|| {
             let value = found(json);
             ValueError(format!("numeric field overflow: {value} does not fit numeric({precision},{scale})"))
@@ -253,18 +258,9 @@ pub(super) fn encode(
     Ok(Encoded::Value)
 }
 
-fn append_written(decimal: &Decimal<'_>, out: &mut Vec<u8>) -> Option<()> {
-    let scale = decimal.scale();
-    if scale > SCALE_MAX || decimal.span.is_some_and(|(first, _)| first >= WHOLE_DIGITS_MAX) {
-        return None;
-    }
-    decimal.rounded(-scale).append(decimal.negative, scale as u16, out);
-    Some(())
-}
-
 fn append_rounded(decimal: &Decimal<'_>, precision: u16, scale: i16, out: &mut Vec<u8>) -> Option<()> {
     let whole_digits_max = i64::from(precision) - i64::from(scale);
-    // Before any digit is written out. Rounding can only add to the digits before the point.
+    // Rounding can only add to the digits before the point.
     if decimal.span.is_some_and(|(first, _)| first >= whole_digits_max) {
         return None;
     }
@@ -299,6 +295,6 @@ pub(super) fn trimmed(stored: &[u8]) -> Cow<'_, [u8]> {
 
 /// Digits after the point that the last digit of the wire reaches to.
 fn scale_needed(weight: i64, digit: u16) -> i64 {
-    let zeros = [10, 100, 1000].iter().filter(|power| digit % **power == 0).count() as i64;
+    let zeros = [10, 100, 1000].iter().filter(|power| digit.is_multiple_of(**power)).count() as i64;
     (-weight * GROUP - zeros).max(0)
 }

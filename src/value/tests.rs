@@ -153,7 +153,7 @@ fn p06_numeric_rounds_half_away_from_zero_at_its_scale() {
     assert_eq!(numeric_fields(&kind, "1.00499999"), (0, 0, 2, vec![1]));
     assert_eq!(numeric_fields(&kind, "9999.995"), (1, 0, 2, vec![1]));
     assert_eq!(numeric_fields(&kind, "-0.004"), (0, 0, 2, vec![]));
-    assert_eq!(numeric_fields(&kind, "1e-99999999"), (0, 0, 2, vec![]));
+    assert_eq!(numeric_fields(&kind, "1e-16383"), (0, 0, 2, vec![]));
     assert_eq!(numeric_fields(&Kind::Numeric(Some((3, -2))), "12350"), (1, 0, 0, vec![1, 2400]));
     assert_eq!(numeric_fields(&Kind::Numeric(Some((2, 4))), "0.00985"), (-1, 0, 4, vec![99]));
 }
@@ -168,6 +168,7 @@ fn p07_numeric_refuses_what_its_digits_cannot_hold() {
         assert_eq!(error(&NUMERIC, beyond), format!("{beyond} is out of range for numeric"));
     }
     assert!(run(&Kind::Numeric(Some((10, 2))), "1e999999999999999999999").is_err());
+    assert!(run(&Kind::Numeric(Some((10, 2))), "1e-16384").is_err());
 }
 
 #[test]
@@ -285,6 +286,7 @@ fn p10_jsonb_has_one_normal_form() {
     // By length in bytes: é has two.
     assert_eq!(jsonb_text(r#"{"é":1,"z":2,"aa":3}"#), r#"{"z": 2, "aa": 3, "é": 1}"#);
     assert!(error(&Kind::Jsonb, r#"{"\u0000":1}"#).contains("U+0000"));
+    assert!(error(&Kind::Jsonb, r#"{"a":"\u0000","a":1}"#).contains("U+0000"));
     assert!(error(&Kind::Jsonb, "[1e131072]").contains("out of range for numeric"));
 }
 
@@ -341,4 +343,38 @@ fn long_values_stay_out_of_messages() {
     let long = format!("\"{}\"", "9".repeat(41));
     assert_eq!(error(&Kind::Int8, &long), "a string is out of range for bigint");
     assert_eq!(error(&Kind::Date, &long), "expected a date such as 2024-05-31, found a string");
+}
+
+/// `digits × 10^exponent`, spelled with the point moved and zeros added.
+fn spelled(random: &mut fastrand::Rng, digits: i64, exponent: i32) -> String {
+    let zeros = random.usize(..6);
+    let shift = random.i32(..4);
+    let (sign, digits) = (if digits < 0 { "-" } else { "" }, digits.unsigned_abs().to_string());
+    // Too short to split: all digits go behind the point.
+    let (whole, fraction) = digits
+        .len()
+        .checked_sub(shift as usize + 1)
+        .map_or(("0", digits.as_str()), |at| digits.split_at(at + 1));
+    let zeros = "0".repeat(zeros);
+    match fraction.len() {
+        0 if exponent >= 0 => format!("{sign}{whole}{}.0{zeros}", "0".repeat(exponent as usize)),
+        0 => format!("{sign}{whole}.0{zeros}e{exponent}"),
+        moved => format!("{sign}{whole}.{fraction}{zeros}E{}", exponent + moved as i32),
+    }
+}
+
+#[test]
+fn p10_numbers_compare_equal_exactly_if_they_are_equal() {
+    let mut random = fastrand::Rng::with_seed(3);
+    for _ in 0..5000 {
+        let (digits, exponent) = (random.i64(..) >> random.u32(..63), random.i32(-12..12));
+        let [one, other] = [0, 1].map(|_| spelled(&mut random, digits, exponent));
+        let next = spelled(&mut random, digits ^ 1, exponent);
+        for kind in [NUMERIC, Kind::Jsonb, Kind::Text] {
+            assert_eq!(compared(&kind, &one), compared(&kind, &other), "{one} {other} {kind:?}");
+            assert_ne!(compared(&kind, &one), compared(&kind, &next), "{one} {next} {kind:?}");
+        }
+        let inside = |text: &str| compared(&Kind::Jsonb, &format!(r#"{{"a":[{text},"1.0"],"b":{text}}}"#));
+        assert_eq!(inside(&one), inside(&other), "{one} {other}");
+    }
 }
