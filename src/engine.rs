@@ -337,7 +337,7 @@ async fn work(
     admitted: oneshot::Sender<()>,
     _permit: OwnedSemaphorePermit,
 ) -> Result<(), Error> {
-    let prepared = prepare_all(&run, batch).await?;
+    let prepared = prepare(&run, batch).await?;
     if let Some(before) = before {
         // An error means that the batch before has failed as a whole: its turn is over as well.
         let _ = before.await;
@@ -348,11 +348,6 @@ async fn work(
         batch::apply(&run, part, false).await?;
     }
     Ok(())
-}
-
-/// Shreds a batch, trying again where the database could not answer its questions.
-async fn prepare_all(run: &Arc<Run>, batch: Vec<Unread>) -> Result<Vec<Prepared>, Error> {
-    prepare(run, batch).await
 }
 
 /// Splits documents into parts whose rows fit one transaction.

@@ -67,7 +67,9 @@ impl<'a> Json<'a> {
     /// The member `name` of an object, the last one if it is repeated; `None` for other values.
     pub fn member(&self, name: &str) -> Option<&Json<'a>> {
         match self {
-            Json::Object(members) => members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value),
+            Json::Object(members) => {
+                members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
+            }
             _ => None,
         }
     }
@@ -133,10 +135,12 @@ fn borrowed<'a>(value: &LazyValue<'a>) -> Result<&'a str, JsonError> {
 }
 
 fn string<'a>(value: &LazyValue<'a>) -> Result<Cow<'a, str>, JsonError> {
-    let raw = borrowed(value)?;
-    let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
-    if !inner.as_bytes().contains(&b'\\') {
-        return Ok(Cow::Borrowed(inner));
+    if let Cow::Borrowed(raw) = value.as_raw_cow() {
+        let raw = raw.trim();
+        let inner = &raw[1..raw.len() - 1];
+        if !inner.as_bytes().contains(&b'\\') {
+            return Ok(Cow::Borrowed(inner));
+        }
     }
     let lone = || JsonError { message: "a lone surrogate in a string".into(), column: 0 };
     value.as_str().map(|text| Cow::Owned(text.to_owned())).ok_or_else(lone)
@@ -211,5 +215,11 @@ mod tests {
         assert!(Json::parse(deep(1_000_000).as_bytes()).is_err());
         assert!(Json::parse(format!("{:?}", "[".repeat(500)).as_bytes()).is_ok());
         assert!(Json::parse(br#"["\\", "\"["]"#).is_ok());
+    }
+
+    #[test]
+    fn a_scalar_alone_is_a_value() {
+        assert_eq!(Json::parse(br#" "a\nb" "#), Ok(Json::String("a\nb".into())));
+        assert_eq!(Json::parse(b" 12 "), Ok(Json::Number("12")));
     }
 }

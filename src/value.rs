@@ -1,11 +1,31 @@
 //! One cell: a JSON value and a column's type → the bytes PostgreSQL would store.
 //!
-//! STUB of the interface; the encoders come next.
+//! A row is fingerprinted over these bytes and sent as these bytes, so they have
+//! to be what the server itself would make of the value's text: rounded to the
+//! column's scale or precision, in the normal form of `jsonb`. What has one
+//! unmistakable spelling is encoded here; other spellings that the server may
+//! know are handed back as [`Encoded::Ask`], and what does not fit is an error.
+//! Nothing is ever cut, wrapped or turned into NULL.
+//!
+//! `tests/it/values.rs` compares every encoder with a real server. The table of
+//! stored and comparison forms, with more words, is `docs/types.md`:
+//!
+//! | type | stored form | comparison form |
+//! |---|---|---|
+//! | `numeric` without a modifier | with the scale it was written with | trailing zero decimals removed |
+//! | `jsonb` | version byte and normal-form text | numbers inside without trailing zero decimals |
+//! | every other type | its binary output | the same bytes |
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::json::Json;
+
+mod jsonb;
+mod numeric;
+mod time;
+
+use numeric::Decimal;
 
 /// The type of a column, as far as encoding, comparing and sending its values needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,25 +95,288 @@ pub enum Encoded {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueError(pub String);
 
+impl std::fmt::Display for ValueError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ValueError {}
+
+/// Longer values stay out of messages.
+const QUOTED_CHARS_MAX: usize = 40;
+
 /// Appends the stored binary form of `json` in a column of type `ty`.
 ///
+/// A date without a time zone for a `timestamptz` column is left to the server if a `zone` is
+/// declared for it, and refused otherwise.
+///
 /// # Errors
-/// The value does not fit the type.
-pub fn encode(json: &Json<'_>, ty: &ColumnType, zone: Option<&str>, out: &mut Vec<u8>) -> Result<Encoded, ValueError> {
-    let _ = (json, ty, zone, out);
-    Ok(Encoded::Null)
+/// The value does not fit the type; `out` is as it was.
+pub fn encode(
+    json: &Json<'_>,
+    ty: &ColumnType,
+    zone: Option<&str>,
+    out: &mut Vec<u8>,
+) -> Result<Encoded, ValueError> {
+    let start = out.len();
+    let result = dispatch(json, ty, zone, out);
+    if result.is_err() {
+        out.truncate(start);
+    }
+    result
+}
+
+fn dispatch(
+    json: &Json<'_>,
+    ty: &ColumnType,
+    zone: Option<&str>,
+    out: &mut Vec<u8>,
+) -> Result<Encoded, ValueError> {
+    if *json == Json::Null {
+        return Ok(Encoded::Null);
+    }
+    match &ty.kind {
+        Kind::Bool => boolean(json, out),
+        Kind::Int2 => integer(json, &INT2, out),
+        Kind::Int4 => integer(json, &INT4, out),
+        Kind::Int8 => integer(json, &INT8, out),
+        Kind::Float8 => float(json, out),
+        Kind::Numeric(modifier) => numeric::encode(json, *modifier, out),
+        Kind::Text => text(json, None, out),
+        Kind::Varchar(length) => text(json, *length, out),
+        Kind::Date => time::date(json, out),
+        Kind::Timestamp(precision) => time::timestamp(json, *precision, out),
+        Kind::Timestamptz(precision) => time::timestamptz(json, *precision, zone, out),
+        Kind::Uuid => uuid(json, out),
+        Kind::Jsonb => jsonb::encode(json, out),
+        Kind::Enum(labels) => label(json, labels, out),
+        Kind::Server => server(json, &ty.sql),
+    }
 }
 
 /// The comparison form of a stored value: what fingerprints and comparisons see.
+///
+/// Two values of one type have the same comparison form exactly if they count as the same value.
 pub fn comparison_form<'a>(kind: &Kind, stored: &'a [u8]) -> Cow<'a, [u8]> {
-    let _ = kind;
-    Cow::Borrowed(stored)
+    match kind {
+        Kind::Numeric(None) => numeric::trimmed(stored),
+        Kind::Jsonb => jsonb::trimmed(stored),
+        _ => Cow::Borrowed(stored),
+    }
 }
 
-/// The SQL expression that yields the comparison form.
+/// An SQL expression whose binary output is the comparison form of `expression`, a value of type `kind`.
+///
+/// Not for `jsonb`, which the server has no function to trim: it cannot be part of a key.
 pub fn comparison_sql(kind: &Kind, expression: &str) -> String {
     match kind {
         Kind::Numeric(None) => format!("pg_catalog.trim_scale({expression})"),
         _ => expression.to_owned(),
     }
 }
+
+/// What was found, for messages: the value itself if it is short.
+fn found(json: &Json<'_>) -> String {
+    let short = |text: &str| text.chars().nth(QUOTED_CHARS_MAX).is_none();
+    match json {
+        Json::Bool(value) => value.to_string(),
+        Json::Number(text) if short(text) => (*text).to_owned(),
+        Json::String(text) if short(text) => format!("{text:?}"),
+        _ => json.describe().to_owned(),
+    }
+}
+
+fn expected(what: &str, json: &Json<'_>) -> ValueError {
+    ValueError(format!("expected {what}, found {}", found(json)))
+}
+
+fn out_of_range(json: &Json<'_>, name: &str) -> ValueError {
+    ValueError(format!("{} is out of range for {name}", found(json)))
+}
+
+fn check_storable(text: &str) -> Result<(), ValueError> {
+    if text.as_bytes().contains(&0) {
+        return Err(ValueError("contains U+0000, which PostgreSQL cannot store".into()));
+    }
+    Ok(())
+}
+
+/// Leaves a text to the server.
+fn ask(text: &str) -> Result<Encoded, ValueError> {
+    check_storable(text)?;
+    Ok(Encoded::Ask(text.to_owned()))
+}
+
+/// Without the white space that PostgreSQL's input functions skip at both ends.
+fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c'])
+}
+
+fn boolean(json: &Json<'_>, out: &mut Vec<u8>) -> Result<Encoded, ValueError> {
+    let value = match json {
+        Json::Bool(value) => *value,
+        Json::Number(text) => return ask(text),
+        Json::String(text) => match text.as_ref() {
+            "true" | "t" | "yes" | "y" | "on" | "1" => true,
+            "false" | "f" | "no" | "n" | "off" | "0" => false,
+            other => return ask(other),
+        },
+        _ => return Err(expected("a boolean", json)),
+    };
+    out.push(value.into());
+    Ok(Encoded::Value)
+}
+
+/// One of the integer types: its name, its width and so its range.
+struct IntegerType {
+    name: &'static str,
+    bytes: usize,
+}
+
+const INT2: IntegerType = IntegerType { name: "smallint", bytes: 2 };
+const INT4: IntegerType = IntegerType { name: "integer", bytes: 4 };
+const INT8: IntegerType = IntegerType { name: "bigint", bytes: 8 };
+
+impl IntegerType {
+    fn append(&self, value: i64, out: &mut Vec<u8>) -> Option<()> {
+        let unused = 64 - 8 * self.bytes;
+        if value << unused >> unused != value {
+            return None;
+        }
+        out.extend_from_slice(&value.to_be_bytes()[8 - self.bytes..]);
+        Some(())
+    }
+}
+
+fn integer(json: &Json<'_>, ty: &IntegerType, out: &mut Vec<u8>) -> Result<Encoded, ValueError> {
+    let value = match json {
+        Json::Number(text) => integer_of_number(text).ok_or_else(|| expected("an integer", json))?,
+        Json::String(text) => {
+            let digits = trim(text);
+            if !is_signed_digits(digits) {
+                return ask(text);
+            }
+            digits.parse().ok()
+        }
+        _ => return Err(expected("an integer", json)),
+    };
+    value.and_then(|value| ty.append(value, out)).ok_or_else(|| out_of_range(json, ty.name))?;
+    Ok(Encoded::Value)
+}
+
+/// `None` if the number has a fraction, `Some(None)` if it is beyond 64 bits.
+fn integer_of_number(text: &str) -> Option<Option<i64>> {
+    match text.parse() {
+        Ok(value) => Some(Some(value)),
+        Err(_) => Decimal::parse(text)?.integer(),
+    }
+}
+
+fn is_signed_digits(text: &str) -> bool {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn float(json: &Json<'_>, out: &mut Vec<u8>) -> Result<Encoded, ValueError> {
+    let text = match json {
+        Json::Number(text) => text,
+        Json::String(text) => text.as_ref(),
+        _ => return Err(expected("a number", json)),
+    };
+    let Some(decimal) = Decimal::parse(text) else {
+        return ask(text);
+    };
+    let value: f64 = text.parse().map_err(|_| expected("a number", json))?;
+    // The server refuses what only infinity or zero would be near to, rather than lose it.
+    if value.is_infinite() || (value == 0.0 && !decimal.is_zero()) {
+        return Err(out_of_range(json, "double precision"));
+    }
+    out.extend_from_slice(&value.to_be_bytes());
+    Ok(Encoded::Value)
+}
+
+fn text(json: &Json<'_>, length_max: Option<u32>, out: &mut Vec<u8>) -> Result<Encoded, ValueError> {
+    let start = out.len();
+    match json {
+        Json::String(text) => {
+            check_storable(text)?;
+            out.extend_from_slice(text.as_bytes());
+        }
+        // Trimmed, so that another spelling of the same number is no change.
+        Json::Number(number) => Decimal::parse(number)
+            .and_then(|decimal| decimal.append_trimmed(out))
+            .ok_or_else(|| out_of_range(json, "numeric"))?,
+        Json::Bool(value) => out.extend_from_slice(value.to_string().as_bytes()),
+        _ => return Err(expected("text", json)),
+    }
+    let Some(max) = length_max else { return Ok(Encoded::Value) };
+    let count = out[start..].iter().filter(|byte| !is_continuation(**byte)).count();
+    if count > max as usize {
+        return Err(ValueError(format!("{count} characters, longer than varchar({max})")));
+    }
+    Ok(Encoded::Value)
+}
+
+/// Whether a byte of UTF-8 goes on with a character rather than starting one.
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xc0 == 0x80
+}
+
+fn uuid(json: &Json<'_>, out: &mut Vec<u8>) -> Result<Encoded, ValueError> {
+    let text = match json {
+        Json::String(text) => text.as_ref(),
+        Json::Number(text) => text,
+        _ => return Err(expected("a uuid", json)),
+    };
+    match canonical_uuid(text.as_bytes()) {
+        Some(bytes) => out.extend_from_slice(&bytes),
+        None => return ask(text),
+    }
+    Ok(Encoded::Value)
+}
+
+fn canonical_uuid(text: &[u8]) -> Option<[u8; 16]> {
+    if text.len() != 36 || [8, 13, 18, 23].iter().any(|at| text[*at] != b'-') {
+        return None;
+    }
+    let mut digits = text.iter().filter(|byte| **byte != b'-').map(|byte| (*byte as char).to_digit(16));
+    let mut bytes = [0; 16];
+    for byte in &mut bytes {
+        let (high, low) = (digits.next()??, digits.next()??);
+        *byte = (high << 4 | low) as u8;
+    }
+    Some(bytes)
+}
+
+fn label(json: &Json<'_>, labels: &[String], out: &mut Vec<u8>) -> Result<Encoded, ValueError> {
+    let text = scalar_text(json).ok_or_else(|| expected("a label of the enum", json))?;
+    if !labels.iter().any(|label| *label == text) {
+        return Err(ValueError(format!("{} is not a label of the enum", found(json))));
+    }
+    out.extend_from_slice(text.as_bytes());
+    Ok(Encoded::Value)
+}
+
+fn server(json: &Json<'_>, sql: &str) -> Result<Encoded, ValueError> {
+    if matches!(sql, "json" | "jsonb") {
+        return Ok(Encoded::Ask(jsonb::plain(json)?));
+    }
+    match scalar_text(json) {
+        Some(text) => ask(&text),
+        None => Err(expected(sql, json)),
+    }
+}
+
+/// The text of a scalar, as the document spells it; `None` for null, lists and objects.
+fn scalar_text<'a>(json: &'a Json<'_>) -> Option<Cow<'a, str>> {
+    match json {
+        Json::Bool(value) => Some(if *value { "true" } else { "false" }.into()),
+        Json::Number(text) => Some((*text).into()),
+        Json::String(text) => Some(text.as_ref().into()),
+        Json::Null | Json::Array(_) | Json::Object(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

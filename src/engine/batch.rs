@@ -19,7 +19,7 @@ use crate::engine::report::Failure;
 use crate::engine::run::{Held, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::UniqueIn;
-use crate::plan::{Action, Plan, Sides, plan};
+use crate::plan::{Plan, Sides, plan};
 use crate::postgres::state::{self, Record, State};
 use crate::postgres::write::{Marking, Writer, transaction_time};
 use crate::postgres::{Limits, begin};
@@ -50,10 +50,10 @@ fn differs(document: &Prepared, first: &crate::document::Origin) -> Failure {
 /// Applies documents, narrowing down to those that fail. `last`: nothing is put off any more.
 ///
 /// # Errors
-/// Only what ends the run: the lease was lost.
+/// Only what ends the run: the lease was lost, or the database is out of reach.
 pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, last: bool) -> Result<(), Error> {
     let mut pending = vec![Part { documents, tries: 0, lock: run.options.lock_timeout }];
-    while let Some(mut part) = pending.pop() {
+    while let Some(part) = pending.pop() {
         if part.documents.is_empty() {
             continue;
         }
@@ -65,7 +65,7 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, last: bool) 
             Err(error) if error.is_transient() => {
                 run.tally(|tally| tally.report.retries += 1);
                 tracing::debug!(%error, documents = part.documents.len(), tries = part.tries, "trying again");
-                pending.extend(part.again(run, &error).await);
+                pending.extend(part.again(run, error).await?);
             }
             Err(error) => pending.extend(part.narrowed(run, &error, last)),
         }
@@ -88,22 +88,25 @@ impl Part {
     }
 
     /// After an error that may pass: wait, then try again; a locked row is sought for at once.
-    async fn again(mut self, run: &Run, error: &Error) -> Vec<Part> {
+    async fn again(mut self, run: &Run, error: Error) -> Result<Vec<Part>, Error> {
         if error.is_lock_timeout() && self.documents.len() > 1 {
-            return self.halves(NARROWING_LOCK_TIMEOUT.min(run.options.lock_timeout)).into();
+            return Ok(self.halves(NARROWING_LOCK_TIMEOUT.min(run.options.lock_timeout)).into());
         }
         self.tries += 1;
         self.lock = run.options.lock_timeout;
         if self.tries <= run.options.retries_max {
             tokio::time::sleep(backoff(self.tries)).await;
-            return vec![self];
+            return Ok(vec![self]);
+        }
+        if error.kind() == ErrorKind::Connection {
+            return Err(error);
         }
         if self.documents.len() > 1 {
             self.tries = run.options.retries_max.saturating_sub(1);
-            return self.halves(run.options.lock_timeout).into();
+            return Ok(self.halves(run.options.lock_timeout).into());
         }
-        self.fail(run, error);
-        Vec::new()
+        self.fail(run, &error);
+        Ok(Vec::new())
     }
 
     /// After an error that stays: halve, until the document that causes it stands alone.
@@ -157,7 +160,7 @@ impl Part {
 }
 
 /// Exponential, with full jitter: between nothing and 50 ms · 2ⁿ, at most 5 s.
-fn backoff(tries: u32) -> Duration {
+pub(crate) fn backoff(tries: u32) -> Duration {
     let ceiling = 50u64.saturating_mul(1 << tries.min(10)).min(5_000);
     Duration::from_millis(fastrand::u64(0..=ceiling))
 }
@@ -360,7 +363,3 @@ fn hold(run: &Run, documents: &[&Prepared], sides: &[Sides], plan: &Plan, held: 
     }
 }
 
-/// Whether a plan does anything to the user's tables.
-pub(crate) fn writes(plan: &Plan) -> bool {
-    plan.steps.iter().any(|step| !matches!(step.action, Action::Mark(_)))
-}

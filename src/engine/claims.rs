@@ -182,7 +182,7 @@ async fn owners(
     let (sql, params) = owners_query(run, ix, references);
     let mut owners = HashMap::new();
     for row in transaction.query_typed(&sql, &typed(&params)).await? {
-        let mut tuple = |from: usize, count: usize| -> Result<Tuple, Error> {
+        let tuple = |from: usize, count: usize| -> Result<Tuple, Error> {
             let mut tuple = Tuple::default();
             for at in from..from + count {
                 tuple.push(raw(&row, at)?.map_or(Cell::Null, Cell::Value));

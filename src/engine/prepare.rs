@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::document::{Document, DocumentKey, Origin};
+use crate::engine::batch::backoff;
 use crate::engine::report::Failure;
 use crate::engine::run::Run;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::fingerprint::{Fingerprints, RawFingerprint, fingerprints};
 use crate::json::Json;
 use crate::postgres::questions;
@@ -47,14 +48,19 @@ struct Pass {
     questions: Questions,
 }
 
-/// Shreds a batch. Documents that do not fit the mapping are reported and left out.
-pub(crate) async fn prepare(run: &Arc<Run>, mut unread: Vec<Unread>) -> Result<Vec<Prepared>, Error> {
+/// Shreds a batch. Documents that do not fit the mapping, or about which the database cannot answer, are
+/// reported and left out.
+///
+/// # Errors
+/// Only what ends the run: the database is out of reach.
+pub(crate) async fn prepare(run: &Arc<Run>, unread: Vec<Unread>) -> Result<Vec<Prepared>, Error> {
     let mut answers = run.take_answers();
     let mut prepared = Vec::new();
-    while !unread.is_empty() {
+    let mut groups = vec![unread];
+    while let Some(group) = groups.pop() {
         let shared = run.clone();
         let blocking = tokio::task::spawn_blocking(move || {
-            let pass = pass(&shared, &answers, unread);
+            let pass = pass(&shared, &answers, group);
             (pass, answers)
         });
         let pass;
@@ -64,9 +70,9 @@ pub(crate) async fn prepare(run: &Arc<Run>, mut unread: Vec<Unread>) -> Result<V
             pass.prepared.iter().for_each(|(document, took)| tally.slow(&document.label, *took));
         });
         prepared.extend(pass.prepared.into_iter().map(|(document, _)| document));
-        unread = pass.waiting;
-        if !pass.questions.is_empty() {
-            ask(run, pass.questions, &mut answers).await?;
+        if !pass.waiting.is_empty() {
+            let answered = ask(run, pass.questions, &mut answers).await;
+            groups.extend(after_asking(run, pass.waiting, answered)?);
         }
     }
     run.return_answers(answers);
@@ -74,13 +80,54 @@ pub(crate) async fn prepare(run: &Arc<Run>, mut unread: Vec<Unread>) -> Result<V
     Ok(prepared)
 }
 
+/// What to shred next: the documents that asked; where the database refused, halves of them, until the one
+/// that causes it stands alone.
+fn after_asking(
+    run: &Run,
+    mut waiting: Vec<Unread>,
+    answered: Result<(), Error>,
+) -> Result<Vec<Vec<Unread>>, Error> {
+    match answered {
+        Ok(()) => Ok(vec![waiting]),
+        Err(error) if error.kind() == ErrorKind::Connection => Err(error),
+        Err(_) if waiting.len() > 1 => {
+            let half = waiting.split_off(waiting.len() / 2);
+            Ok(vec![half, waiting])
+        }
+        Err(error) => {
+            let failure = |unread: &Unread| {
+                let document = Json::parse(&unread.document.bytes).map(|json| label(&run.mapping, &json));
+                Failure::of_error(&unread.document.origin, &document.unwrap_or_default(), &error)
+            };
+            run.tally(|tally| tally.fail_all(waiting.iter().map(failure).collect()));
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// Asks, and asks again after errors that may pass.
 async fn ask(run: &Run, questions: Questions, answers: &mut Answers) -> Result<(), Error> {
-    let started = Instant::now();
+    let mut tries = 0;
+    loop {
+        let started = Instant::now();
+        match ask_once(run, questions.clone(), answers).await {
+            Ok(inserted) => {
+                run.tally(|tally| tally.looked_up(&inserted, started.elapsed()));
+                return Ok(());
+            }
+            Err(error) if error.is_transient() && tries < run.options.retries_max => {
+                tries += 1;
+                run.tally(|tally| tally.report.retries += 1);
+                tokio::time::sleep(backoff(tries)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn ask_once(run: &Run, questions: Questions, answers: &mut Answers) -> Result<Vec<u64>, Error> {
     let mut connection = run.connections.get().await?;
-    let inserted =
-        questions::answer(&mut connection, &run.mapping, &run.schema, run.limits(), questions, answers).await?;
-    run.tally(|tally| tally.looked_up(&inserted, started.elapsed()));
-    Ok(())
+    questions::answer(&mut connection, &run.mapping, &run.schema, run.limits(), questions, answers).await
 }
 
 fn pass(run: &Run, answers: &Answers, unread: Vec<Unread>) -> Pass {

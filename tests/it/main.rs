@@ -1,1 +1,3 @@
-//! t
+//! The tests that need a database, in one binary.
+
+mod values;
