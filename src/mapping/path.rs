@@ -42,7 +42,9 @@ impl Path {
             let segment = if quoted { Segment::Field(name) } else { segment(name)? };
             let starts = segments.iter().all(|before| *before == Segment::Up);
             match segment {
-                Segment::Up if !starts => return Err(format!("`^` stands only at the start of a path: `{text}`")),
+                Segment::Up if !starts => {
+                    return Err(format!("`^` stands only at the start of a path: `{text}`"));
+                }
                 Segment::Key | Segment::Index if at + 1 != count || !starts => {
                     return Err(format!("`@key` and `@index` stand alone or after `^`: `{text}`"));
                 }
@@ -65,7 +67,7 @@ fn segment(name: String) -> Result<Segment, String> {
 }
 
 /// Splits at dots outside quotes. The flag says whether the name was quoted.
-fn split(text: &str) -> Result<Vec<(String, bool)>, String> {
+pub(super) fn split(text: &str) -> Result<Vec<(String, bool)>, String> {
     let mut names = Vec::new();
     let mut rest = text;
     loop {
@@ -101,7 +103,9 @@ impl std::fmt::Display for Path {
                 Segment::Up => f.write_str("^")?,
                 Segment::Key => f.write_str("@key")?,
                 Segment::Index => f.write_str("@index")?,
-                Segment::Field(name) if name.is_empty() || name.contains('.') || name.starts_with(['@', '^', '"']) => {
+                Segment::Field(name)
+                    if name.is_empty() || name.contains('.') || name.starts_with(['@', '^', '"']) =>
+                {
                     write!(f, "\"{name}\"")?;
                 }
                 Segment::Field(name) => f.write_str(name)?,
@@ -117,7 +121,8 @@ mod tests {
 
     #[test]
     fn written_paths_come_back_as_written() {
-        for text in [".", "a", "organo.nivel1", "a.\"b.c\"", "^.x", "^.^.@index", "@key", "cve-list", "\"\""] {
+        for text in [".", "a", "organo.nivel1", "a.\"b.c\"", "^.x", "^.^.@index", "@key", "cve-list", "\"\""]
+        {
             assert_eq!(Path::parse(text).unwrap().to_string(), text);
         }
     }
