@@ -30,6 +30,7 @@ CREATE TABLE release (
     runtime_vs_support             text,
     sdk_version                    text NOT NULL,
     sdk_vs_version                 text,
+    sdk_vs_support                 text,
     aspnetcore_version             text NOT NULL,
     aspnetcore_version_display     text,
     aspnetcore_vs_version          text,

@@ -110,12 +110,7 @@ impl Feed {
     /// A file that is not there or may not be read.
     pub fn open(paths: &[PathBuf], options: FeedOptions) -> Result<Self, FeedError> {
         for path in paths.iter().filter(|path| !is_stdin(path)) {
-            let check = File::open(path).and_then(|file| file.metadata());
-            let check = check.and_then(|found| match found.is_dir() {
-                true => Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory")),
-                false => Ok(()),
-            });
-            check.map_err(|source| FeedError { file: name_of(path), line: 0, source })?;
+            check(path).map_err(|source| FeedError { file: name_of(path), line: 0, source })?;
         }
         Ok(Self { waiting: paths.iter().cloned().collect(), current: None, options })
     }
@@ -145,6 +140,18 @@ impl Iterator for Feed {
         }
         next
     }
+}
+
+/// Whether a file can be read. A pipe is not opened: its writer would be gone when it is read.
+fn check(path: &Path) -> io::Result<()> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory"));
+    }
+    if kind.is_file() {
+        File::open(path)?;
+    }
+    Ok(())
 }
 
 fn is_stdin(path: &Path) -> bool {
