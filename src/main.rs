@@ -1,2 +1,46 @@
-#![allow(missing_docs)]
-fn main() {}
+//! The command `rowdelta`. See `rowdelta --help`.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use crate::cli::args::{Cli, Command, Log};
+use crate::cli::output::Exit;
+use crate::cli::sync;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.log);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let done = runtime.block_on(async {
+        match cli.command {
+            Command::Install(database) => sync::install(database).await,
+            Command::Sync(args) => sync::sync(args).await,
+        }
+    });
+    match done {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(message) => fail(&message),
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("rowdelta: {message}");
+    ExitCode::from(Exit::Unable as u8)
+}
+
+/// Logs go to standard error. Of other crates only warnings: some would log values.
+fn start_log(format: Log) {
+    let filter = std::env::var("ROWDELTA_LOG").unwrap_or_else(|_| "warn".into());
+    let filter = EnvFilter::new(format!("warn,rowdelta={filter}"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        Log::Text => log.with_target(false).init(),
+        Log::Json => log.json().init(),
+    }
+}

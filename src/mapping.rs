@@ -46,7 +46,9 @@ pub struct Relation {
     pub name: String,
     /// What it is.
     pub kind: RelationKind,
-    /// The relation whose items hold this one's list; `None` for the root.
+    /// The relation whose items hold this one's list; `None` for the root. (Not serialised: a place in a list
+    /// says nothing about the relation itself.)
+    #[serde(skip)]
     pub enclosing: Option<RelationIx>,
     /// Where the list is, seen from the enclosing item. Empty for the root.
     pub path: Path,
@@ -167,7 +169,8 @@ pub enum Source {
     },
     /// The id of a catalogue row.
     Lookup {
-        /// The catalogue.
+        /// The catalogue. (Not serialised, as [`Relation::enclosing`].)
+        #[serde(skip)]
         lookup: LookupIx,
         /// One path for each column of the catalogue's key, in its order.
         matching: Vec<Path>,

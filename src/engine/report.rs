@@ -262,6 +262,24 @@ impl fmt::Display for SyncError {
 
 impl std::error::Error for SyncError {}
 
+impl SyncError {
+    /// What was done all the same; `None` where nothing was begun.
+    pub fn report(&self) -> Option<&Report> {
+        match self {
+            SyncError::Failed(report) | SyncError::Aborted { report, .. } => Some(report),
+            SyncError::Start(_) => None,
+        }
+    }
+
+    /// Why the run did not start, or was broken off; `None` where documents failed.
+    pub fn cause(&self) -> Option<&Error> {
+        match self {
+            SyncError::Failed(_) => None,
+            SyncError::Aborted { cause, .. } | SyncError::Start(cause) => Some(cause),
+        }
+    }
+}
+
 impl From<Error> for SyncError {
     fn from(error: Error) -> Self {
         SyncError::Start(error)

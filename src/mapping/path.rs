@@ -67,7 +67,7 @@ fn segment(name: String) -> Result<Segment, String> {
 }
 
 /// Splits at dots outside quotes. The flag says whether the name was quoted.
-fn split(text: &str) -> Result<Vec<(String, bool)>, String> {
+pub(super) fn split(text: &str) -> Result<Vec<(String, bool)>, String> {
     let mut names = Vec::new();
     let mut rest = text;
     loop {

@@ -1,0 +1,7 @@
+//! The command: arguments, input, output, exit codes. It uses the public library only.
+
+pub mod args;
+pub mod connect;
+pub mod input;
+pub mod output;
+pub mod sync;

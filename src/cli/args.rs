@@ -1,0 +1,84 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Keeps PostgreSQL tables in step with nested documents, writing only the rows that changed.
+#[derive(Debug, Parser)]
+#[command(name = "rowdelta", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Format of the logs on standard error.
+    #[arg(long, global = true, value_enum, default_value_t = Log::Text)]
+    pub log: Log,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Install the schema `rowdelta`, in which state and ledger are kept.
+    Install(Database),
+    /// Bring the tables in step with a feed.
+    Sync(Sync),
+}
+
+/// The database.
+#[derive(Clone, Debug, Args)]
+pub struct Database {
+    /// Connection string or URL; otherwise DATABASE_URL, or libpq's PGHOST, PGSERVICE and the like.
+    #[arg(short, long, value_name = "URL")]
+    pub database: Option<String>,
+}
+
+/// Bring the tables in step with a feed.
+#[derive(Debug, Args)]
+pub struct Sync {
+    /// The mapping, a TOML file.
+    #[arg(short, long, value_name = "MAP")]
+    pub mapping: PathBuf,
+
+    /// The database.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// Files of one feed: a JSON object a line, plain, .gz or .zst; `-` for standard input.
+    #[arg(required = true, value_name = "FEED")]
+    pub feed: Vec<PathBuf>,
+
+    /// Write the report as JSON to a file; `-` for standard output.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Install the schema `rowdelta` first, if it is not there.
+    #[arg(long)]
+    pub install: bool,
+
+    /// Batches worked on at once, each on a connection of its own. Default: the number of cores, 2 to 4.
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+
+    /// How long a statement waits for a lock before its documents are tried again, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 5_000)]
+    pub lock_timeout: u64,
+
+    /// How often a transaction is tried again after an error that may pass.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub retries: u32,
+
+    /// Documents longer than this fail, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    pub document_bytes_max: usize,
+}
+
+/// Format of the logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Log {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

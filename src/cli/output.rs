@@ -1,0 +1,95 @@
+//! What the command prints, and its exit codes.
+
+use std::fmt::Write as _;
+
+use rowdelta::engine::report::{Report, SyncError};
+use rowdelta::error::ErrorKind;
+
+/// Exit codes: a contract with whoever schedules the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Documents failed; trying again does not help.
+    Failed = 1,
+    /// Could not run: usage, mapping, connection, feed.
+    Unable = 2,
+    /// Another run is at work.
+    Busy = 4,
+    /// Documents failed; trying again can help some.
+    Retryable = 6,
+    /// Stopped by SIGINT.
+    Interrupted = 130,
+    /// Stopped by SIGTERM.
+    Terminated = 143,
+}
+
+impl Exit {
+    /// The exit code for how a run ended.
+    pub fn of(result: &Result<Report, SyncError>) -> Self {
+        let Err(error) = result else { return Exit::Done };
+        if let Some(cause) = error.cause() {
+            return match cause.kind() {
+                ErrorKind::Busy => Exit::Busy,
+                ErrorKind::Transient => Exit::Retryable,
+                _ => Exit::Unable,
+            };
+        }
+        let retryable = error.report().is_some_and(|report| report.failures.iter().any(|failure| failure.retryable));
+        if retryable { Exit::Retryable } else { Exit::Failed }
+    }
+}
+
+/// The report of a run, however it ended.
+pub fn report(result: &Result<Report, SyncError>) -> Option<&Report> {
+    result.as_ref().map_or_else(SyncError::report, Some)
+}
+
+/// A summary that fits a screen: what was read, what was written per relation, what was not.
+pub fn summary(report: &Report) -> String {
+    let documents = &report.documents;
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{}: {} read in {:.1} s: {} unchanged, {} new, {} changed, {} failed",
+        report.mapping,
+        plural(documents.read, "document"),
+        report.elapsed_ms as f64 / 1000.0,
+        documents.unchanged,
+        documents.new,
+        documents.changed,
+        documents.failed,
+    );
+    let extra = [(documents.repeated, "repeated"), (documents.unsettled, "unsettled, to be done again")];
+    for (count, what) in extra.iter().filter(|extra| extra.0 > 0) {
+        let _ = writeln!(text, "  {count} {what}");
+    }
+    let written: Vec<_> =
+        report.relations.iter().filter(|r| r.added + r.updated + r.moved + r.removed > 0).collect();
+    if written.is_empty() {
+        text.push_str("  no row written\n");
+        return text;
+    }
+    let width = written.iter().map(|relation| relation.name.chars().count()).max().unwrap_or(0).max(8);
+    let _ = writeln!(text, "  {:<width$} {:>9} {:>9} {:>9} {:>9}", "relation", "added", "updated", "moved", "removed");
+    for relation in written {
+        let counts = [relation.added, relation.updated, relation.moved, relation.removed];
+        let [added, updated, moved, removed] = counts.map(|n| if n == 0 { "·".to_owned() } else { n.to_string() });
+        let _ = writeln!(text, "  {:<width$} {added:>9} {updated:>9} {moved:>9} {removed:>9}", relation.name);
+    }
+    let _ = writeln!(text, "  {} written, {} of WAL ({})", plural(report.rows_written(), "row"), bytes(report.wal_bytes), report.wal_scope);
+    text
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0..1024 => format!("{count} bytes"),
+        1024..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),
+        _ => format!("{:.1} MiB", count as f64 / 1_048_576.0),
+    }
+}

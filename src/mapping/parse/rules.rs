@@ -1,0 +1,188 @@
+//! The rules between the parts of a mapping.
+
+use super::faults::nearest;
+use super::relations::Reader;
+use super::tree::{At, Value};
+use crate::mapping::{LookupIx, Path, Relation, RelationIx, RelationKind, SyncOptions, UniqueIn};
+
+const SYNC: &[&str] = &["atomic", "mark_hash", "mark_time"];
+
+impl Reader<'_, '_> {
+    /// `match` gives one path for each column of the lookup's key, and nothing else.
+    pub(super) fn check_match(&mut self, at: &At<'_>, lookup: LookupIx, paths: &[(&str, Option<Path>)]) {
+        let lookup = &self.lookups[lookup];
+        if lookup.key.is_empty() {
+            return; // Its own fault has been noted.
+        }
+        let given = |column: &&String| paths.iter().any(|(name, _)| name == column);
+        for column in lookup.key.iter().filter(|column| !given(column)) {
+            let message =
+                format!("key column {column:?} of lookup {:?} is missing; add {column} = \"…\"", lookup.name);
+            self.faults.add(&at.spot, message);
+        }
+        for (name, entry) in at.entries() {
+            if !lookup.key.iter().any(|column| column == name) {
+                let key = lookup.key.join(", ");
+                let message = format!("not a key column of lookup {:?}; its key is {key}", lookup.name);
+                self.faults.add(&entry.spot, message);
+            }
+        }
+    }
+
+    /// The further columns of a lookup are seen from every item that refers to it.
+    pub(super) fn check_lookup_reach(&mut self, lookup: LookupIx, depth: usize) {
+        let Some(at) = self.lookup_places[lookup].get("columns") else { return };
+        for (name, path) in &self.lookups[lookup].columns {
+            self.faults.check_reach(&at.spot_of(name), path, depth);
+        }
+    }
+
+    /// A relation without a key has nothing that these keys could be about.
+    pub(super) fn check_keyless(&mut self, at: &At<'_>, keyless: bool) {
+        for key in ["unique_in", "on_duplicate"] {
+            if let Some(at) = at.get(key).filter(|_| keyless) {
+                self.faults.add(
+                    &at.spot,
+                    "rows without a key are told apart by content; add key, or leave this out",
+                );
+            }
+        }
+    }
+
+    /// Key columns are among the columns, and none refers to the parent.
+    pub(super) fn check_key(&mut self, at: &At<'_>, relation: &Relation) {
+        // A link's key is its target; columns that could not be read have their own fault.
+        let Some(key) = at.get("key").filter(|_| !relation.columns.is_empty()) else { return };
+        for name in &relation.key {
+            if relation.parent.contains(name) {
+                let mend = "a key is within its parent already; leave it out of the key";
+                self.faults.add(&key.spot, format!("column {name:?} refers to the parent; {mend}"));
+            } else if !relation.columns.iter().any(|column| column.name == *name) {
+                let mend = match nearest(name, relation.columns.iter().map(|column| column.name.as_str())) {
+                    Some(known) => format!("did you mean {known:?}?"),
+                    None => "add it to columns".to_owned(),
+                };
+                self.faults.add(&key.spot, format!("column {name:?} is not among its columns; {mend}"));
+            }
+        }
+    }
+
+    /// Columns that rowdelta fills with the parent's id are not filled from the document too.
+    pub(super) fn check_parent_columns(&mut self, at: &At<'_>, relation: &Relation) {
+        for column in relation.columns.iter().filter(|column| relation.parent.contains(&column.name)) {
+            let is_target = relation.kind == RelationKind::Link && relation.key.contains(&column.name);
+            let columns = at.get("columns").filter(|_| !is_target);
+            let spot = columns.map_or_else(|| at.spot_of("target"), |at| at.spot_of(&column.name));
+            let message =
+                format!("column {:?} refers to the parent and is filled from it; leave it out", column.name);
+            self.faults.add(&spot, message);
+        }
+    }
+
+    pub(super) fn check_id(&mut self, at: &At<'_>, relation: &Relation) {
+        if relation.id.as_ref().is_some_and(|id| relation.parent.contains(id)) {
+            let message = "this column refers to the parent; name a column of the row's own, or leave id out";
+            self.faults.add(&at.spot_of("id"), message);
+        }
+    }
+
+    /// Rows inside need something in the whole table to refer to.
+    pub(super) fn check_encloses(&mut self, at: &At<'_>, relation: RelationIx) {
+        let relation = &self.relations[relation];
+        if relation.id.is_some() || relation.kind == RelationKind::Root {
+            return;
+        }
+        if at.get("key").is_none() {
+            self.faults
+                .add(&at.spot, "has relations inside it, which need something to refer to; add id, or key");
+        } else if relation.unique_in == UniqueIn::Parent {
+            let message = "has relations inside it, and its key is unique only within the parent";
+            self.faults.add(&at.spot, format!("{message}; add id, or unique_in = \"all\""));
+        }
+    }
+
+    pub(super) fn check_pair(&mut self, at: &At<'_>) {
+        let Some(pair) = at.get("pair") else { return };
+        match pair.node.value {
+            Value::Bool(false) => {}
+            Value::Bool(true) => self.faults.add(&pair.spot, "reserved, not supported yet; leave it out"),
+            _ => self.faults.expected(&pair, "a boolean"),
+        }
+    }
+
+    /// Names are unique: reports are read by them.
+    pub(super) fn check_names(&mut self) {
+        for (ix, relation) in
+            self.relations.iter().enumerate().filter(|(_, relation)| !relation.name.is_empty())
+        {
+            let is_taken = |name: &str| self.relations.iter().any(|other| other.name == name);
+            if !self.relations[..ix].iter().any(|earlier| earlier.name == relation.name) {
+                continue;
+            }
+            let outer = relation.enclosing.map_or("", |outer| self.relations[outer].name.as_str());
+            let other = format!("{outer}_{}", relation.name);
+            let mend = match is_taken(&other) {
+                false => format!("name this one {other:?}, say, and add path if it has none"),
+                true => "give this one another name, and add path if it has none".to_owned(),
+            };
+            let message = format!("another relation is named {:?}; {mend}", relation.name);
+            self.faults.add(&self.places[ix].spot_of("name"), message);
+        }
+    }
+
+    /// Every table is fed by one relation, or is the table of lookups.
+    pub(super) fn check_tables(&mut self) {
+        let tables = || {
+            self.relations.iter().zip(&self.places).filter(|(relation, _)| !relation.table.table.is_empty())
+        };
+        for (ix, (relation, at)) in tables().enumerate() {
+            if let Some((_, first)) = tables().take(ix).find(|(earlier, _)| earlier.table == relation.table) {
+                let message = format!("{} is fed by {} already", relation.table, first.spot.place);
+                self.faults
+                    .add(&at.spot_of("table"), format!("{message}; every relation has a table of its own"));
+            }
+        }
+        for (lookup, at) in self.lookups.iter().zip(&self.lookup_places) {
+            if let Some((_, first)) = tables().find(|(relation, _)| relation.table == lookup.table) {
+                let message = format!("{} is fed by {}", lookup.table, first.spot.place);
+                self.faults
+                    .add(&at.spot_of("table"), format!("{message}; a catalogue has a table of its own"));
+            }
+        }
+    }
+
+    pub(super) fn sync(&mut self, top: &At<'_>) -> SyncOptions {
+        let Some(at) = top.get("sync").filter(|at| self.faults.table(at, SYNC, &[])) else {
+            return SyncOptions::default();
+        };
+        if self.faults.choice(&at, "atomic", &[("document", false), ("relation", true)], false) {
+            self.faults
+                .add(&at.spot_of("atomic"), "\"relation\" is reserved, not supported yet; leave it out");
+        }
+        SyncOptions {
+            mark_hash: self.mark(&at, "mark_hash", &[]),
+            mark_time: self.mark(&at, "mark_time", &["mark_hash"]),
+        }
+    }
+
+    /// A root column that only the marks fill.
+    fn mark(&mut self, at: &At<'_>, key: &str, others: &[&str]) -> Option<String> {
+        let name = self.faults.optional(at, key)?;
+        let root = self.relations.first();
+        let spot = at.spot_of(key);
+        if root.is_some_and(|root| root.columns.iter().any(|column| column.name == name)) {
+            self.faults.add(
+                &spot,
+                format!("column {name:?} is filled from the document; name another, or unmap it"),
+            );
+        }
+        if root.is_some_and(|root| root.id.as_ref() == Some(&name)) {
+            self.faults.add(&spot, format!("column {name:?} is the id; name another"));
+        }
+        let is_same = |other: &&str| matches!(at.get(other), Some(At { node, .. }) if node.is_text(&name));
+        if let Some(other) = others.iter().find(|other| is_same(other)) {
+            self.faults.add(&spot, format!("column {name:?} is {other} already; name another"));
+        }
+        Some(name)
+    }
+}
