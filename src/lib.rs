@@ -2,5 +2,6 @@
 
 pub mod json;
 pub mod mapping;
+pub mod postgres;
 pub mod schema;
 pub mod value;

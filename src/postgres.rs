@@ -1,0 +1,3 @@
+//! The ring around the pure core that talks to PostgreSQL.
+
+pub mod local;
