@@ -1,1 +1,6 @@
-//! t
+//! All integration tests are one binary: linked once, and no file can be forgotten.
+//!
+//! Every test gets a database of its own on a real server made for the run; see [`support`].
+
+mod local;
+mod support;
