@@ -3,4 +3,6 @@
 //! Every test gets a database of its own on a real server made for the run; see [`support`].
 
 mod local;
+mod oracle;
+mod oracle_checked;
 mod support;
