@@ -5,4 +5,5 @@
 mod local;
 mod oracle;
 mod oracle_checked;
+mod real_data;
 mod support;
