@@ -101,9 +101,12 @@ impl From<tokio_postgres::Error> for Error {
 impl From<bb8::RunError<tokio_postgres::Error>> for Error {
     fn from(error: bb8::RunError<tokio_postgres::Error>) -> Self {
         match error {
-            bb8::RunError::User(error) => {
-                Error { kind: ErrorKind::Connection, relation: None, message: words(&error), source: Some(error) }
-            }
+            bb8::RunError::User(error) => Error {
+                kind: ErrorKind::Connection,
+                relation: None,
+                message: words(&error),
+                source: Some(error),
+            },
             bb8::RunError::TimedOut => {
                 Error::new(ErrorKind::Connection, "no connection of the pool became free in time")
             }

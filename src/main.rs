@@ -4,10 +4,10 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use crate::cli::args::{Cli, Command, Log};
 use crate::cli::output::Exit;
 use crate::cli::sync;
+use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {

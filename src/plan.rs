@@ -130,7 +130,8 @@ impl Action {
 pub fn plan(mapping: &Mapping, schema: &Schema, sides: &[Sides], documents: usize) -> Plan {
     let (gone, held) = removals(mapping, sides);
     let late = vacated(mapping, sides);
-    let mut plan = Plan { held, unchanged: vec![0; sides.len()], touched: vec![false; documents], steps: vec![] };
+    let mut plan =
+        Plan { held, unchanged: vec![0; sides.len()], touched: vec![false; documents], steps: vec![] };
     let updates: Vec<Updates> = (0..sides.len()).map(|ix| updates(schema, sides, ix)).collect();
     for ix in 0..sides.len() {
         plan.unchanged[ix] = updates[ix].unchanged;
@@ -160,8 +161,11 @@ type Removed = (RelationIx, u32);
 
 /// Splits removed rows into those that go now and the topmost ones of those that are held back.
 fn removals(mapping: &Mapping, sides: &[Sides]) -> (Vec<Removed>, Vec<Removed>) {
-    let removed: HashSet<Removed> =
-        sides.iter().enumerate().flat_map(|(ix, s)| s.changes.removed.iter().map(move |&row| (ix, row))).collect();
+    let removed: HashSet<Removed> = sides
+        .iter()
+        .enumerate()
+        .flat_map(|(ix, s)| s.changes.removed.iter().map(move |&row| (ix, row)))
+        .collect();
     let outer = |(ix, row): Removed| {
         let parent = sides[ix].stored[row as usize].parent?;
         mapping.relations[ix].enclosing.map(|outer| (outer, parent)).filter(|outer| removed.contains(outer))

@@ -14,8 +14,8 @@ use crate::document::DocumentKey;
 use crate::fingerprint::comparison_tuple;
 use crate::json::Json;
 use crate::mapping::{
-    Column, LookupIx, Mapping, Missing, OnDuplicate, Path, Relation, RelationIx, RelationKind, Segment, Source,
-    UniqueIn, WhenAbsent, WhenNull,
+    Column, LookupIx, Mapping, Missing, OnDuplicate, Path, Relation, RelationIx, RelationKind, Segment,
+    Source, UniqueIn, WhenAbsent, WhenNull,
 };
 use crate::row::{Cell, RelationRows, Row, RowSet, Tuple};
 use crate::schema::Schema;
@@ -202,7 +202,12 @@ impl<'a> Item<'a> {
                         Some(member) => json = member,
                         None => return Ok(Found::Absent),
                     },
-                    other => return Err(format!("expected an object that holds `{name}`, found {}", other.describe())),
+                    other => {
+                        return Err(format!(
+                            "expected an object that holds `{name}`, found {}",
+                            other.describe()
+                        ));
+                    }
                 },
             }
         }
@@ -304,7 +309,13 @@ impl<'s> Shredder<'s> {
         }
     }
 
-    fn list(&mut self, ix: RelationIx, outer: &Item<'_>, json: &Json<'_>, parent: u32) -> Result<(), ShredError> {
+    fn list(
+        &mut self,
+        ix: RelationIx,
+        outer: &Item<'_>,
+        json: &Json<'_>,
+        parent: u32,
+    ) -> Result<(), ShredError> {
         let relation = &self.mapping.relations[ix];
         let up = Some((outer, &relation.path));
         let items: Vec<Item<'_>> = match json {
@@ -444,9 +455,13 @@ impl<'s> Shredder<'s> {
         }
         match () {
             () if self.questions.conversions.len() > asked => return Ok(Cell::Null),
-            () if absents == matching.len() && column.when_absent == WhenAbsent::Keep => return Ok(Cell::Kept),
+            () if absents == matching.len() && column.when_absent == WhenAbsent::Keep => {
+                return Ok(Cell::Kept);
+            }
             () if nulls == matching.len() => return Ok(Cell::Null),
-            () if nulls > 0 => return Err(Hole::Error(format!("part of the key of `{}` is null", lookup.name))),
+            () if nulls > 0 => {
+                return Err(Hole::Error(format!("part of the key of `{}` is null", lookup.name)));
+            }
             () => {}
         }
         let types: Vec<&ColumnType> = table.key.iter().map(|column| &column.ty).collect();
@@ -474,7 +489,13 @@ impl<'s> Shredder<'s> {
     }
 
     /// Appends the value at `path` to a tuple. False where it is null or not known yet.
-    fn push(&mut self, tuple: &mut Tuple, path: &Path, ty: &ColumnType, item: &Item<'_>) -> Result<bool, Hole> {
+    fn push(
+        &mut self,
+        tuple: &mut Tuple,
+        path: &Path,
+        ty: &ColumnType,
+        item: &Item<'_>,
+    ) -> Result<bool, Hole> {
         let mut bytes = Vec::new();
         let filled = match item.find(path).map_err(Hole::Error)? {
             Found::Absent => false,
@@ -543,12 +564,7 @@ impl<'s> Shredder<'s> {
 
     /// Whether two items with one key ask for the same rows. Where lists are enclosed the
     /// JSON must be equal: then theirs are.
-    fn equal(
-        &self,
-        ix: RelationIx,
-        a: (&Item<'_>, &Option<Tuple>),
-        b: (&Item<'_>, &Option<Tuple>),
-    ) -> bool {
+    fn equal(&self, ix: RelationIx, a: (&Item<'_>, &Option<Tuple>), b: (&Item<'_>, &Option<Tuple>)) -> bool {
         let types: Vec<&ColumnType> = self.schema.tables[ix].columns.iter().collect();
         let compared = |tuple: &Option<Tuple>| tuple.as_ref().map(|tuple| comparison_tuple(&types, tuple));
         let leaf = self.mapping.enclosed(ix).next().is_none();
@@ -576,7 +592,9 @@ fn is_map(relation: &Relation) -> bool {
 pub fn same(ty: &ColumnType, stored: Cell<'_>, source: Cell<'_>) -> bool {
     match (stored, source) {
         (_, Cell::Kept) => true,
-        (Cell::Value(a), Cell::Value(b)) => a == b || comparison_form(&ty.kind, a) == comparison_form(&ty.kind, b),
+        (Cell::Value(a), Cell::Value(b)) => {
+            a == b || comparison_form(&ty.kind, a) == comparison_form(&ty.kind, b)
+        }
         (a, b) => a == b,
     }
 }

@@ -17,20 +17,25 @@ pub type Pool = bb8::Pool<PostgresConnectionManager<NoTls>>;
 pub fn config(option: Option<&str>) -> Result<Config, String> {
     let from_environment = || std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
     let mut config = match option.map(str::to_owned).or_else(from_environment) {
-        Some(url) => Config::from_str(&url).map_err(|error| format!("the connection string is malformed: {error}"))?,
+        Some(url) => {
+            Config::from_str(&url).map_err(|error| format!("the connection string is malformed: {error}"))?
+        }
         None => from_libpq(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?,
     };
     if config.get_application_name().is_none() {
         config.application_name("rowdelta");
     }
     if config.get_user().is_none() {
-        config.user(whoami().ok_or("the connection names no user, and the system does not say who runs this")?);
+        config
+            .user(whoami().ok_or("the connection names no user, and the system does not say who runs this")?);
     }
     Ok(config)
 }
 
 fn whoami() -> Option<String> {
-    ["PGUSER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+    ["PGUSER", "USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
 }
 
 /// libpq's environment variables and its service file.

@@ -36,7 +36,8 @@ impl Exit {
                 _ => Exit::Unable,
             };
         }
-        let retryable = error.report().is_some_and(|report| report.failures.iter().any(|failure| failure.retryable));
+        let retryable =
+            error.report().is_some_and(|report| report.failures.iter().any(|failure| failure.retryable));
         if retryable { Exit::Retryable } else { Exit::Failed }
     }
 }
@@ -72,13 +73,24 @@ pub fn summary(report: &Report) -> String {
         return text;
     }
     let width = written.iter().map(|relation| relation.name.chars().count()).max().unwrap_or(0).max(8);
-    let _ = writeln!(text, "  {:<width$} {:>9} {:>9} {:>9} {:>9}", "relation", "added", "updated", "moved", "removed");
+    let _ = writeln!(
+        text,
+        "  {:<width$} {:>9} {:>9} {:>9} {:>9}",
+        "relation", "added", "updated", "moved", "removed"
+    );
     for relation in written {
         let counts = [relation.added, relation.updated, relation.moved, relation.removed];
-        let [added, updated, moved, removed] = counts.map(|n| if n == 0 { "·".to_owned() } else { n.to_string() });
+        let [added, updated, moved, removed] =
+            counts.map(|n| if n == 0 { "·".to_owned() } else { n.to_string() });
         let _ = writeln!(text, "  {:<width$} {added:>9} {updated:>9} {moved:>9} {removed:>9}", relation.name);
     }
-    let _ = writeln!(text, "  {} written, {} of WAL ({})", plural(report.rows_written(), "row"), bytes(report.wal_bytes), report.wal_scope);
+    let _ = writeln!(
+        text,
+        "  {} written, {} of WAL ({})",
+        plural(report.rows_written(), "row"),
+        bytes(report.wal_bytes),
+        report.wal_scope
+    );
     text
 }
 

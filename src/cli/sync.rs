@@ -44,7 +44,8 @@ pub async fn install(database: args::Database) -> Result<Exit, String> {
 pub async fn sync(args: args::Sync) -> Result<Exit, String> {
     let text = std::fs::read_to_string(&args.mapping)
         .map_err(|error| format!("{}: {error}", args.mapping.display()))?;
-    let mapping = Mapping::from_toml(&text).map_err(|error| format!("{}: {error}", args.mapping.display()))?;
+    let mapping =
+        Mapping::from_toml(&text).map_err(|error| format!("{}: {error}", args.mapping.display()))?;
     let options = FeedOptions { document_bytes_max: args.document_bytes_max };
     let feed = Feed::open(&args.feed, options).map_err(|error| words(&error))?;
     let workers = args.workers.unwrap_or_else(default_workers).max(1);

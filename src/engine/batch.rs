@@ -186,7 +186,8 @@ async fn transact(
     let looked_at: Vec<&Prepared> = other.iter().map(|&at| &documents[at]).collect();
     let active: Active =
         other.iter().map(|&at| differing(run, &documents[at], states[at].as_ref())).collect();
-    let Compared { sides, times } = compare(&transaction, &run.mapping, &run.schema, &looked_at, &active).await?;
+    let Compared { sides, times } =
+        compare(&transaction, &run.mapping, &run.schema, &looked_at, &active).await?;
     let (conflicts, robbed) = claims(run, &transaction, &looked_at, &sides, last).await?;
     if !conflicts.is_empty() {
         let place = |conflict: Conflict| Conflict { document: other[conflict.document], ..conflict };
@@ -236,7 +237,8 @@ fn repeats(run: &Run, documents: &[Prepared], states: &[Option<State>]) -> Vec<C
 
 /// Whether the rows of a document are stored as it asks for, going by what was recorded.
 fn is_settled(run: &Run, document: &Prepared, state: Option<&State>) -> bool {
-    let lost = run.lost.iter().zip(&document.rows.relations).any(|(lost, rows)| *lost && !rows.rows.is_empty());
+    let lost =
+        run.lost.iter().zip(&document.rows.relations).any(|(lost, rows)| *lost && !rows.rows.is_empty());
     state.is_some_and(|state| {
         state.settled && !lost && state.fingerprint == Some(document.fingerprints.document)
     })
@@ -269,8 +271,10 @@ async fn marking(
 ) -> Result<Marking, Error> {
     let marks = &run.schema.tables[0].marks;
     let writes = !plan.steps.is_empty();
-    let hex = |document: &&Prepared| document.fingerprints.document.0.iter().map(|b| format!("{b:02x}")).collect();
-    let hashes = if marks.hash.is_some() && writes { documents.iter().map(hex).collect() } else { Vec::new() };
+    let hex =
+        |document: &&Prepared| document.fingerprints.document.0.iter().map(|b| format!("{b:02x}")).collect();
+    let hashes =
+        if marks.hash.is_some() && writes { documents.iter().map(hex).collect() } else { Vec::new() };
     let time = if writes { transaction_time(transaction, &run.schema).await? } else { None };
     Ok(Marking { hashes, time })
 }
@@ -347,8 +351,9 @@ fn decide(run: &Run, documents: &[Prepared], same: &[usize], other: &[usize], si
 /// Remembers the removals that wait, and the children that other documents may now take.
 fn hold(run: &Run, documents: &[&Prepared], sides: &[Sides], plan: &Plan, held: Vec<bool>) {
     for (at, document) in documents.iter().enumerate().filter(|(at, _)| held[*at]) {
-        let of_document =
-            |row: &&(usize, u32)| crate::plan::document_of(&run.mapping, sides, row.0, row.1) == Some(at as u32);
+        let of_document = |row: &&(usize, u32)| {
+            crate::plan::document_of(&run.mapping, sides, row.0, row.1) == Some(at as u32)
+        };
         let rows = plan.held.iter().filter(of_document);
         let rows = rows.map(|&(ix, row)| (ix, sides[ix].stored[row as usize].clone())).collect();
         run.hold(document.key.clone(), Held { fingerprint: document.fingerprints.document, rows });
@@ -362,4 +367,3 @@ fn hold(run: &Run, documents: &[&Prepared], sides: &[Sides], plan: &Plan, held: 
         }
     }
 }
-

@@ -82,8 +82,7 @@ pub(crate) async fn claims(
         for taken in taken {
             let Some(owner) = owners.get(&taken.reference) else { continue };
             let raw = raws.get(&owner.key).copied().flatten();
-            let claim =
-                run.registry().claim(&(ix, taken.child.clone()), &owner.key, raw, last);
+            let claim = run.registry().claim(&(ix, taken.child.clone()), &owner.key, raw, last);
             let document = documents[taken.taker as usize];
             let failure = |other: &str| claimed(run, ix, document, &document.origin, other);
             match claim {
@@ -94,7 +93,10 @@ pub(crate) async fn claims(
                 }),
                 Claim::Taken(origin) => {
                     let other = format!("{} ({origin})", owner.label);
-                    conflicts.push(Conflict { document: taken.taker as usize, verdict: Verdict::Fail(failure(&other)) });
+                    conflicts.push(Conflict {
+                        document: taken.taker as usize,
+                        verdict: Verdict::Fail(failure(&other)),
+                    });
                     fail_owner(run, ix, owner, raw, &origin, document);
                 }
             }
@@ -219,7 +221,8 @@ fn owners_query(
     let nearest = referred(&tables[chain[0]]);
     let root = tables[0].key.iter().map(|&at| (&tables[0].names[at], &tables[0].columns[at]));
     let last = format!("t{}", chain.len() - 1);
-    let mut list: Vec<String> = nearest.iter().map(|column| selected("t0", &column.name, &column.ty)).collect();
+    let mut list: Vec<String> =
+        nearest.iter().map(|column| selected("t0", &column.name, &column.ty)).collect();
     list.extend(root.clone().map(|(name, ty)| selected(&last, name, ty)));
     let words: Vec<String> = root.map(|(name, _)| format!("{last}.{}::text", quote(name))).collect();
     list.push(format!("concat_ws(',', {})", words.join(", ")));

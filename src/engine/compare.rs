@@ -141,12 +141,16 @@ impl Comparison<'_> {
         };
         let depths: Vec<usize> = (0..self.sides.len()).map(depth).collect();
         for level in 2..=depths.iter().copied().max().unwrap_or(1) {
-            let relations: Vec<RelationIx> = (1..self.sides.len()).filter(|&ix| depths[ix] == level).collect();
+            let relations: Vec<RelationIx> =
+                (1..self.sides.len()).filter(|&ix| depths[ix] == level).collect();
             let wanted = |ix: RelationIx| {
                 let outer = self.mapping.relations[ix].enclosing.unwrap_or(0);
                 let active = |document: &Option<u32>| document.is_some_and(|at| self.active[at as usize][ix]);
                 let of_outer = self.documents[outer].iter().enumerate();
-                of_outer.filter(|(_, document)| active(document)).map(|(row, _)| row as u32).collect::<Vec<_>>()
+                of_outer
+                    .filter(|(_, document)| active(document))
+                    .map(|(row, _)| row as u32)
+                    .collect::<Vec<_>>()
             };
             let reads = relations.iter().map(|&ix| self.read_below(ix, wanted(ix)));
             let found = try_join_all(reads).await?;
@@ -159,7 +163,11 @@ impl Comparison<'_> {
     }
 
     /// The rows of a relation below some stored rows of the enclosing one.
-    async fn read_below(&self, ix: RelationIx, parents: Vec<u32>) -> Result<(Vec<StoredRow>, Duration), Error> {
+    async fn read_below(
+        &self,
+        ix: RelationIx,
+        parents: Vec<u32>,
+    ) -> Result<(Vec<StoredRow>, Duration), Error> {
         let outer = self.mapping.relations[ix].enclosing.unwrap_or(0);
         let stored = &self.sides[outer].stored;
         let refer = |&row: &u32| (referable(&self.schema.tables[outer], &stored[row as usize]), row);
@@ -184,8 +192,8 @@ impl Comparison<'_> {
 
     /// What is below each stored row, where equal rows are told apart by it.
     fn stored_trees(&self) -> Vec<Vec<TreeFingerprint>> {
-        let needed =
-            (1..self.sides.len()).any(|ix| !self.mapping.relations[ix].is_keyed() && self.mapping.enclosed(ix).next().is_some());
+        let needed = (1..self.sides.len())
+            .any(|ix| !self.mapping.relations[ix].is_keyed() && self.mapping.enclosed(ix).next().is_some());
         if !needed {
             return vec![Vec::new(); self.sides.len()];
         }
@@ -207,7 +215,8 @@ impl Comparison<'_> {
         };
         let changes = &self.sides[outer].changes;
         let moved = changes.moved.iter().map(|pair| pair.0);
-        let parents: Vec<u32> = changes.removed.iter().copied().chain(moved).filter(|&row| unread(row)).collect();
+        let parents: Vec<u32> =
+            changes.removed.iter().copied().chain(moved).filter(|&row| unread(row)).collect();
         let (found, took) = self.read_below(ix, parents).await?;
         self.times[ix] += took;
         self.add(ix, found);
@@ -243,12 +252,15 @@ impl Comparison<'_> {
 
     fn diff(&self, ix: RelationIx, stored_trees: &[TreeFingerprint]) -> ChangeSet {
         let (relation, table, side) = (&self.mapping.relations[ix], &self.schema.tables[ix], &self.sides[ix]);
-        let keys = |tuple: &Tuple| if relation.is_keyed() { compared_key(table, tuple) } else { Tuple::default() };
+        let keys =
+            |tuple: &Tuple| if relation.is_keyed() { compared_key(table, tuple) } else { Tuple::default() };
         let stored_keys: Vec<Tuple> = side.stored.iter().map(|row| keys(&row.tuple)).collect();
         let source_keys: Vec<Tuple> = side.source.iter().map(|row| keys(&row.tuple)).collect();
         let slots = self.slots(relation);
         let stored = side.stored.iter().zip(&stored_keys).enumerate().map(|(index, (row, key))| Entry {
-            slot: slots.as_ref().map_or(0, |slots| row.parent.map_or(u32::MAX, |parent| slots[parent as usize])),
+            slot: slots
+                .as_ref()
+                .map_or(0, |slots| row.parent.map_or(u32::MAX, |parent| slots[parent as usize])),
             key: key.as_bytes(),
             fingerprint: row.fingerprint,
             tree: stored_trees.get(index).copied().unwrap_or(TreeFingerprint(row.fingerprint.0)),
@@ -292,6 +304,7 @@ pub(crate) fn compared_key(table: &Table, tuple: &Tuple) -> Tuple {
 }
 
 fn key_columns(table: &Table) -> Vec<PhysicalColumn> {
-    let column = |&at: &usize| PhysicalColumn { name: table.names[at].clone(), ty: table.columns[at].clone() };
+    let column =
+        |&at: &usize| PhysicalColumn { name: table.names[at].clone(), ty: table.columns[at].clone() };
     table.key.iter().map(column).collect()
 }

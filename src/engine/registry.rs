@@ -217,7 +217,10 @@ mod tests {
         let other = DocumentKey(vec![8]);
         assert_eq!(registry.hand_out(&other, DocumentFingerprint([1; 16]), &origin(4)), Turn::First);
         assert_eq!(registry.hand_out(&other, DocumentFingerprint([1; 16]), &origin(5)), Turn::Repeated);
-        assert_eq!(registry.hand_out(&other, DocumentFingerprint([2; 16]), &origin(6)), Turn::Differs(origin(4)));
+        assert_eq!(
+            registry.hand_out(&other, DocumentFingerprint([2; 16]), &origin(6)),
+            Turn::Differs(origin(4))
+        );
     }
 
     #[test]

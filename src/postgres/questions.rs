@@ -89,7 +89,8 @@ async fn look_up(
     transaction.commit().await?;
     let lost = rows.iter().any(|row| !found.contains_key(&comparison_tuple(&types, &row.key)));
     if lost {
-        let message = format!("a row inserted into {} was not found by its key: a trigger changes it", table.name);
+        let message =
+            format!("a row inserted into {} was not found by its key: a trigger changes it", table.name);
         return Err(Error::new(ErrorKind::Rejected, message));
     }
     Ok((found, inserted))
@@ -133,10 +134,8 @@ async fn insert_rows(
     let params: Vec<Param> = arrays.into_iter().map(ArrayBuilder::finish).collect();
     let names = columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
     let places = (1..=params.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
-    let sql = format!(
-        "INSERT INTO {} ({names}) SELECT * FROM unnest({places}) ON CONFLICT DO NOTHING",
-        table.name
-    );
+    let sql =
+        format!("INSERT INTO {} ({names}) SELECT * FROM unnest({places}) ON CONFLICT DO NOTHING", table.name);
     Ok(transaction.execute_typed(&sql, &typed(&params)).await?)
 }
 

@@ -52,7 +52,12 @@ pub(crate) async fn register(client: &Client, mapping: &Mapping, schema: &Schema
 ///
 /// # Errors
 /// Someone else has it.
-pub(crate) async fn acquire(client: &Client, mapping: i32, holder: &str, seconds: i32) -> Result<Lease, Error> {
+pub(crate) async fn acquire(
+    client: &Client,
+    mapping: i32,
+    holder: &str,
+    seconds: i32,
+) -> Result<Lease, Error> {
     let params: &[(&(dyn postgres_types::ToSql + Sync), Type)] =
         &[(&mapping, Type::INT4), (&holder, Type::TEXT), (&seconds, Type::INT4)];
     let row = client.query_typed_one("SELECT rowdelta.acquire($1, $2, $3)::text", params).await?;
@@ -115,7 +120,13 @@ pub(crate) async fn states(
     let state = |row: &tokio_postgres::Row| State {
         raw: fixed(row, 1).map(RawFingerprint),
         fingerprint: fixed(row, 2).map(DocumentFingerprint),
-        relations: row.get::<_, &[u8]>(3).as_chunks().0.iter().map(|bytes| RelationFingerprint(*bytes)).collect(),
+        relations: row
+            .get::<_, &[u8]>(3)
+            .as_chunks()
+            .0
+            .iter()
+            .map(|bytes| RelationFingerprint(*bytes))
+            .collect(),
         settled: row.get(4),
     };
     Ok(rows.iter().map(|row| (DocumentKey(row.get(0)), state(row))).collect())

@@ -117,7 +117,11 @@ pub(crate) fn bool_array(values: impl IntoIterator<Item = bool>) -> Param {
 }
 
 /// An array parameter of raw values.
-pub(crate) fn array<'a>(element: u32, array: u32, values: impl IntoIterator<Item = Option<&'a [u8]>>) -> Param {
+pub(crate) fn array<'a>(
+    element: u32,
+    array: u32,
+    values: impl IntoIterator<Item = Option<&'a [u8]>>,
+) -> Param {
     let mut builder = ArrayBuilder::new(element, array);
     values.into_iter().for_each(|value| builder.push(value));
     builder.finish()

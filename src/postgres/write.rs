@@ -136,7 +136,11 @@ impl<'a> Writer<'a> {
         };
         let IdSource::Expression(default) = &id.source else { return Ok(Vec::new()) };
         let value = format!("({default})::{}", id.column.ty.sql);
-        let value = if Type::from_oid(id.column.ty.oid).is_some() { value } else { format!("{}({value})", id.column.ty.send) };
+        let value = if Type::from_oid(id.column.ty.oid).is_some() {
+            value
+        } else {
+            format!("{}({value})", id.column.ty.send)
+        };
         let sql = format!("SELECT {value} FROM generate_series(1, $1)");
         let rows = self.transaction.query_typed(&sql, &[(&(added as i32), Type::INT4)]).await?;
         rows.iter().map(|row| Ok(raw(row, 0)?.unwrap_or_default().to_vec())).collect()
@@ -242,7 +246,8 @@ impl<'a> Writer<'a> {
         sql: impl Fn(Vec<(&str, String)>, Option<&str>) -> String,
     ) -> Vec<Statement> {
         if filled.iter().all(|column| column.ty.array_oid != 0) {
-            let names = filled.iter().enumerate().map(|(at, column)| (column.name, format!("v.c{at}"))).collect();
+            let names =
+                filled.iter().enumerate().map(|(at, column)| (column.name, format!("v.c{at}"))).collect();
             let places: Vec<String> = (1..=filled.len()).map(|n| format!("${n}")).collect();
             let aliases: Vec<String> = (0..filled.len()).map(|at| format!("c{at}")).collect();
             let unnest = format!("unnest({}) AS v ({})", places.join(", "), aliases.join(", "));
@@ -254,11 +259,17 @@ impl<'a> Writer<'a> {
             });
             return vec![Statement { relation, sql, params: params.collect(), rows }];
         }
-        let names = || filled.iter().enumerate().map(|(at, column)| (column.name, format!("${}", at + 1))).collect();
+        let names =
+            || filled.iter().enumerate().map(|(at, column)| (column.name, format!("${}", at + 1))).collect();
         let scalar = |row: usize| {
-            filled.iter().map(move |column| Param::scalar(column.ty.oid, column.cells[row].as_deref())).collect()
+            filled
+                .iter()
+                .map(move |column| Param::scalar(column.ty.oid, column.cells[row].as_deref()))
+                .collect()
         };
-        (0..rows).map(|row| Statement { relation, sql: sql(names(), None), params: scalar(row), rows: 1 }).collect()
+        (0..rows)
+            .map(|row| Statement { relation, sql: sql(names(), None), params: scalar(row), rows: 1 })
+            .collect()
     }
 
     fn source_cells(
@@ -314,7 +325,8 @@ impl<'a> Writer<'a> {
         let marks = &self.schema.tables[0].marks;
         let document = |row: u32| self.sides[0].source[row as usize].document as usize;
         let hash = marks.hash.as_ref().map(|column| {
-            let cells = source.clone().map(|row| Some(self.marking.hashes[document(row)].clone().into_bytes()));
+            let cells =
+                source.clone().map(|row| Some(self.marking.hashes[document(row)].clone().into_bytes()));
             Filled { name: &column.name, ty: &column.ty, cells: cells.collect() }
         });
         let time = marks.time.as_ref().map(|column| {

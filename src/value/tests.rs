@@ -1,8 +1,7 @@
 use super::*;
 
 fn column(kind: Kind, sql: &str) -> ColumnType {
-    ColumnType { kind, sql: sql.into(), oid: 0, array_oid: 0,
-        input: String::new(), send: String::new() }
+    ColumnType { kind, sql: sql.into(), oid: 0, array_oid: 0, input: String::new(), send: String::new() }
 }
 
 /// Encodes the JSON text `json`, checking that a failure leaves no bytes behind.

@@ -1,3 +1,10 @@
-//! The tests that need a database, in one binary.
+//! All integration tests are one binary: linked once, and no file can be forgotten.
+//!
+//! Every test gets a database of its own on a real server made for the run; see [`support`].
 
+mod local;
+mod oracle;
+mod oracle_checked;
+mod real_data;
+mod support;
 mod values;

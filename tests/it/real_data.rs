@@ -1,0 +1,339 @@
+//! The runs that "must be seen", on real feeds, with the command as a user runs it.
+//!
+//! They need the real data, which is no part of the repository: without it each
+//! says that it was skipped. Rows are compared with the oracle's, writes are
+//! counted by triggers.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use rowdelta::postgres::local::Options;
+use serde_json::Value;
+
+use crate::oracle::{Edits, State, Writes};
+use crate::support::command::{self, Ran, Scratch};
+use crate::support::{Database, db, db_on, feed};
+
+const REAL_ALL: &str = "bdns/real-all.ndjson.gz";
+/// What a night without changes may write of its own: the run's row, its lease.
+const WAL_MAX: u64 = 64 * 1024;
+const MEMORY_MAX: u64 = 150 << 20;
+
+/// A database with an example's tables, the core installed, the oracle beside it and writes counted.
+struct Night {
+    db: Database,
+    mapping: PathBuf,
+    state: State,
+    writes: Writes,
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
+}
+
+impl Night {
+    async fn of(name: &str) -> Self {
+        Self::with_mapping(name, &example(name).join("mapping.toml")).await
+    }
+
+    async fn with_mapping(name: &str, mapping: &Path) -> Self {
+        Self::in_database(db().await, name, mapping).await
+    }
+
+    async fn in_database(db: Database, name: &str, mapping: &Path) -> Self {
+        let schema = example(name).join("schema.sql");
+        db.execute(
+            &std::fs::read_to_string(&schema).unwrap_or_else(|error| panic!("{}: {error}", schema.display())),
+        )
+        .await;
+        command::install(db.url());
+        let state = State::open(db.client().await, mapping).await.unwrap();
+        let writes = Writes::count(db.client().await, &state.mapping).await.unwrap();
+        Self { db, mapping: mapping.into(), state, writes }
+    }
+
+    /// Syncs a feed that must succeed, and compares the tables and the rows written with the oracle's.
+    async fn sync(&self, path: &Path) -> Ran {
+        self.state.feed(&feed::lines(path)).await.unwrap();
+        let ran = self.run(path).await.succeeded();
+        assert_eq!(ran.documents("failed"), 0, "{:#}", ran.report);
+        self.state.check().await.unwrap_or_else(|error| panic!("{}\n{error}", path.display()));
+        let (written, least) = (self.writes.take().await.unwrap(), self.state.smallest_edit().await.unwrap());
+        assert_eq!(written, least, "rows written (left) and the smallest edit (right), {}", path.display());
+        assert_eq!(ran.rows_written(), total(&least), "the report's count, {:#}", ran.report["relations"]);
+        ran
+    }
+
+    /// Syncs a first feed, for what comes after it: another test compares it with the oracle.
+    async fn fill(&self, path: &Path) {
+        self.run(path).await.succeeded();
+        self.writes.take().await.unwrap();
+    }
+
+    /// Syncs a feed that must not write a row.
+    async fn sync_nothing(&self, path: &Path) -> Ran {
+        let ran = self.run(path).await.succeeded();
+        assert_eq!(self.writes.take().await.unwrap(), Edits::new(), "{}", path.display());
+        assert_eq!(ran.rows_written(), 0, "{:#}", ran.report["relations"]);
+        ran
+    }
+
+    /// On a thread of its own: the runtime goes on driving the connections meanwhile.
+    async fn run(&self, path: &Path) -> Ran {
+        let (url, mapping, path) = (self.db.url().to_owned(), self.mapping.clone(), path.to_owned());
+        tokio::task::spawn_blocking(move || command::sync(&url, &mapping, &[&path])).await.unwrap()
+    }
+
+    /// The surrogate ids of a table by natural key, as text.
+    async fn ids(&self, table: &str, key: &str) -> Vec<Vec<Option<String>>> {
+        self.db.table(&format!("SELECT {key}::text, id::text FROM {table} ORDER BY 1")).await
+    }
+
+    /// The mapped tables, quoted.
+    fn tables(&self) -> Vec<String> {
+        let relations = self.state.mapping.relations.iter().map(|relation| relation.table.clone());
+        let mut tables: Vec<String> =
+            relations.chain(self.state.mapping.lookups.iter().map(|lookup| lookup.table.clone())).collect();
+        tables.sort();
+        tables.dedup();
+        tables.iter().map(|table| format!("\"{}\"", table.replace('.', "\".\""))).collect()
+    }
+}
+
+fn total(edits: &Edits) -> u64 {
+    edits.values().map(|edit| edit.inserted + edit.updated + edit.deleted).sum()
+}
+
+/// All the feeds of a folder, by date.
+fn nights(folder: &str) -> Option<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(feed::real(folder)?).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.to_string_lossy().ends_with(".ndjson.gz"));
+    files.sort();
+    Some(files)
+}
+
+fn respelled(scratch: &Scratch, path: &Path, spell: impl Fn(&str) -> String) -> PathBuf {
+    let lines: String = feed::lines(path).iter().map(|line| spell(line) + "\n").collect();
+    scratch.write("respelled.ndjson", lines)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p02_first_sync_of_all_real_calls_equals_the_oracle() {
+    let Some(path) = feed::real(REAL_ALL) else { return };
+    let night = Night::of("convocatorias").await;
+    let ran = night.sync(&path).await;
+    assert_eq!(ran.documents("new"), 8776);
+    assert!(night.tables().len() >= 15, "{:?}", night.tables());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p01_second_sync_of_all_real_calls_writes_no_row_and_next_to_no_wal() {
+    let Some(path) = feed::real(REAL_ALL) else { return };
+    // As in production, whole page images included: the tests' shared server writes next to no WAL.
+    let db = db_on(Options::durable().setting("autovacuum", "off").setting("max_wal_size", "4GB")).await;
+    let night = Night::in_database(db, "convocatorias", &example("convocatorias").join("mapping.toml")).await;
+    night.sync(&path).await;
+    night.db.execute("VACUUM").await;
+    night.db.execute("CHECKPOINT").await;
+    let before = night.db.value("SELECT pg_current_wal_insert_lsn()").await;
+    let ran = night.sync_nothing(&path).await;
+    let wal =
+        night.db.value(&format!("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '{before}')")).await;
+    assert_eq!(ran.documents("unchanged"), 8776);
+    assert!(wal.parse::<u64>().unwrap() < WAL_MAX, "{wal} bytes of WAL");
+    println!("{wal} bytes of WAL");
+    night.state.check().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p15_all_real_calls_respelled_write_nothing() {
+    let Some(path) = feed::real(REAL_ALL) else { return };
+    let (night, scratch) = (Night::of("convocatorias").await, Scratch::new());
+    night.fill(&path).await;
+    for spell in [feed::keys_reversed, feed::spaced] {
+        let ran = night.sync_nothing(&respelled(&scratch, &path, spell)).await;
+        assert_eq!(ran.documents("unchanged"), 8776);
+    }
+}
+
+/// Both ways: bytes that were seen before, and bytes that were not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p01_unchanged_calls_pass_while_another_session_holds_every_row() {
+    let Some(path) = feed::real(REAL_ALL) else { return };
+    let (night, scratch) = (Night::of("convocatorias").await, Scratch::new());
+    night.fill(&path).await;
+    let holder = night.db.client().await;
+    holder.batch_execute("BEGIN").await.unwrap();
+    for table in night.tables() {
+        holder
+            .simple_query(&format!("SELECT count(*) FROM (SELECT FROM {table} FOR UPDATE) x"))
+            .await
+            .unwrap();
+    }
+    night.sync_nothing(&path).await;
+    night.sync_nothing(&respelled(&scratch, &path, feed::spaced)).await;
+    holder.batch_execute("ROLLBACK").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p13_a_night_of_reordered_lists_writes_nothing() {
+    let Some(nights) = nights("bdns/nights") else { return };
+    let night = Night::of("convocatorias").await;
+    night.sync(&nights[0]).await;
+    let ran = night.sync_nothing(&nights[1]).await;
+    assert_eq!(ran.documents("unchanged"), 3149);
+    assert_eq!(ran.documents("changed"), 0);
+    night.state.feed(&feed::lines(&nights[1])).await.unwrap();
+    night.state.check().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p04_five_nights_write_the_smallest_edit_and_keep_ids_and_storage_paths() {
+    let Some(nights) = nights("bdns/replay") else { return };
+    let night = Night::of("convocatorias").await;
+    let mut stored = Vec::new();
+    for path in &nights {
+        let ran = night.sync(path).await;
+        println!("{}: {}", path.display(), ran.report["documents"]);
+        assert_survives(&stored, &night.ids("convocatoria", "codigo_bdns").await);
+        stored = night.ids("convocatoria", "codigo_bdns").await;
+        assert_paths_survive(&night).await;
+        fill_storage_paths(&night).await;
+    }
+}
+
+/// What a later step of the pipeline does: each file that has no path yet gets one, made from its id.
+async fn fill_storage_paths(night: &Night) {
+    night.db.execute("UPDATE documento SET storage_path = 'files/' || id WHERE storage_path IS NULL").await;
+    night.writes.take().await.unwrap();
+    night.db.execute("DROP TABLE IF EXISTS public.remembered").await;
+    night.db.execute("CREATE TABLE public.remembered AS SELECT id, storage_path FROM documento").await;
+}
+
+async fn assert_paths_survive(night: &Night) {
+    if night.db.value("SELECT to_regclass('public.remembered')").await == "NULL" {
+        return;
+    }
+    // No call loses a document in these nights, so every row must still be there, under its id.
+    let lost = "SELECT r.* FROM remembered r LEFT JOIN documento d USING (id)
+                WHERE d.storage_path IS DISTINCT FROM r.storage_path LIMIT 3";
+    assert_eq!(night.db.table(lost).await, Vec::<Vec<Option<String>>>::new());
+}
+
+fn assert_survives(stored: &[Vec<Option<String>>], now: &[Vec<Option<String>>]) {
+    let now: std::collections::HashSet<_> = now.iter().collect();
+    let lost: Vec<_> = stored.iter().filter(|row| !now.contains(row)).take(3).collect();
+    assert!(lost.is_empty(), "changed or gone: {lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p02_ten_snapshots_of_lists_three_deep_write_the_smallest_edit() {
+    let Some(nights) = nights("dotnet-releases") else { return };
+    let night = Night::of("dotnet_releases").await;
+    assert_eq!(nights.len(), 10);
+    for path in &nights {
+        let ran = night.sync(path).await;
+        println!("{}: {}", path.display(), ran.report["documents"]);
+        night.sync_nothing(path).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p33_a_relation_added_to_the_mapping_costs_its_own_rows() {
+    let Some(path) = feed::real("bdns/real-sample.ndjson") else { return };
+    let scratch = Scratch::new();
+    let whole = std::fs::read_to_string(example("convocatorias").join("mapping.toml")).unwrap();
+    let less = scratch.write("less.toml", without_relation(&whole, "anuncios"));
+    let mut night = Night::with_mapping("convocatorias", &less).await;
+    night.sync(&path).await;
+    assert_eq!(night.db.value("SELECT count(*) FROM anuncio").await, "0");
+    night.mapping = example("convocatorias").join("mapping.toml");
+    night.state = State::open(night.db.client().await, &night.mapping).await.unwrap();
+    night.writes = Writes::count(night.db.client().await, &night.state.mapping).await.unwrap();
+    night.sync(&path).await;
+    let least = night.state.smallest_edit().await.unwrap();
+    assert_eq!(least.keys().collect::<Vec<_>>(), ["anuncio"]);
+}
+
+/// The mapping's text without the relation of that name.
+fn without_relation(text: &str, name: &str) -> String {
+    let mut mapping: toml::Table = text.parse().unwrap();
+    let children = mapping["root"]["children"].as_array_mut().unwrap();
+    let before = children.len();
+    children.retain(|child| child["name"].as_str() != Some(name));
+    assert_eq!(children.len(), before - 1, "no relation `{name}` in the mapping");
+    toml_text(&mapping)
+}
+
+/// Inline TOML of a table: the crate's own writer is not among the features that the tests need.
+fn toml_text(table: &toml::Table) -> String {
+    fn inline(value: &toml::Value) -> String {
+        match value {
+            toml::Value::Table(table) => {
+                let pairs = table
+                    .iter()
+                    .map(|(key, value)| format!("{} = {}", Value::from(key.as_str()), inline(value)));
+                format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
+            }
+            toml::Value::Array(list) => {
+                format!("[{}]", list.iter().map(inline).collect::<Vec<_>>().join(", "))
+            }
+            toml::Value::String(text) => Value::from(text.as_str()).to_string(),
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            other => panic!("no mapping holds {other:?}"),
+        }
+    }
+    table.iter().map(|(key, value)| format!("{key} = {}\n", inline(value))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p37_memory_is_flat_on_ten_times_as_many_documents() {
+    let Some(path) = feed::real(REAL_ALL) else { return };
+    let scratch = Scratch::new();
+    let large = scratch.path("ten-times.ndjson");
+    write_copies(&path, &large, 10);
+    let mut peaks = Vec::new();
+    for feed in [&path, &large] {
+        let night = Night::of("convocatorias").await;
+        for run in ["first", "again"] {
+            let ran = night.run(feed).await.succeeded();
+            println!("{} {run}: {:?} bytes at most", feed.display(), ran.peak_bytes);
+            peaks.extend(ran.peak_bytes);
+        }
+    }
+    if peaks.is_empty() {
+        println!("skipped: this system does not tell a process's peak memory");
+    }
+    assert!(peaks.iter().all(|peak| *peak < MEMORY_MAX), "{peaks:?}");
+    // Flat: ten times the documents may cost some 40 bytes each (P37), and no more.
+    let room = 16 << 20;
+    assert!(peaks.len() < 4 || (peaks[2] < peaks[0] + room && peaks[3] < peaks[1] + room), "{peaks:?}");
+}
+
+/// The same documents several times over, with new keys, so that all are different ones.
+fn write_copies(from: &Path, to: &Path, copies: u64) {
+    let lines = feed::lines(from);
+    let mut out = std::io::BufWriter::new(std::fs::File::create(to).unwrap());
+    for copy in 0..copies {
+        for (at, line) in (0u64..).zip(&lines) {
+            let mut doc: Value = serde_json::from_str(line).unwrap();
+            // Six digits as in the real ones, which have the room for a hundred copies.
+            doc["codigoBDNS"] = format!("{:06}", copy * lines.len() as u64 + at).into();
+            shift_ids(&mut doc, copy);
+            serde_json::to_writer(&mut out, &doc).unwrap();
+            out.write_all(b"\n").unwrap();
+        }
+    }
+    out.flush().unwrap();
+}
+
+/// By more than the largest real id, and still within an integer of four bytes.
+fn shift_ids(doc: &mut Value, copy: u64) {
+    let add = |value: &mut Value| *value = (value.as_u64().unwrap() + copy * 10_000_000).into();
+    add(&mut doc["id"]);
+    for (list, key) in [("documentos", "id"), ("anuncios", "numAnuncio")] {
+        doc[list].as_array_mut().unwrap().iter_mut().for_each(|item| add(&mut item[key]));
+    }
+}
