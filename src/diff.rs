@@ -189,8 +189,8 @@ mod tests {
         let entry = |(index, row): (usize, &Plain)| Entry {
             slot: row.0,
             key: KEYS[row.1 as usize],
-            fingerprint: RowFingerprint([row.2; 16]),
-            tree: TreeFingerprint([row.2; 16]),
+            fingerprint: RowFingerprint([row.1 * 16 + row.2; 16]),
+            tree: TreeFingerprint([row.1 * 16 + row.2; 16]),
             index: index as u32,
         };
         rows.iter().enumerate().map(entry).collect()

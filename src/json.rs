@@ -59,8 +59,12 @@ impl<'a> Json<'a> {
     /// # Errors
     /// Invalid JSON or UTF-8, a lone surrogate, or nesting beyond [`DEPTH_MAX`].
     pub fn parse(bytes: &'a [u8]) -> Result<Self, JsonError> {
+        let text = std::str::from_utf8(bytes).map_err(|error| JsonError {
+            message: "invalid UTF-8".into(),
+            column: error.valid_up_to() + 1,
+        })?;
         check_depth(bytes)?;
-        let value: LazyValue<'a> = sonic_rs::from_slice(bytes).map_err(invalid)?;
+        let value: LazyValue<'a> = sonic_rs::from_str(text).map_err(invalid)?;
         expand(value)
     }
 
