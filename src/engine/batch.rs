@@ -198,7 +198,7 @@ async fn transact(
     let writer = Writer::new(&transaction, &run.mapping, &run.schema, &sides, &marking).await?;
     let times = writer.apply(&plan, times).await?;
     state::unsettle(&transaction, run.lease.mapping, &robbed).await?;
-    let held = held_documents(run, &sides, &plan, looked_at.len());
+    let held = held_documents(&sides, &plan, looked_at.len());
     let records = records(&looked_at, &other, &states, &held);
     renew(run, &transaction, documents, &states, &same).await?;
     state::record(&transaction, run.lease.mapping, &records).await?;
@@ -289,10 +289,10 @@ fn marks(run: &Run, plan: &Plan) -> u64 {
 }
 
 /// Per document, whether removals of it are held back to the end of the feed.
-fn held_documents(run: &Run, sides: &[Sides], plan: &Plan, documents: usize) -> Vec<bool> {
+fn held_documents(sides: &[Sides], plan: &Plan, documents: usize) -> Vec<bool> {
     let mut held = vec![false; documents];
     for &(ix, row) in &plan.held {
-        if let Some(document) = crate::plan::document_of(&run.mapping, sides, ix, row) {
+        if let Some(document) = sides[ix].stored[row as usize].document {
             held[document as usize] = true;
         }
     }
@@ -351,9 +351,8 @@ fn decide(run: &Run, documents: &[Prepared], same: &[usize], other: &[usize], si
 /// Remembers the removals that wait, and the children that other documents may now take.
 fn hold(run: &Run, documents: &[&Prepared], sides: &[Sides], plan: &Plan, held: Vec<bool>) {
     for (at, document) in documents.iter().enumerate().filter(|(at, _)| held[*at]) {
-        let of_document = |row: &&(usize, u32)| {
-            crate::plan::document_of(&run.mapping, sides, row.0, row.1) == Some(at as u32)
-        };
+        let of_document =
+            |row: &&(usize, u32)| sides[row.0].stored[row.1 as usize].document == Some(at as u32);
         let rows = plan.held.iter().filter(of_document);
         let rows = rows.map(|&(ix, row)| (ix, sides[ix].stored[row as usize].clone())).collect();
         run.hold(document.key.clone(), Held { fingerprint: document.fingerprints.document, rows });
