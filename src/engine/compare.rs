@@ -57,12 +57,15 @@ pub(crate) async fn compare(
     active: &Active,
 ) -> Result<Compared, Error> {
     let count = mapping.relations.len();
+    let (sides, kept) = sources(mapping, documents, active);
     let mut comparison = Comparison {
         transaction,
         mapping,
         schema,
         active,
-        sides: sources(mapping, documents, active),
+        sides,
+        kept,
+        left_alone: vec![HashSet::new(); count],
         read: vec![HashSet::new(); count],
         times: vec![Duration::ZERO; count],
     };
@@ -73,6 +76,7 @@ pub(crate) async fn compare(
         comparison.read_more(ix).await?;
         comparison.hand_down(ix);
         comparison.sides[ix].changes = comparison.diff(ix, &trees[ix]);
+        comparison.leave_alone(ix);
         comparison.hand_over(ix);
     }
     Ok(Compared { sides: comparison.sides, times: comparison.times })
@@ -86,23 +90,30 @@ struct Comparison<'a> {
     sides: Vec<Sides>,
     /// Per relation, the enclosing stored rows below which it has been read.
     read: Vec<HashSet<u32>>,
+    /// Per relation, the enclosing source rows whose list their document has no say about.
+    kept: Vec<HashSet<u32>>,
+    /// Per relation, stored rows below those, at any depth: they are left alone.
+    left_alone: Vec<HashSet<u32>>,
     times: Vec<Duration>,
 }
 
-/// The source rows of all relations that take part.
-fn sources(mapping: &Mapping, documents: &[&Prepared], active: &Active) -> Vec<Sides> {
+/// The source rows of all relations that take part, and the lists that are kept.
+fn sources(mapping: &Mapping, documents: &[&Prepared], active: &Active) -> (Vec<Sides>, Vec<HashSet<u32>>) {
     let mut sides: Vec<Sides> = Vec::new();
+    let mut kept: Vec<HashSet<u32>> = Vec::new();
     // Where each document's rows begin in the enclosing relation.
     let mut starts: Vec<Vec<u32>> = Vec::new();
     for (ix, relation) in mapping.relations.iter().enumerate() {
         let mut source = Vec::new();
         let mut start = Vec::new();
+        let mut keeps = HashSet::new();
         for (at, document) in documents.iter().enumerate() {
             start.push(source.len() as u32);
             if !active[at][ix] {
                 continue;
             }
             let offset = relation.enclosing.map_or(0, |outer| starts[outer][at]);
+            keeps.extend(document.rows.relations[ix].kept.iter().map(|parent| offset + parent));
             let fingerprints = &document.fingerprints;
             for (place, row) in document.rows.relations[ix].rows.iter().enumerate() {
                 source.push(SourceRow {
@@ -115,9 +126,10 @@ fn sources(mapping: &Mapping, documents: &[&Prepared], active: &Active) -> Vec<S
             }
         }
         starts.push(start);
+        kept.push(keeps);
         sides.push(Sides { source, ..Sides::default() });
     }
-    sides
+    (sides, kept)
 }
 
 impl Comparison<'_> {
@@ -193,6 +205,21 @@ impl Comparison<'_> {
         for row in &mut inner[0].stored {
             row.document = row.parent.and_then(|parent| parents[parent as usize].document);
         }
+    }
+
+    /// Rows of a list about which their document says nothing do not go, and nothing below them does.
+    fn leave_alone(&mut self, ix: RelationIx) {
+        let Some(outer) = self.mapping.relations[ix].enclosing else { return };
+        let Some(slots) = self.slots(&self.mapping.relations[ix]) else { return };
+        let side = &mut self.sides[ix];
+        let (alone, gone) = std::mem::take(&mut side.changes.removed).into_iter().partition(|&row| {
+            side.stored[row as usize].parent.is_some_and(|parent| {
+                self.kept[ix].contains(&slots[parent as usize]) || self.left_alone[outer].contains(&parent)
+            })
+        });
+        side.changes.removed = gone;
+        let alone: Vec<u32> = alone;
+        self.left_alone[ix].extend(alone);
     }
 
     /// A row that moves, and with it what is below, belongs to the document that takes it.
