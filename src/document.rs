@@ -11,6 +11,13 @@ pub struct Document {
     pub origin: Origin,
 }
 
+impl From<&str> for Document {
+    /// A document without a place; the engine counts it.
+    fn from(json: &str) -> Self {
+        Document { bytes: json.as_bytes().to_vec(), origin: Origin::default() }
+    }
+}
+
 /// Where a document stood in its feed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {

@@ -412,7 +412,8 @@ async fn read_feed(
         if heart.lost.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Busy, "the lease was lost to another run"));
         }
-        let document = match item {
+        sequence += 1;
+        let mut document = match item {
             Ok(document) => document,
             Err(error) if error.fatal => {
                 broken = Some(Error::new(ErrorKind::Feed, format!("{}: {}", error.origin, error.message)));
@@ -423,7 +424,9 @@ async fn read_feed(
                 continue;
             }
         };
-        sequence += 1;
+        if document.origin == Origin::default() {
+            document.origin.line = sequence;
+        }
         let length = document.bytes.len();
         let Some(unread) = glance(run, document, sequence) else { continue };
         if bytes + length > run.options.batch_bytes_max || batch.len() == run.options.batch_documents_max {

@@ -6,6 +6,7 @@
 //! twice in a feed, and whether one that a child would be taken from is in the
 //! feed too.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -114,12 +115,17 @@ impl Registry {
         let [first, _] = fingerprint.0.as_chunks::<8>().0 else { return Turn::First };
         let fingerprint = u64::from_le_bytes(*first);
         let handed = Handed { place, fingerprint, outcome: Outcome::Open };
-        let before = *self.handed.entry(key.short()).or_insert(handed);
-        match () {
-            () if before.place == place => Turn::First,
-            () if before.fingerprint == fingerprint => Turn::Repeated,
-            () => Turn::Differs(self.origin(before.place)),
+        let before = match self.handed.entry(key.short()) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(handed);
+                return Turn::First;
+            }
+            Entry::Occupied(occupied) => *occupied.get(),
+        };
+        if before.fingerprint == fingerprint {
+            return Turn::Repeated;
         }
+        Turn::Differs(self.origin(before.place))
     }
 
     /// Where a document stood that was skipped by its bytes, if it was.

@@ -7,5 +7,6 @@ mod local;
 mod oracle;
 mod oracle_checked;
 mod real_data;
+mod sql;
 mod support;
 mod values;
