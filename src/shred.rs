@@ -142,7 +142,9 @@ pub fn label(mapping: &Mapping, json: &Json<'_>) -> String {
             _ => {}
         }
     }
-    words.join(",").chars().take(LABEL_CHARS_MAX).collect()
+    let words = words.join(",");
+    // U+0000 would keep the ledger from being written; other control characters would reach terminals.
+    words.chars().filter(|letter| !letter.is_control()).take(LABEL_CHARS_MAX).collect()
 }
 
 /// A key is short; one that is not must not fill a log.
