@@ -119,9 +119,10 @@ COMMENT ON FUNCTION rowdelta.register(text, jsonb, bytea) IS 'enters or renews a
 -- rowdelta.acquire(p_mapping, p_holder, p_seconds)
 --
 -- The token of a new lease, or NULL while someone else holds a live one. Taking over an
--- expired lease waits for transactions that still write under it.
+-- expired lease waits for transactions that still write under it, and leaves them the key-share
+-- lock on the mapping that their new documents' foreign key takes.
 --
--- Locks:   the mapping's row; the mapping's advisory lock, exclusively, to the end of the transaction.
+-- Locks:   the mapping's row, not its key; the mapping's advisory lock, exclusively, to the end of the transaction.
 -- Raises:  RD001 unknown mapping.
 CREATE FUNCTION rowdelta.acquire(p_mapping integer, p_holder text, p_seconds integer) RETURNS uuid
     LANGUAGE plpgsql
@@ -131,7 +132,7 @@ DECLARE
     v_until timestamptz;
     v_token uuid := gen_random_uuid();
 BEGIN
-    SELECT lease_until INTO v_until FROM rowdelta.mapping WHERE id = p_mapping FOR UPDATE;
+    SELECT lease_until INTO v_until FROM rowdelta.mapping WHERE id = p_mapping FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'unknown mapping %', p_mapping USING ERRCODE = 'RD001';
     END IF;

@@ -142,7 +142,9 @@ pub fn label(mapping: &Mapping, json: &Json<'_>) -> String {
             _ => {}
         }
     }
-    words.join(",").chars().take(LABEL_CHARS_MAX).collect()
+    let words = words.join(",");
+    // U+0000 would keep the ledger from being written; other control characters would reach terminals.
+    words.chars().filter(|letter| !letter.is_control()).take(LABEL_CHARS_MAX).collect()
 }
 
 /// A key is short; one that is not must not fill a log.
@@ -324,11 +326,12 @@ impl<'s> Shredder<'s> {
                 items.iter().enumerate().map(item).collect()
             }
             Json::Object(members) if is_map(relation) => {
-                let last = |name: &str| members.iter().rposition(|(other, _)| other == name);
+                let places = members.iter().enumerate().map(|(at, (name, _))| (name.as_ref(), at));
+                let last: HashMap<&str, usize> = places.collect();
                 members
                     .iter()
                     .enumerate()
-                    .filter(|(at, (name, _))| last(name) == Some(*at))
+                    .filter(|(at, (name, _))| last.get(name.as_ref()) == Some(at))
                     .map(|(_, (name, json))| Item { json, place: Place::Name(name), up })
                     .collect()
             }

@@ -223,15 +223,14 @@ impl<'a> Writer<'a> {
         let filled = self.inserted_cells(ix, columns, rows);
         let names: Vec<String> = filled.iter().map(|filled| quote(filled.name)).collect();
         let names = names.join(", ");
-        // Without effect but on columns GENERATED ALWAYS AS IDENTITY, whose values were drawn beforehand.
-        let overriding = if table.id.is_some() { " OVERRIDING SYSTEM VALUE" } else { "" };
+        // OVERRIDING has an effect only on columns GENERATED ALWAYS AS IDENTITY, which COPY fills without being told.
         self.split(ix, filled, rows.len(), |values, source| {
             let list: Vec<&str> = values.iter().map(|(_, value)| value.as_str()).collect();
             let values = match source {
                 Some(unnest) => format!("SELECT {} FROM {unnest}", list.join(", ")),
                 None => format!("VALUES ({})", list.join(", ")),
             };
-            format!("INSERT INTO {} ({names}){overriding} {values}", table.name)
+            format!("INSERT INTO {} ({names}) OVERRIDING SYSTEM VALUE {values}", table.name)
         })
     }
 
