@@ -305,6 +305,25 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.unsettle(integer, bytea[]) IS 'forgets what is recorded of documents';
 
+-- rowdelta.unsettle_all(p_mapping)
+--
+-- Every document is to be compared by the next run: a table lost its rows. Fingerprints stay, so that
+-- writers at work keep their compare-and-set. Gives the number of documents.
+CREATE FUNCTION rowdelta.unsettle_all(p_mapping integer) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_count bigint;
+BEGIN
+    UPDATE rowdelta.document d SET raw = NULL, settled = false WHERE d.mapping = p_mapping AND d.settled;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.unsettle_all(integer) IS 'has every document compared by the next run';
+
 -- rowdelta.settle(p_mapping, p_keys, p_fingerprints)
 --
 -- Declares documents done whose removals had been held back. One that somebody else

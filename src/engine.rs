@@ -287,20 +287,17 @@ impl Engine {
             tracing::warn!(roots, "root rows were deleted by someone else; their documents are done again");
         }
         let filled = state::filled(&client, lease.mapping).await?;
-        let mut lost = vec![false; schema.tables.len()];
-        for (ix, relation) in self.mapping.relations.iter().enumerate() {
-            if filled.contains(&relation.name) && !state::holds_rows(&client, &schema.tables[ix]).await? {
-                tracing::warn!(relation = relation.name, "the table is empty; its rows are written again");
-                lost[ix] = true;
+        for (relation, table) in self.mapping.relations.iter().zip(&schema.tables) {
+            if filled.contains(&relation.name) && !state::holds_rows(&client, table).await? {
+                tracing::warn!(relation = relation.name, "the table was emptied; all documents are compared");
+                state::unsettle_all(&client, lease.mapping).await?;
             }
         }
         let mut registry = Registry::default();
-        if !lost.contains(&true) {
-            let remember = |raw, key| registry.remember(raw, &key);
-            state::settled(&client, lease.mapping, remember).await?;
-        }
+        let remember = |raw, key| registry.remember(raw, &key);
+        state::settled(&client, lease.mapping, remember).await?;
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
-        Ok(Run::new(mapping, schema, connections, self.options.clone(), lease, lost, registry))
+        Ok(Run::new(mapping, schema, connections, self.options.clone(), lease, registry))
     }
 }
 

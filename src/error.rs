@@ -129,6 +129,9 @@ fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
         return if lost { ErrorKind::Transient } else { ErrorKind::Internal };
     };
     match code.code() {
+        // Missing privileges, tables or columns, a server that only reads: no document is to blame.
+        "42501" if is_row_policy(error) => ErrorKind::Rejected,
+        "42501" | "42P01" | "42703" | "25006" | "3F000" => ErrorKind::Setup,
         "55P03" | "57014" | "25P03" | "RD003" => ErrorKind::Transient,
         "RD002" => ErrorKind::Busy,
         "42P05" | "26000" => ErrorKind::Transient,
@@ -138,6 +141,11 @@ fn kind_of(error: &tokio_postgres::Error) -> ErrorKind {
     }
 }
 
+/// A row that a row-level security policy refuses has the code of a missing privilege.
+fn is_row_policy(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().and_then(|db| db.routine()) == Some("ExecWithCheckOptions")
+}
+
 fn is_io(error: &(dyn std::error::Error + 'static)) -> bool {
     error.is::<std::io::Error>()
 }
@@ -145,6 +153,10 @@ fn is_io(error: &(dyn std::error::Error + 'static)) -> bool {
 /// PostgreSQL's message and the constraint; its DETAIL holds values, which stay out.
 fn words(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
+        // `invalid input syntax for type integer: "x"`: what follows is a value.
+        Some(db) if db.code().code().starts_with("22") => {
+            db.message().split(": \"").next().unwrap_or_default().to_owned()
+        }
         Some(db) => db.message().to_owned(),
         None => match std::error::Error::source(error) {
             Some(source) => format!("{error}: {source}"),

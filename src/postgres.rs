@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bb8_postgres::PostgresConnectionManager;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{Client, Socket, Transaction};
+use tokio_postgres::{Client, IsolationLevel, Socket, Transaction};
 
 use crate::error::Error;
 
@@ -59,7 +59,9 @@ pub(crate) struct Limits {
 /// Rows are asked for by key arrays that an index answers. A table that was analysed while it was empty would
 /// make the planner read all of it instead, so it is told to prefer the index whatever the statistics say.
 pub(crate) async fn begin(client: &mut Client, limits: Limits) -> Result<Transaction<'_>, Error> {
-    let transaction = client.transaction().await?;
+    // A role may have another default; a look-up must see what was committed before it, not before the lease.
+    let builder = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted);
+    let transaction = builder.start().await?;
     let settings = format!(
         "SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; \
          SET LOCAL idle_in_transaction_session_timeout = {}; \

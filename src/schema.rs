@@ -27,6 +27,8 @@ pub struct Table {
     pub name: String,
     /// The names of the mapped columns, not quoted.
     pub names: Vec<String>,
+    /// Their numbers in the catalog.
+    pub numbers: Vec<i16>,
     /// The types of the mapped columns.
     pub columns: Vec<ColumnType>,
     /// Positions of the key among the mapped columns.

@@ -62,7 +62,7 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, last: bool) 
         match transact(run, &part.documents, limits, last).await {
             Ok(conflicts) if conflicts.is_empty() => {}
             Ok(conflicts) => pending.push_back(part.without(run, conflicts)),
-            Err(error) if error.kind() == ErrorKind::Busy => return Err(error),
+            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Setup) => return Err(error),
             Err(error) if error.is_transient() => {
                 run.tally(|tally| tally.report.retries += 1);
                 tracing::debug!(%error, documents = part.documents.len(), tries = part.tries, "trying again");
@@ -191,7 +191,7 @@ async fn transact(
         return Ok(repeats);
     }
     let (same, other): (Vec<usize>, Vec<usize>) =
-        (0..documents.len()).partition(|&at| is_settled(run, &documents[at], states[at].as_ref()));
+        (0..documents.len()).partition(|&at| is_settled(&documents[at], states[at].as_ref()));
     let looked_at: Vec<&Prepared> = other.iter().map(|&at| &documents[at]).collect();
     let active: Active =
         other.iter().map(|&at| differing(run, &documents[at], states[at].as_ref())).collect();
@@ -245,12 +245,8 @@ fn repeats(run: &Run, documents: &[Prepared], states: &[Option<State>]) -> Vec<C
 }
 
 /// Whether the rows of a document are stored as it asks for, going by what was recorded.
-fn is_settled(run: &Run, document: &Prepared, state: Option<&State>) -> bool {
-    let lost =
-        run.lost.iter().zip(&document.rows.relations).any(|(lost, rows)| *lost && !rows.rows.is_empty());
-    state.is_some_and(|state| {
-        state.settled && !lost && state.fingerprint == Some(document.fingerprints.document)
-    })
+fn is_settled(document: &Prepared, state: Option<&State>) -> bool {
+    state.is_some_and(|state| state.settled && state.fingerprint == Some(document.fingerprints.document))
 }
 
 /// The relations of a document that must be compared. The root is: the others hang on it.
@@ -259,9 +255,8 @@ fn differing(run: &Run, document: &Prepared, state: Option<&State>) -> Vec<bool>
         Some(state) if state.settled => state.relations.iter().collect(),
         _ => HashSet::new(),
     };
-    let relations = document.fingerprints.relations.iter().zip(&run.lost);
-    let mut differs: Vec<bool> =
-        relations.map(|(fingerprint, lost)| *lost || !recorded.contains(fingerprint)).collect();
+    let relations = document.fingerprints.relations.iter();
+    let mut differs: Vec<bool> = relations.map(|fingerprint| !recorded.contains(fingerprint)).collect();
     differs[0] = true;
     close(&run.mapping, &mut differs);
     // A list about which the document says nothing is left alone.

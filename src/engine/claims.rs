@@ -235,5 +235,5 @@ fn owners_query(
         from += &format!(" JOIN {} t{} ON {}", outer.name, at + 1, equal.collect::<Vec<_>>().join(" AND "));
     }
     let (condition, params) = matching("t0", &nearest, references);
-    (format!("SELECT {} FROM {from} WHERE {condition}", list.join(", ")), params)
+    (format!("SELECT {} FROM {from}{condition}", list.join(", ")), params)
 }

@@ -89,7 +89,7 @@ fn after_asking(
 ) -> Result<Vec<Vec<Unread>>, Error> {
     match answered {
         Ok(()) => Ok(vec![waiting]),
-        Err(error) if error.kind() == ErrorKind::Connection => Err(error),
+        Err(error) if matches!(error.kind(), ErrorKind::Connection | ErrorKind::Setup) => Err(error),
         Err(_) if waiting.len() > 1 => {
             let half = waiting.split_off(waiting.len() / 2);
             Ok(vec![half, waiting])

@@ -24,8 +24,6 @@ pub(crate) struct Run {
     pub connections: Arc<dyn Connections>,
     pub options: Options,
     pub lease: Lease,
-    /// Relations whose tables lost their rows since the last run: their fingerprints say nothing.
-    pub lost: Vec<bool>,
     registry: Mutex<Registry>,
     tally: Mutex<Tally>,
     answers: Mutex<Vec<Answers>>,
@@ -56,7 +54,6 @@ impl Run {
         connections: Arc<dyn Connections>,
         options: Options,
         lease: Lease,
-        lost: Vec<bool>,
         registry: Registry,
     ) -> Self {
         let tally = Mutex::new(Tally { report: Report::new(&mapping) });
@@ -66,7 +63,6 @@ impl Run {
             connections,
             options,
             lease,
-            lost,
             registry: Mutex::new(registry),
             tally,
             answers: Mutex::default(),
@@ -100,6 +96,9 @@ impl Run {
 
     pub fn return_answers(&self, mut answers: Answers) {
         answers.conversions.clear();
+        if answers.lookups.iter().map(HashMap::len).sum::<usize>() > CATALOGUE_ROWS_MAX {
+            answers.lookups.clear();
+        }
         lock(&self.answers).push(answers);
     }
 
@@ -170,6 +169,9 @@ impl Run {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Catalogue rows a worker remembers from batch to batch; beyond it forgets them all and asks anew.
+const CATALOGUE_ROWS_MAX: usize = 200_000;
 
 /// How many of the slowest documents a report names.
 const SLOWEST: usize = 5;

@@ -33,12 +33,15 @@ impl std::fmt::Display for SchemaFaults {
 /// One column as the catalog has it.
 struct CatalogColumn {
     name: String,
+    number: i16,
     ty: ColumnType,
     not_null: bool,
     generated: bool,
     /// The default as SQL, the next value of its sequence for an identity column.
     default: Option<String>,
     writable: bool,
+    /// Whether the role may draw from the identity's sequence.
+    drawable: bool,
 }
 
 /// One table as the catalog has it.
@@ -84,6 +87,7 @@ pub async fn read(client: &Client, mapping: &Mapping) -> Result<Schema, Error> {
         let table = checker.relation(relation, &tables, &relations, &lookups);
         relations.push(table);
     }
+    checker.shared_tables(&relations, &lookups);
     if !checker.faults.is_empty() {
         return Err(Error::new(ErrorKind::Setup, SchemaFaults(checker.faults).to_string()));
     }
@@ -111,6 +115,7 @@ fn digest(mapping: &Mapping, schema: &mut Schema) {
 
 fn relation_digest(mapping: &Mapping, schema: &Schema, ix: RelationIx, outer: &[u8; 32]) -> [u8; 32] {
     let relation = &mapping.relations[ix];
+    let table = &schema.tables[ix];
     let mut hash = Sha256::new().chain_update([FORMAT]);
     // An enclosed row is identified through the ones around it.
     if relation.enclosing.is_some_and(|outer| outer != 0) {
@@ -121,10 +126,14 @@ fn relation_digest(mapping: &Mapping, schema: &Schema, ix: RelationIx, outer: &[
         hash.update(text);
     };
     part(&serde_json::to_vec(relation).unwrap_or_default());
-    for (column, ty) in relation.columns.iter().zip(&schema.tables[ix].columns) {
+    // Another search path may lead to another table; a column dropped and added anew is another one.
+    part(table.name.as_bytes());
+    for ((column, ty), number) in relation.columns.iter().zip(&table.columns).zip(&table.numbers) {
         part(ty.sql.as_bytes());
+        part(&number.to_be_bytes());
         if let Source::Lookup { lookup, .. } = column.source {
             part(&serde_json::to_vec(&mapping.lookups[lookup]).unwrap_or_default());
+            part(schema.lookups[lookup].name.as_bytes());
             schema.lookups[lookup].key.iter().for_each(|key| part(key.ty.sql.as_bytes()));
         }
     }
@@ -145,6 +154,7 @@ impl<'m> Checker<'m> {
         &mut self,
         place: &str,
         name: &TableName,
+        needed: &[&str],
         tables: &'t HashMap<&TableName, CatalogTable>,
     ) -> Option<&'t CatalogTable> {
         let Some(table) = tables.get(name) else {
@@ -168,8 +178,9 @@ impl<'m> Checker<'m> {
                 format!("{name} has rules, which would rewrite what is sent; replace them by triggers"),
             );
         }
-        if !table.missing_privileges.is_empty() {
-            let missing = table.missing_privileges.join(", ");
+        let missing = table.missing_privileges.iter().filter(|missing| needed.contains(&missing.as_str()));
+        let missing = missing.cloned().collect::<Vec<_>>().join(", ");
+        if !missing.is_empty() {
             self.fault(place, format!("the role may not {missing}; GRANT {missing} ON {} TO it", table.name));
         }
         Some(table)
@@ -212,10 +223,16 @@ impl<'m> Checker<'m> {
 
     fn lookup(&mut self, lookup: &Lookup, tables: &HashMap<&TableName, CatalogTable>) -> Option<LookupTable> {
         let place = format!("lookups.{}", lookup.name);
-        let table = self.table(&place, &lookup.table, tables)?;
+        let needed: &[&str] =
+            if lookup.missing == Missing::Insert { &["SELECT", "INSERT"] } else { &["SELECT"] };
+        let table = self.table(&place, &lookup.table, needed, tables)?;
         let id = self.column(&format!("{place}.id"), table, &lookup.id);
-        let key: Vec<_> =
-            lookup.key.iter().map(|name| self.written(&format!("{place}.key"), table, name)).collect();
+        let insert = lookup.missing == Missing::Insert;
+        let mut key_column = |name: &String| match insert {
+            true => self.written(&format!("{place}.key"), table, name),
+            false => self.column(&format!("{place}.key"), table, name),
+        };
+        let key: Vec<_> = lookup.key.iter().map(&mut key_column).collect();
         let columns = lookup.columns.iter();
         let columns: Vec<_> =
             columns.map(|(name, _)| self.written(&format!("{place}.columns"), table, name)).collect();
@@ -259,7 +276,7 @@ impl<'m> Checker<'m> {
             RelationKind::Child => format!("children.{}", relation.name),
             RelationKind::Link => format!("links.{}", relation.name),
         };
-        let table = self.table(&place, &relation.table, tables)?;
+        let table = self.table(&place, &relation.table, &["SELECT", "INSERT", "UPDATE", "DELETE"], tables)?;
         let columns: Vec<_> = relation
             .columns
             .iter()
@@ -292,6 +309,7 @@ impl<'m> Checker<'m> {
         Some(Table {
             name: table.name.clone(),
             names: columns.iter().map(|column| column.name.clone()).collect(),
+            numbers: columns.iter().filter_map(|column| Some(table.column(&column.name)?.number)).collect(),
             columns: columns.into_iter().map(|column| column.ty).collect(),
             key: relation.key_columns(),
             parent,
@@ -304,6 +322,19 @@ impl<'m> Checker<'m> {
         })
     }
 
+    /// A table fed twice, perhaps by two names: what one relation writes the other would remove.
+    fn shared_tables(&mut self, relations: &[Option<Table>], lookups: &[Option<LookupTable>]) {
+        let names: Vec<&String> = relations.iter().flatten().map(|table| &table.name).collect();
+        for (at, name) in names.iter().enumerate() {
+            if names[..at].contains(name) {
+                self.fault(name, "is the table of two relations; give each its own");
+            }
+        }
+        for lookup in lookups.iter().flatten().filter(|lookup| names.contains(&&lookup.name)) {
+            self.fault(&lookup.name, "is the table of a relation and of a lookup; give each its own");
+        }
+    }
+
     /// `None` is a fault; `Some(None)` a relation without a surrogate.
     fn id(&mut self, place: &str, relation: &Relation, table: &CatalogTable) -> Option<Option<IdColumn>> {
         let Some(name) = &relation.id else { return Some(None) };
@@ -312,6 +343,12 @@ impl<'m> Checker<'m> {
             return Some(Some(IdColumn { column, source: IdSource::Mapped(at) }));
         }
         match table.column(name).and_then(|column| column.default.clone()) {
+            Some(_) if table.column(name).is_some_and(|column| !column.drawable) => {
+                let message =
+                    format!("the role may not draw from the sequence of \"{name}\"; GRANT USAGE on it");
+                self.fault(&format!("{place}.id"), message);
+                None
+            }
             Some(default) => Some(Some(IdColumn { column, source: IdSource::Expression(default) })),
             None => {
                 let mend = format!(
@@ -335,8 +372,16 @@ impl<'m> Checker<'m> {
         }
         if let Some(name) = &self.mapping.sync.mark_hash {
             marks.hash = self.written(&format!("{place}: sync.mark_hash"), table, name);
-            if marks.hash.as_ref().is_some_and(|c| !matches!(c.ty.kind, Kind::Text | Kind::Varchar(_))) {
-                self.fault("sync.mark_hash", format!("column \"{name}\" must be text or varchar"));
+            let fits = |kind: &Kind| match kind {
+                Kind::Text | Kind::Varchar(None) => true,
+                Kind::Varchar(Some(length)) => *length >= 32,
+                _ => false,
+            };
+            if marks.hash.as_ref().is_some_and(|column| !fits(&column.ty.kind)) {
+                self.fault(
+                    "sync.mark_hash",
+                    format!("column \"{name}\" must be text, or varchar of 32 or more"),
+                );
             }
         }
         if let Some(name) = &self.mapping.sync.mark_time {
@@ -356,6 +401,16 @@ impl<'m> Checker<'m> {
         if relation.kind == RelationKind::Root || (relation.unique_in == UniqueIn::All && relation.is_keyed())
         {
             self.unique(&format!("{place}.key"), table, &relation.key);
+        }
+        for &at in &relation.key_columns() {
+            let Source::Lookup { lookup, .. } = relation.columns[at].source else { continue };
+            if relation.kind == RelationKind::Child && self.mapping.lookups[lookup].missing == Missing::Skip {
+                let name = &relation.columns[at].name;
+                let message = format!(
+                    "column \"{name}\" refers to a catalogue with missing = \"skip\": a key cannot be left out"
+                );
+                self.fault(&format!("{place}.key"), message);
+            }
         }
         for name in &relation.key {
             let Some(column) = table.column(name) else { continue };
@@ -400,8 +455,9 @@ impl<'m> Checker<'m> {
     }
 
     fn same_type(&mut self, place: &str, column: &PhysicalColumn, target: &PhysicalColumn) {
+        // With its modifier: what is 5 in one is 5.00 in the other, and ids are passed on as bytes.
         let text = |ty: &ColumnType| matches!(ty.kind, Kind::Text | Kind::Varchar(_));
-        if column.ty.oid != target.ty.oid && !(text(&column.ty) && text(&target.ty)) {
+        if column.ty.sql != target.ty.sql && !(text(&column.ty) && text(&target.ty)) {
             let message = format!(
                 "column \"{}\" is {}, but what it refers to, \"{}\", is {}: give both one type",
                 column.name, column.ty.sql, target.name, target.ty.sql
@@ -480,23 +536,38 @@ SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, c
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass($1)";
 
+/// `input` is the type's own input function where the modifier of a cast would cut (`char`, `varchar`, `bit`, and
+/// arrays of them); a cast for domains, ranges, composites.
 const COLUMNS: &str = "
-SELECT a.attname::text AS name, a.atttypid AS oid, a.atttypmod AS modifier, t.typtype::text, t.typarray,
+SELECT a.attname::text AS name, a.attnum AS number, a.atttypid AS oid, a.atttypmod AS modifier, t.typtype::text,
+       CASE WHEN b.typtype = 'c' THEN 0 ELSE t.typarray END AS array_oid,
        format_type(a.atttypid, a.atttypmod) AS sql, a.attnotnull AS not_null,
        a.attgenerated <> '' AS generated,
        CASE WHEN a.attidentity <> ''
             THEN format('nextval(%L::regclass)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname))
-            WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END AS default,
+            WHEN a.attgenerated = '' THEN coalesce(pg_get_expr(d.adbin, d.adrelid), t.typdefault) END AS default,
+       CASE WHEN a.attidentity <> ''
+            THEN has_sequence_privilege(pg_get_serial_sequence(a.attrelid::regclass::text, a.attname), 'USAGE')
+            ELSE true END AS drawable,
        (SELECT quote_ident(n.nspname) || '.' || quote_ident(p.proname) FROM pg_proc p
         JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = t.typsend) AS send,
-       (SELECT format(CASE WHEN p.pronargs = 1 THEN '%I.%I(pg_catalog.textout(v))'
-                           ELSE '%I.%I(pg_catalog.textout(v), %s::pg_catalog.oid, %s)' END,
-                      n.nspname, p.proname, CASE WHEN t.typelem <> 0 THEN t.typelem ELSE t.oid END, a.atttypmod)
-        FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = t.typinput) AS input,
+       CASE WHEN t.typtype = 'b' OR base.oid IN (1042, 1043, 1560, 1562)
+            THEN (SELECT format(CASE WHEN p.pronargs = 1 THEN '%I.%I(pg_catalog.textout(v))'
+                                     ELSE '%I.%I(pg_catalog.textout(v), %s::pg_catalog.oid, %s)' END,
+                                n.nspname, p.proname, CASE WHEN b.typelem <> 0 THEN b.typelem ELSE b.oid END,
+                                base.modifier) || CASE WHEN t.typtype = 'd' THEN '::' || format_type(t.oid, -1) ELSE '' END
+                  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = b.typinput)
+            ELSE 'v::' || format_type(a.atttypid, a.atttypmod) END AS input,
        (SELECT coalesce(array_agg(e.enumlabel::text), '{}') FROM pg_enum e WHERE e.enumtypid = t.oid) AS labels,
        has_column_privilege(a.attrelid, a.attnum, 'INSERT') AND has_column_privilege(a.attrelid, a.attnum, 'UPDATE')
            AS writable
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+CROSS JOIN LATERAL (
+    WITH RECURSIVE below (oid, modifier, depth) AS (
+        SELECT a.atttypid, a.atttypmod, 0
+        UNION ALL SELECT u.typbasetype, u.typtypmod, depth + 1 FROM below JOIN pg_type u ON u.oid = below.oid WHERE u.typtype = 'd')
+    SELECT oid, modifier FROM below ORDER BY depth DESC LIMIT 1) AS base
+JOIN pg_type b ON b.oid = base.oid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
@@ -519,17 +590,19 @@ fn column(row: &Row) -> CatalogColumn {
         kind,
         sql: row.get("sql"),
         oid,
-        array_oid: row.get("typarray"),
+        array_oid: row.get("array_oid"),
         input: row.get("input"),
         send: row.get::<_, Option<String>>("send").unwrap_or_default(),
     };
     CatalogColumn {
         name: row.get("name"),
+        number: row.get("number"),
         ty,
         not_null: row.get("not_null"),
         generated: row.get("generated"),
         default: row.get("default"),
         writable: row.get("writable"),
+        drawable: row.get("drawable"),
     }
 }
 

@@ -15,8 +15,7 @@ use crate::schema::{PhysicalColumn, Table};
 use crate::value::ColumnType;
 use tokio_postgres::types::Type;
 
-/// Rows of a relation whose `columns` have one of the values; each with its position in `values`, if the
-/// columns are the ones that refer to the enclosing row.
+/// Rows of a relation whose `columns` have one of the values.
 pub(crate) async fn rows(
     transaction: &Transaction<'_>,
     table: &Table,
@@ -27,7 +26,7 @@ pub(crate) async fn rows(
         return Ok(Vec::new());
     }
     let (condition, params) = matching("t", columns, values);
-    let sql = format!("SELECT {} FROM {} t WHERE {condition}", select_list(table), table.name);
+    let sql = format!("SELECT {} FROM {} t{condition}", select_list(table), table.name);
     let typed = params.into_iter().map(|param| {
         let ty = param.ty();
         (param, ty)
@@ -40,22 +39,33 @@ pub(crate) async fn rows(
     Ok(rows)
 }
 
-/// `(columns) matches one of values`, by arrays that an index can answer.
-///
-/// One column takes `= ANY`; several are compared column by column, which may find more than asked for (their
-/// combinations); the caller pairs what comes back by value anyway, so those extra rows are dropped there.
+/// The end of a query for rows whose `columns` have one of the values, by arrays that an index can answer:
+/// one column takes `= ANY`, which is cheapest; several are joined with the arrays side by side.
 pub(crate) fn matching(alias: &str, columns: &[PhysicalColumn], values: &[Tuple]) -> (String, Vec<Param>) {
-    let condition = |(at, column): (usize, &PhysicalColumn)| {
-        format!("{alias}.{} = ANY (${})", quote(&column.name), at + 1)
-    };
-    let conditions: Vec<String> = columns.iter().enumerate().map(condition).collect();
+    let mut values: Vec<&Tuple> = values.iter().collect();
+    values.sort_unstable();
+    values.dedup();
     let params = columns.iter().enumerate().map(|(at, column)| {
-        let mut cells: Vec<&[u8]> = values.iter().filter_map(|value| value.cell(at).bytes()).collect();
-        cells.sort_unstable();
-        cells.dedup();
-        array(column.ty.oid, column.ty.array_oid, cells.into_iter().map(Some))
+        let cells = values.iter().map(|value| value.cell(at).bytes());
+        array(column.ty.oid, column.ty.array_oid, cells)
     });
-    (conditions.join(" AND "), params.collect())
+    let clause = match columns {
+        [column] => format!(" WHERE {alias}.{} = ANY ($1)", quote(&column.name)),
+        _ => {
+            let list =
+                |text: &dyn Fn(usize) -> String| (0..columns.len()).map(text).collect::<Vec<_>>().join(", ");
+            let equal =
+                |(at, column): (usize, &PhysicalColumn)| format!("{alias}.{} = k.c{at}", quote(&column.name));
+            let equal: Vec<String> = columns.iter().enumerate().map(equal).collect();
+            format!(
+                " JOIN unnest({}) AS k ({}) ON {}",
+                list(&|at| format!("${}", at + 1)),
+                list(&|at| format!("c{at}")),
+                equal.join(" AND ")
+            )
+        }
+    };
+    (clause, params.collect())
 }
 
 /// Columns of the reference, the locator, the surrogate, then the mapped ones.

@@ -16,9 +16,6 @@ use crate::schema::{LookupTable, PhysicalColumn, Schema};
 use crate::shred::{Answers, CatalogueRow, Conversion, Questions};
 use crate::value::ColumnType;
 
-/// Catalogue entries remembered before the memory of all of them is dropped and built anew.
-const REMEMBERED_MAX: usize = 200_000;
-
 /// Answers every question, adding to what is known. Gives the number of catalogue rows inserted, per lookup.
 pub(crate) async fn answer(
     client: &mut Client,
@@ -52,9 +49,6 @@ fn remember(
     asked: HashMap<Tuple, CatalogueRow>,
     mut found: HashMap<Tuple, Vec<u8>>,
 ) {
-    if known.len() + asked.len() > REMEMBERED_MAX {
-        known.clear();
-    }
     known.extend(asked.into_keys().map(|key| {
         let id = found.remove(&key);
         (key, id)
@@ -89,8 +83,11 @@ async fn look_up(
     transaction.commit().await?;
     let lost = rows.iter().any(|row| !found.contains_key(&comparison_tuple(&types, &row.key)));
     if lost {
-        let message =
-            format!("a row inserted into {} was not found by its key: a trigger changes it", table.name);
+        let message = format!(
+            "a row for {} was not found by its key after the insert: a trigger changes it, or another unique \
+             constraint keeps it out",
+            table.name
+        );
         return Err(Error::new(ErrorKind::Rejected, message));
     }
     Ok((found, inserted))
@@ -105,7 +102,7 @@ async fn find(
     let (condition, params) = matching("t", &table.key, &keys);
     let columns = std::iter::once(&table.id).chain(&table.key);
     let list: Vec<String> = columns.map(|column| selected("t", &column.name, &column.ty)).collect();
-    let sql = format!("SELECT {} FROM {} t WHERE {condition}", list.join(", "), table.name);
+    let sql = format!("SELECT {} FROM {} t{condition}", list.join(", "), table.name);
     let types: Vec<&ColumnType> = table.key.iter().map(|column| &column.ty).collect();
     let mut found = HashMap::new();
     for row in transaction.query_typed(&sql, &typed(&params)).await? {
@@ -157,7 +154,10 @@ async fn convert_all(
                 Ok(values) => answers.conversions.extend(group.into_iter().zip(values.into_iter().map(Ok))),
                 Err(error) if error.kind() != ErrorKind::Rejected => return Err(error),
                 Err(error) if group.len() == 1 => {
-                    answers.conversions.extend(group.into_iter().map(|one| (one, Err(error.to_string()))));
+                    // The server's own words quote the value.
+                    let code = error.code().map_or("", |code| code.code());
+                    let words = format!("the server cannot convert it to the column's type ({code})");
+                    answers.conversions.extend(group.into_iter().map(|one| (one, Err(words.clone()))));
                 }
                 Err(_) => {
                     let half = group.split_off(group.len() / 2);

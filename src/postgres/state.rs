@@ -202,6 +202,12 @@ pub(crate) async fn unsettle(
     Ok(())
 }
 
+/// Has every document compared: a table lost its rows.
+pub(crate) async fn unsettle_all(client: &Client, mapping: i32) -> Result<(), Error> {
+    client.execute_typed("SELECT rowdelta.unsettle_all($1)", &[(&mapping, Type::INT4)]).await?;
+    Ok(())
+}
+
 /// Declares documents done whose removals had been held back. Gives how many.
 pub(crate) async fn settle(
     client: &impl GenericClient,

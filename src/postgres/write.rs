@@ -14,7 +14,7 @@ use crate::postgres::fetch::{raw, referable};
 use crate::postgres::quote;
 use crate::postgres::wire::{ArrayBuilder, Param, typed};
 use crate::row::{Cell, Tuple};
-use crate::schema::{IdSource, PhysicalColumn, Schema, WriteWay};
+use crate::schema::{IdSource, PhysicalColumn, Schema, Table, WriteWay};
 use crate::value::ColumnType;
 
 /// From so many rows on, new rows are sent by COPY; below it one `INSERT … SELECT unnest` costs less,
@@ -191,7 +191,7 @@ impl<'a> Writer<'a> {
     fn delete(&self, ix: RelationIx, rows: &[u32]) -> Vec<Statement> {
         let (table, locator) = (&self.schema.tables[ix], self.locator_cells(ix, rows.iter().copied()));
         self.split(ix, locator, rows.len(), |names, source| {
-            let condition = equalities(&names);
+            let condition = same_version(table, &names);
             match source {
                 Some(unnest) => format!("DELETE FROM {} t USING {unnest} WHERE {condition}", table.name),
                 None => format!("DELETE FROM {} t WHERE {condition}", table.name),
@@ -208,7 +208,7 @@ impl<'a> Writer<'a> {
             let (set, locator) = names.split_at(assigned);
             let assignments: Vec<String> =
                 set.iter().map(|(column, value)| format!("{} = {value}", quote(column))).collect();
-            let (assignments, condition) = (assignments.join(", "), equalities(locator));
+            let (assignments, condition) = (assignments.join(", "), same_version(table, locator));
             match source {
                 Some(unnest) => {
                     format!("UPDATE {} t SET {assignments} FROM {unnest} WHERE {condition}", table.name)
@@ -395,15 +395,25 @@ fn copy_chunks(filled: &[Filled<'_>], rows: usize) -> impl Iterator<Item = bytes
     })
 }
 
-fn equalities(columns: &[(&str, String)]) -> String {
-    let equal = |(name, value): &(&str, String)| format!("t.{} = {value}", quote(name));
-    columns.iter().map(equal).collect::<Vec<_>>().join(" AND ")
+/// Finds the version of a row that was read, by its locator: its own columns, the reference to the parent
+/// (NULL for a row that lost it), the version last. A version of this very transaction will do: a trigger of
+/// the user's may have touched the row since.
+fn same_version(table: &Table, columns: &[(&str, String)]) -> String {
+    let version = columns.len() - 1;
+    let equal = |(at, (name, value)): (usize, &(&str, String))| match at {
+        _ if at == version => format!("(t.xmin = {value} OR t.xmin = pg_current_xact_id()::xid)"),
+        _ if at < table.own_locator => format!("t.{} = {value}", quote(name)),
+        _ => format!("t.{} IS NOT DISTINCT FROM {value}", quote(name)),
+    };
+    columns.iter().enumerate().map(equal).collect::<Vec<_>>().join(" AND ")
 }
 
 fn check_count(expected: usize, found: u64) -> Result<(), Error> {
     if expected as u64 == found {
         return Ok(());
     }
-    let message = format!("{found} of {expected} rows were written: someone changed the others meanwhile");
+    let message = format!(
+        "{found} of {expected} rows were written: someone changed the others meanwhile, or a trigger suppressed it"
+    );
     Err(Error::new(ErrorKind::Transient, message))
 }
