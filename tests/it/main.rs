@@ -5,6 +5,7 @@
 mod local;
 mod oracle;
 mod oracle_checked;
+mod properties;
 mod real_data;
 mod support;
 mod values;
