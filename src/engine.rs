@@ -57,6 +57,7 @@ pub(crate) struct Options {
     idle_timeout: Duration,
     retries_max: u32,
     lease: Duration,
+    wait: Duration,
 }
 
 impl Default for Options {
@@ -72,6 +73,7 @@ impl Default for Options {
             idle_timeout: Duration::from_secs(60),
             retries_max: 5,
             lease: Duration::from_secs(60),
+            wait: Duration::ZERO,
         }
     }
 }
@@ -161,6 +163,13 @@ impl Builder {
         self
     }
 
+    /// How long to wait while another run of the mapping is at work; default 0: refuse at once.
+    #[must_use]
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.options.wait = wait;
+        self
+    }
+
     /// Checks the mapping against the database's catalog.
     ///
     /// # Errors
@@ -200,7 +209,7 @@ impl Engine {
         let wal_start = state::wal_position(&client).await?;
         let holder = format!("rowdelta {} process {}", env!("CARGO_PKG_VERSION"), std::process::id());
         let seconds = self.options.lease.as_secs() as i32;
-        let lease = state::acquire(&client, mapping, &holder, seconds).await?;
+        let lease = self.acquire(&client, mapping, &holder, seconds).await?;
         let id = state::start_run(&client, mapping).await?;
         drop(client);
         let heart = Heart::start(self.connections.clone(), lease.clone(), self.options.lease);
@@ -222,6 +231,25 @@ impl Engine {
         }
     }
 
+    /// Takes the lease, waiting for another run as long as the options say.
+    async fn acquire(
+        &self,
+        client: &tokio_postgres::Client,
+        mapping: i32,
+        holder: &str,
+        seconds: i32,
+    ) -> Result<Lease, Error> {
+        let began = Instant::now();
+        loop {
+            match state::acquire(client, mapping, holder, seconds).await {
+                Err(error) if error.kind() == ErrorKind::Busy && began.elapsed() < self.options.wait => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                acquired => return acquired,
+            }
+        }
+    }
+
     /// Everything between taking the lease and giving it back.
     async fn run(
         &self,
@@ -239,7 +267,7 @@ impl Engine {
         let ended = read_feed(&run, heart, feed).await;
         let fed = started.elapsed();
         let ended = match ended {
-            Ok(workers) => finish(&run, workers).await,
+            Ok((workers, broken)) => finish(&run, workers, broken).await,
             Err(error) => Err(error),
         };
         run.tally(|tally| {
@@ -368,15 +396,17 @@ fn by_rows(documents: Vec<Prepared>, rows_max: usize) -> Vec<Vec<Prepared>> {
     parts
 }
 
-/// Reads the feed to its end: skips what is known by its bytes, hands out the rest in batches.
+/// Reads the feed to its end: skips what is known by its bytes, hands out the rest in batches. Gives the
+/// workers, and why the feed broke off if it did.
 async fn read_feed(
     run: &Arc<Run>,
     heart: &Heart,
     feed: impl Stream<Item = FeedItem> + Send,
-) -> Result<Workers, Error> {
+) -> Result<(Workers, Option<Error>), Error> {
     let free = Arc::new(Semaphore::new(run.options.workers));
     let mut workers = Workers { tasks: JoinSet::new(), free, admitted: None };
     let (mut batch, mut bytes, mut sequence) = (Vec::new(), 0, 0);
+    let mut broken = None;
     let mut feed = pin!(feed);
     while let Some(item) = feed.next().await {
         if heart.lost.load(Ordering::Relaxed) {
@@ -385,7 +415,8 @@ async fn read_feed(
         let document = match item {
             Ok(document) => document,
             Err(error) if error.fatal => {
-                return Err(Error::new(ErrorKind::Feed, format!("{}: {}", error.origin, error.message)));
+                broken = Some(Error::new(ErrorKind::Feed, format!("{}: {}", error.origin, error.message)));
+                break;
             }
             Err(error) => {
                 unreadable(run, &error);
@@ -403,7 +434,7 @@ async fn read_feed(
         batch.push(unread);
     }
     workers.hand_out(run, batch).await?;
-    Ok(workers)
+    Ok((workers, broken))
 }
 
 fn unreadable(run: &Run, error: &FeedError) {
@@ -434,8 +465,9 @@ fn glance(run: &Run, document: Document, sequence: u64) -> Option<Unread> {
     (glance == Glance::Look).then_some(Unread { sequence, document, raw })
 }
 
-/// Waits for the workers; then second tries, together; then removals that were held back.
-async fn finish(run: &Arc<Run>, mut workers: Workers) -> Result<(), Error> {
+/// Waits for the workers; then second tries, together; then removals that were held back. After a feed that
+/// broke off these stay held: what was removed here might have turned up there.
+async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> Result<(), Error> {
     while let Some(done) = workers.tasks.join_next().await {
         done.map_err(panicked)??;
     }
@@ -445,7 +477,10 @@ async fn finish(run: &Arc<Run>, mut workers: Workers) -> Result<(), Error> {
     let client = run.connections.get().await?;
     state::unsettle(&**client, run.lease.mapping, &run.take_distrusted()).await?;
     drop(client);
-    held::release(run).await
+    match broken {
+        Some(error) => Err(error),
+        None => held::release(run).await,
+    }
 }
 
 /// The report, and why the run was broken off if it was.

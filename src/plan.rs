@@ -43,6 +43,8 @@ pub struct SourceRow {
 /// A row as it is stored.
 #[derive(Clone, Debug)]
 pub struct StoredRow {
+    /// Index of the document in the batch; `None` for a row of another document.
+    pub document: Option<u32>,
     /// Index among the stored rows of the enclosing relation; `None` if that one was not read.
     pub parent: Option<u32>,
     /// The columns that refer to the enclosing row.
@@ -135,7 +137,7 @@ pub fn plan(mapping: &Mapping, schema: &Schema, sides: &[Sides], documents: usiz
     let updates: Vec<Updates> = (0..sides.len()).map(|ix| updates(schema, sides, ix)).collect();
     for ix in 0..sides.len() {
         plan.unchanged[ix] = updates[ix].unchanged;
-        touch(mapping, sides, &updates, &gone, ix, &mut plan.touched);
+        touch(sides, &updates, &gone, (ix, mapping.relations[ix].enclosing), &mut plan.touched);
     }
     let (waiting, free): (Vec<_>, Vec<_>) = gone.into_iter().partition(|row| late.contains(row));
     plan.steps.extend(deletes(sides.len(), &free));
@@ -242,11 +244,10 @@ fn updates(schema: &Schema, sides: &[Sides], ix: RelationIx) -> Updates {
 
 /// Finds the documents of which a row is written.
 fn touch(
-    mapping: &Mapping,
     sides: &[Sides],
     updates: &[Updates],
     gone: &[Removed],
-    ix: RelationIx,
+    (ix, outer): (RelationIx, Option<RelationIx>),
     touched: &mut [bool],
 ) {
     let side = &sides[ix];
@@ -255,24 +256,14 @@ fn touch(
     for row in written {
         touched[side.source[row as usize].document as usize] = true;
     }
-    let lost = side.changes.moved.iter().map(|pair| pair.0);
-    let gone = gone.iter().filter(|row| row.0 == ix).map(|row| row.1);
-    for row in lost.chain(gone) {
-        if let Some(document) = document_of(mapping, sides, ix, row) {
-            touched[document as usize] = true;
-        }
+    let moved_from = side.changes.moved.iter().filter_map(|&(row, _)| {
+        let parent = side.stored[row as usize].parent?;
+        outer.and_then(|outer| sides[outer].stored[parent as usize].document)
+    });
+    let gone = gone.iter().filter(|row| row.0 == ix).filter_map(|row| side.stored[row.1 as usize].document);
+    for document in moved_from.chain(gone) {
+        touched[document as usize] = true;
     }
-}
-
-/// The document of the batch that a stored row belongs to, if it does.
-pub(crate) fn document_of(mapping: &Mapping, sides: &[Sides], ix: RelationIx, row: u32) -> Option<u32> {
-    let (mut ix, mut row) = (ix, row);
-    while let Some(outer) = mapping.relations[ix].enclosing {
-        row = sides[ix].stored[row as usize].parent?;
-        ix = outer;
-    }
-    let root = sides[0].changes.matched().find(|pair| pair.0 == row)?;
-    Some(sides[0].source[root.1 as usize].document)
 }
 
 /// Marks of documents that changed below the root only: the others are marked as the root is written.

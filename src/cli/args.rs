@@ -65,6 +65,14 @@ pub struct Sync {
     #[arg(long, value_name = "MS", default_value_t = 5_000)]
     pub lock_timeout: u64,
 
+    /// How long to wait while another run of the mapping is at work, in seconds; 0: exit with code 4 at once.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub wait: u64,
+
+    /// How long a run that died blocks the next one, in seconds. A live one renews its lease.
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    pub lease: u64,
+
     /// How often a transaction is tried again after an error that may pass.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub retries: u32,

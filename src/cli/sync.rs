@@ -14,6 +14,7 @@ use crate::cli::connect;
 use crate::cli::input::{Feed, FeedOptions, Record};
 use crate::cli::output::{Exit, report, summary};
 use rowdelta::document::{Document, Origin};
+use rowdelta::engine::report::Status;
 use rowdelta::engine::{Engine, FeedError, FeedItem};
 use rowdelta::mapping::Mapping;
 use rowdelta::postgres::install;
@@ -58,6 +59,8 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         .workers(workers)
         .lock_timeout(Duration::from_millis(args.lock_timeout))
         .retries_max(args.retries)
+        .wait(Duration::from_secs(args.wait))
+        .lease(Duration::from_secs(args.lease))
         .build(pool)
         .await
         .map_err(|error| error.to_string())?;
@@ -76,9 +79,11 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
             print!("{}", summary(report));
         }
     }
+    // A signal that came when all was done changed nothing.
+    let aborted = report(&result).is_some_and(|report| report.status == Status::Aborted);
     Ok(match STOP.load(Ordering::Relaxed) {
-        130 => Exit::Interrupted,
-        143 => Exit::Terminated,
+        130 if aborted => Exit::Interrupted,
+        143 if aborted => Exit::Terminated,
         _ => Exit::of(&result),
     })
 }
@@ -100,7 +105,8 @@ fn read(feed: Feed) -> impl futures_util::Stream<Item = FeedItem> + Send {
     std::thread::spawn(move || {
         for record in feed {
             let stopped = STOP.load(Ordering::Relaxed) != 0;
-            if stopped || sender.blocking_send(item(record)).is_err() {
+            let item = if stopped { stopped_at(record) } else { item(record) };
+            if sender.blocking_send(item).is_err() || stopped {
                 return;
             }
         }
@@ -122,6 +128,16 @@ fn item(record: Result<Record, crate::cli::input::FeedError>) -> FeedItem {
             Err(FeedError { origin, message: words(&error), fatal: true })
         }
     }
+}
+
+/// Tells the engine that the feed does not go on, as it would for a file that breaks off.
+fn stopped_at(record: Result<Record, crate::cli::input::FeedError>) -> FeedItem {
+    let (file, line) = match record {
+        Ok(record) => (record.file, record.line),
+        Err(error) => (error.file, error.line),
+    };
+    let origin = Origin { file: Some(file), line };
+    Err(FeedError { origin, message: "stopped by a signal before this line".into(), fatal: true })
 }
 
 fn words(error: &(dyn std::error::Error + 'static)) -> String {

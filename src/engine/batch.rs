@@ -4,7 +4,7 @@
 //! changed, and a connection lost at COMMIT are one case: if the COMMIT had succeeded, the next look-up finds
 //! the documents as they should be.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,20 +52,24 @@ fn differs(document: &Prepared, first: &crate::document::Origin) -> Failure {
 /// # Errors
 /// Only what ends the run: the lease was lost, or the database is out of reach.
 pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, last: bool) -> Result<(), Error> {
-    let mut pending = vec![Part { documents, tries: 0, lock: run.options.lock_timeout }];
-    while let Some(part) = pending.pop() {
+    let mut pending = VecDeque::from([Part::new(run, documents)]);
+    while let Some(part) = pending.pop_back() {
         if part.documents.is_empty() {
             continue;
         }
+        tokio::time::sleep(part.pause).await;
         let limits = Limits { lock: part.lock, ..run.limits() };
         match transact(run, &part.documents, limits, last).await {
             Ok(conflicts) if conflicts.is_empty() => {}
-            Ok(conflicts) => pending.push(part.without(run, conflicts)),
+            Ok(conflicts) => pending.push_back(part.without(run, conflicts)),
             Err(error) if error.kind() == ErrorKind::Busy => return Err(error),
             Err(error) if error.is_transient() => {
                 run.tally(|tally| tally.report.retries += 1);
                 tracing::debug!(%error, documents = part.documents.len(), tries = part.tries, "trying again");
-                pending.extend(part.again(run, error).await?);
+                // What has to wait lets the others go first.
+                for part in part.again(run, error)? {
+                    if part.pause.is_zero() { pending.push_back(part) } else { pending.push_front(part) }
+                }
             }
             Err(error) => pending.extend(part.narrowed(run, &error, last)),
         }
@@ -78,32 +82,38 @@ struct Part {
     documents: Vec<Prepared>,
     tries: u32,
     lock: Duration,
+    /// How long to wait before it.
+    pause: Duration,
 }
 
 impl Part {
-    fn halves(mut self, lock: Duration) -> [Part; 2] {
-        let right = self.documents.split_off(self.documents.len() / 2);
-        let tries = self.tries;
-        [Part { documents: right, tries, lock }, Part { documents: self.documents, tries, lock }]
+    fn new(run: &Run, documents: Vec<Prepared>) -> Self {
+        Part { documents, tries: 0, lock: run.options.lock_timeout, pause: Duration::ZERO }
     }
 
-    /// After an error that may pass: wait, then try again; a locked row is sought for at once.
-    async fn again(mut self, run: &Run, error: Error) -> Result<Vec<Part>, Error> {
+    fn halves(mut self) -> Vec<Part> {
+        let right = self.documents.split_off(self.documents.len() / 2);
+        vec![Part { documents: right, ..self }, self]
+    }
+
+    /// After an error that may pass: another try, later; a locked row is sought for at once.
+    fn again(mut self, run: &Run, error: Error) -> Result<Vec<Part>, Error> {
+        self.pause = Duration::ZERO;
         if error.is_lock_timeout() && self.documents.len() > 1 {
-            return Ok(self.halves(NARROWING_LOCK_TIMEOUT.min(run.options.lock_timeout)).into());
+            self.lock = NARROWING_LOCK_TIMEOUT.min(run.options.lock_timeout);
+            return Ok(self.halves());
         }
         self.tries += 1;
         self.lock = run.options.lock_timeout;
         if self.tries <= run.options.retries_max {
-            tokio::time::sleep(backoff(self.tries)).await;
+            self.pause = backoff(self.tries).max(Duration::from_millis(1));
             return Ok(vec![self]);
         }
         if error.kind() == ErrorKind::Connection {
             return Err(error);
         }
         if self.documents.len() > 1 {
-            self.tries = run.options.retries_max.saturating_sub(1);
-            return Ok(self.halves(run.options.lock_timeout).into());
+            return Ok(self.halves());
         }
         self.fail(run, &error);
         Ok(Vec::new())
@@ -112,8 +122,7 @@ impl Part {
     /// After an error that stays: halve, until the document that causes it stands alone.
     fn narrowed(self, run: &Run, error: &Error, last: bool) -> Vec<Part> {
         if self.documents.len() > 1 {
-            let lock = self.lock;
-            return self.halves(lock).into();
+            return self.halves();
         }
         if !last && error.may_settle_later() {
             for document in self.documents {
@@ -198,7 +207,7 @@ async fn transact(
     let writer = Writer::new(&transaction, &run.mapping, &run.schema, &sides, &marking).await?;
     let times = writer.apply(&plan, times).await?;
     state::unsettle(&transaction, run.lease.mapping, &robbed).await?;
-    let held = held_documents(run, &sides, &plan, looked_at.len());
+    let held = held_documents(&sides, &plan, looked_at.len());
     let records = records(&looked_at, &other, &states, &held);
     renew(run, &transaction, documents, &states, &same).await?;
     state::record(&transaction, run.lease.mapping, &records).await?;
@@ -289,10 +298,10 @@ fn marks(run: &Run, plan: &Plan) -> u64 {
 }
 
 /// Per document, whether removals of it are held back to the end of the feed.
-fn held_documents(run: &Run, sides: &[Sides], plan: &Plan, documents: usize) -> Vec<bool> {
+fn held_documents(sides: &[Sides], plan: &Plan, documents: usize) -> Vec<bool> {
     let mut held = vec![false; documents];
     for &(ix, row) in &plan.held {
-        if let Some(document) = crate::plan::document_of(&run.mapping, sides, ix, row) {
+        if let Some(document) = sides[ix].stored[row as usize].document {
             held[document as usize] = true;
         }
     }
@@ -351,9 +360,8 @@ fn decide(run: &Run, documents: &[Prepared], same: &[usize], other: &[usize], si
 /// Remembers the removals that wait, and the children that other documents may now take.
 fn hold(run: &Run, documents: &[&Prepared], sides: &[Sides], plan: &Plan, held: Vec<bool>) {
     for (at, document) in documents.iter().enumerate().filter(|(at, _)| held[*at]) {
-        let of_document = |row: &&(usize, u32)| {
-            crate::plan::document_of(&run.mapping, sides, row.0, row.1) == Some(at as u32)
-        };
+        let of_document =
+            |row: &&(usize, u32)| sides[row.0].stored[row.1 as usize].document == Some(at as u32);
         let rows = plan.held.iter().filter(of_document);
         let rows = rows.map(|&(ix, row)| (ix, sides[ix].stored[row as usize].clone())).collect();
         run.hold(document.key.clone(), Held { fingerprint: document.fingerprints.document, rows });

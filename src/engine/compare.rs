@@ -57,13 +57,16 @@ pub(crate) async fn compare(
     active: &Active,
 ) -> Result<Compared, Error> {
     let count = mapping.relations.len();
+    let (sides, kept) = sources(mapping, documents, active);
     let mut comparison = Comparison {
         transaction,
         mapping,
         schema,
         active,
-        sides: sources(mapping, documents, active),
-        documents: vec![Vec::new(); count],
+        sides,
+        kept,
+        left_alone: vec![HashSet::new(); count],
+        read: vec![HashSet::new(); count],
         times: vec![Duration::ZERO; count],
     };
     comparison.read_roots().await?;
@@ -71,7 +74,10 @@ pub(crate) async fn compare(
     let trees = comparison.stored_trees();
     for ix in 0..count {
         comparison.read_more(ix).await?;
+        comparison.hand_down(ix);
         comparison.sides[ix].changes = comparison.diff(ix, &trees[ix]);
+        comparison.leave_alone(ix);
+        comparison.hand_over(ix);
     }
     Ok(Compared { sides: comparison.sides, times: comparison.times })
 }
@@ -82,25 +88,32 @@ struct Comparison<'a> {
     schema: &'a Schema,
     active: &'a Active,
     sides: Vec<Sides>,
-    /// Per relation and stored row, the document of the batch it belongs to.
-    documents: Vec<Vec<Option<u32>>>,
+    /// Per relation, the enclosing stored rows below which it has been read.
+    read: Vec<HashSet<u32>>,
+    /// Per relation, the enclosing source rows whose list their document has no say about.
+    kept: Vec<HashSet<u32>>,
+    /// Per relation, stored rows below those, at any depth: they are left alone.
+    left_alone: Vec<HashSet<u32>>,
     times: Vec<Duration>,
 }
 
-/// The source rows of all relations that take part.
-fn sources(mapping: &Mapping, documents: &[&Prepared], active: &Active) -> Vec<Sides> {
+/// The source rows of all relations that take part, and the lists that are kept.
+fn sources(mapping: &Mapping, documents: &[&Prepared], active: &Active) -> (Vec<Sides>, Vec<HashSet<u32>>) {
     let mut sides: Vec<Sides> = Vec::new();
+    let mut kept: Vec<HashSet<u32>> = Vec::new();
     // Where each document's rows begin in the enclosing relation.
     let mut starts: Vec<Vec<u32>> = Vec::new();
     for (ix, relation) in mapping.relations.iter().enumerate() {
         let mut source = Vec::new();
         let mut start = Vec::new();
+        let mut keeps = HashSet::new();
         for (at, document) in documents.iter().enumerate() {
             start.push(source.len() as u32);
             if !active[at][ix] {
                 continue;
             }
             let offset = relation.enclosing.map_or(0, |outer| starts[outer][at]);
+            keeps.extend(document.rows.relations[ix].kept.iter().map(|parent| offset + parent));
             let fingerprints = &document.fingerprints;
             for (place, row) in document.rows.relations[ix].rows.iter().enumerate() {
                 source.push(SourceRow {
@@ -113,9 +126,10 @@ fn sources(mapping: &Mapping, documents: &[&Prepared], active: &Active) -> Vec<S
             }
         }
         starts.push(start);
+        kept.push(keeps);
         sides.push(Sides { source, ..Sides::default() });
     }
-    sides
+    (sides, kept)
 }
 
 impl Comparison<'_> {
@@ -125,10 +139,11 @@ impl Comparison<'_> {
             self.sides[0].source.iter().map(|row| (compared_key(table, &row.tuple), row.document)).collect();
         let keys: Vec<Tuple> = self.sides[0].source.iter().map(|row| row.tuple.project(&table.key)).collect();
         let started = Instant::now();
-        for row in rows(self.transaction, table, &key_columns(table), &keys).await? {
-            if let Some(&document) = wanted.get(&compared_key(table, &row.tuple)) {
+        for mut row in rows(self.transaction, table, &key_columns(table), &keys).await? {
+            row.document = wanted.get(&compared_key(table, &row.tuple)).copied();
+            // Composite keys are asked for column by column, which may find more.
+            if row.document.is_some() {
                 self.sides[0].stored.push(row);
-                self.documents[0].push(Some(document));
             }
         }
         self.times[0] += started.elapsed();
@@ -145,29 +160,22 @@ impl Comparison<'_> {
                 (1..self.sides.len()).filter(|&ix| depths[ix] == level).collect();
             let wanted = |ix: RelationIx| {
                 let outer = self.mapping.relations[ix].enclosing.unwrap_or(0);
-                let active = |document: &Option<u32>| document.is_some_and(|at| self.active[at as usize][ix]);
-                let of_outer = self.documents[outer].iter().enumerate();
-                of_outer
-                    .filter(|(_, document)| active(document))
-                    .map(|(row, _)| row as u32)
-                    .collect::<Vec<_>>()
+                let active = |row: &StoredRow| row.document.is_some_and(|at| self.active[at as usize][ix]);
+                let rows = self.sides[outer].stored.iter().enumerate();
+                rows.filter(|(_, row)| active(row)).map(|(at, _)| at as u32).collect::<Vec<_>>()
             };
-            let reads = relations.iter().map(|&ix| self.read_below(ix, wanted(ix)));
+            let parents: Vec<Vec<u32>> = relations.iter().map(|&ix| wanted(ix)).collect();
+            let reads = relations.iter().zip(&parents).map(|(&ix, parents)| self.read_below(ix, parents));
             let found = try_join_all(reads).await?;
-            for (ix, (rows, took)) in relations.into_iter().zip(found) {
-                self.add(ix, rows);
-                self.times[ix] += took;
+            for ((ix, parents), found) in relations.into_iter().zip(parents).zip(found) {
+                self.add(ix, parents, found);
             }
         }
         Ok(())
     }
 
     /// The rows of a relation below some stored rows of the enclosing one.
-    async fn read_below(
-        &self,
-        ix: RelationIx,
-        parents: Vec<u32>,
-    ) -> Result<(Vec<StoredRow>, Duration), Error> {
+    async fn read_below(&self, ix: RelationIx, parents: &[u32]) -> Result<(Vec<StoredRow>, Duration), Error> {
         let outer = self.mapping.relations[ix].enclosing.unwrap_or(0);
         let stored = &self.sides[outer].stored;
         let refer = |&row: &u32| (referable(&self.schema.tables[outer], &stored[row as usize]), row);
@@ -181,12 +189,44 @@ impl Comparison<'_> {
         Ok((attach(found, &parents), started.elapsed()))
     }
 
-    fn add(&mut self, ix: RelationIx, rows: Vec<StoredRow>) {
-        let outer = self.mapping.relations[ix].enclosing.unwrap_or(0);
-        for row in rows {
-            let document = row.parent.and_then(|parent| self.documents[outer][parent as usize]);
-            self.documents[ix].push(document);
-            self.sides[ix].stored.push(row);
+    fn add(&mut self, ix: RelationIx, parents: Vec<u32>, found: (Vec<StoredRow>, Duration)) {
+        self.sides[ix].stored.extend(found.0);
+        self.read[ix].extend(parents);
+        self.times[ix] += found.1;
+        self.hand_down(ix);
+    }
+
+    /// A row belongs to the document of its parent.
+    fn hand_down(&mut self, ix: RelationIx) {
+        let Some(outer) = self.mapping.relations[ix].enclosing else { return };
+        // Enclosing relations stand before the ones they enclose.
+        let (before, inner) = self.sides.split_at_mut(ix);
+        let parents = &before[outer].stored;
+        for row in &mut inner[0].stored {
+            row.document = row.parent.and_then(|parent| parents[parent as usize].document);
+        }
+    }
+
+    /// Rows of a list about which their document says nothing do not go, and nothing below them does.
+    fn leave_alone(&mut self, ix: RelationIx) {
+        let Some(outer) = self.mapping.relations[ix].enclosing else { return };
+        let Some(slots) = self.slots(&self.mapping.relations[ix]) else { return };
+        let side = &mut self.sides[ix];
+        let (alone, gone) = std::mem::take(&mut side.changes.removed).into_iter().partition(|&row| {
+            side.stored[row as usize].parent.is_some_and(|parent| {
+                self.kept[ix].contains(&slots[parent as usize]) || self.left_alone[outer].contains(&parent)
+            })
+        });
+        side.changes.removed = gone;
+        let alone: Vec<u32> = alone;
+        self.left_alone[ix].extend(alone);
+    }
+
+    /// A row that moves, and with it what is below, belongs to the document that takes it.
+    fn hand_over(&mut self, ix: RelationIx) {
+        let side = &mut self.sides[ix];
+        for &(stored, source) in &side.changes.moved {
+            side.stored[stored as usize].document = Some(side.source[source as usize].document);
         }
     }
 
@@ -209,17 +249,12 @@ impl Comparison<'_> {
     /// in the table, rows found under parents that are not in the batch.
     async fn read_more(&mut self, ix: RelationIx) -> Result<(), Error> {
         let Some(outer) = self.mapping.relations[ix].enclosing else { return Ok(()) };
-        let unread = |row: u32| match self.documents[outer][row as usize] {
-            Some(document) => !self.active[document as usize][ix],
-            None => true,
-        };
         let changes = &self.sides[outer].changes;
         let moved = changes.moved.iter().map(|pair| pair.0);
         let parents: Vec<u32> =
-            changes.removed.iter().copied().chain(moved).filter(|&row| unread(row)).collect();
-        let (found, took) = self.read_below(ix, parents).await?;
-        self.times[ix] += took;
-        self.add(ix, found);
+            changes.removed.iter().copied().chain(moved).filter(|row| !self.read[ix].contains(row)).collect();
+        let found = self.read_below(ix, &parents).await?;
+        self.add(ix, parents, found);
         if identity(&self.mapping.relations[ix]) == Identity::KeyEverywhere {
             self.read_elsewhere(ix).await?;
         }
@@ -243,10 +278,8 @@ impl Comparison<'_> {
             .await
             .map_err(|error| error.in_relation(&self.mapping.relations[ix].name))?;
         self.times[ix] += started.elapsed();
-        for row in found.into_iter().filter(|row| wanted.contains_key(&compared_key(table, &row.tuple))) {
-            self.documents[ix].push(None);
-            self.sides[ix].stored.push(row);
-        }
+        let elsewhere = found.into_iter().filter(|row| wanted.contains_key(&compared_key(table, &row.tuple)));
+        self.sides[ix].stored.extend(elsewhere);
         Ok(())
     }
 

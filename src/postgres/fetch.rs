@@ -91,6 +91,7 @@ fn stored(table: &Table, row: &Row) -> Result<StoredRow, Error> {
     let id = take(usize::from(table.id.is_some()))?;
     let tuple = take(table.columns.len())?;
     Ok(StoredRow {
+        document: None,
         parent: None,
         reference,
         locator,
