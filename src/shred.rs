@@ -365,8 +365,10 @@ impl<'s> Shredder<'s> {
     fn tuple(&mut self, ix: RelationIx, item: &Item<'_>) -> Result<Option<Tuple>, ShredError> {
         let skipped = self.set.skipped_lookups;
         let tuple = self.tuple_of(ix, item)?;
+        // The target is a link's first column; a further reference that is skipped is null.
         let link = self.mapping.relations[ix].kind == RelationKind::Link;
-        Ok((!link || self.set.skipped_lookups == skipped).then_some(tuple))
+        let missing = link && self.set.skipped_lookups > skipped && tuple.cell(0) == Cell::Null;
+        Ok((!missing).then_some(tuple))
     }
 
     fn tuple_of(&mut self, ix: RelationIx, item: &Item<'_>) -> Result<Tuple, ShredError> {
