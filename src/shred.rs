@@ -262,8 +262,17 @@ struct Shredder<'s> {
     answers: &'s Answers,
     set: RowSet,
     questions: Questions,
+    /// Conversions and catalogue rows asked for so far, one asked for again included.
+    asked: Asked,
     /// Keys seen in the whole document, of relations whose key is unique in the table.
     claimed: HashMap<RelationIx, HashMap<Tuple, String>>,
+}
+
+/// How often something was asked: more than there are different questions where two items ask the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Asked {
+    conversions: u32,
+    lookups: u32,
 }
 
 /// A cell that could not be filled as asked.
@@ -282,6 +291,7 @@ impl<'s> Shredder<'s> {
             answers,
             set: RowSet { relations, skipped_lookups: 0 },
             questions: Questions::default(),
+            asked: Asked::default(),
             claimed: HashMap::new(),
         }
     }
@@ -358,8 +368,10 @@ impl<'s> Shredder<'s> {
     fn tuple(&mut self, ix: RelationIx, item: &Item<'_>) -> Result<Option<Tuple>, ShredError> {
         let skipped = self.set.skipped_lookups;
         let tuple = self.tuple_of(ix, item)?;
+        // The target is a link's first column; a further reference that is skipped is null.
         let link = self.mapping.relations[ix].kind == RelationKind::Link;
-        Ok((!link || self.set.skipped_lookups == skipped).then_some(tuple))
+        let missing = link && self.set.skipped_lookups > skipped && tuple.cell(0) == Cell::Null;
+        Ok((!missing).then_some(tuple))
     }
 
     fn tuple_of(&mut self, ix: RelationIx, item: &Item<'_>) -> Result<Tuple, ShredError> {
@@ -369,7 +381,7 @@ impl<'s> Shredder<'s> {
         let mut bytes = Vec::new();
         for (at, column) in relation.columns.iter().enumerate() {
             bytes.clear();
-            let asked = self.questions.conversions.len() + self.questions.lookups.len();
+            let asked = self.asked;
             let cell = match self.cell(column, &table.columns[at], item, &mut bytes) {
                 Ok(cell) => cell,
                 Err(Hole::Skipped) => {
@@ -379,7 +391,7 @@ impl<'s> Shredder<'s> {
                 }
                 Err(Hole::Error(message)) => return Err(item.error(relation, path_of(column), message)),
             };
-            let answered = asked == self.questions.conversions.len() + self.questions.lookups.len();
+            let answered = asked == self.asked;
             if cell == Cell::Null && answered && table.key.contains(&at) {
                 return Err(item.error(relation, path_of(column), "is null, and part of the key".into()));
             }
@@ -434,6 +446,7 @@ impl<'s> Shredder<'s> {
             Some(Err(message)) => Err(message.clone()),
             None => {
                 self.questions.conversions.insert(conversion);
+                self.asked.conversions += 1;
                 Ok(false)
             }
         }
@@ -449,7 +462,7 @@ impl<'s> Shredder<'s> {
         bytes: &'b mut Vec<u8>,
     ) -> Result<Cell<'b>, Hole> {
         let (lookup, table) = (&self.mapping.lookups[ix], &self.schema.lookups[ix]);
-        let asked = self.questions.conversions.len();
+        let asked = self.asked.conversions;
         let mut key = Tuple::default();
         let (mut nulls, mut absents) = (0, 0);
         for (path, column) in matching.iter().zip(&table.key) {
@@ -457,7 +470,7 @@ impl<'s> Shredder<'s> {
             nulls += usize::from(!self.push(&mut key, path, &column.ty, item)?);
         }
         match () {
-            () if self.questions.conversions.len() > asked => return Ok(Cell::Null),
+            () if self.asked.conversions > asked => return Ok(Cell::Null),
             () if absents == matching.len() && column.when_absent == WhenAbsent::Keep => {
                 return Ok(Cell::Kept);
             }
@@ -483,7 +496,8 @@ impl<'s> Shredder<'s> {
                         self.push(&mut columns, path, &column.ty, item)?;
                     }
                 }
-                if self.questions.conversions.len() == asked {
+                self.asked.lookups += 1;
+                if self.asked.conversions == asked {
                     self.questions.lookups.entry((ix, compared)).or_insert(CatalogueRow { key, columns });
                 }
                 Ok(Cell::Null)

@@ -67,6 +67,7 @@ pub(crate) async fn compare(
         kept,
         left_alone: vec![HashSet::new(); count],
         read: vec![HashSet::new(); count],
+        carried: vec![HashSet::new(); count],
         times: vec![Duration::ZERO; count],
     };
     comparison.read_roots().await?;
@@ -78,6 +79,7 @@ pub(crate) async fn compare(
         comparison.sides[ix].changes = comparison.diff(ix, &trees[ix]);
         comparison.leave_alone(ix);
         comparison.hand_over(ix);
+        comparison.carry(ix);
     }
     Ok(Compared { sides: comparison.sides, times: comparison.times })
 }
@@ -90,6 +92,8 @@ struct Comparison<'a> {
     sides: Vec<Sides>,
     /// Per relation, the enclosing stored rows below which it has been read.
     read: Vec<HashSet<u32>>,
+    /// Per relation, the stored rows that stay but come from elsewhere: they moved, or something around them did.
+    carried: Vec<HashSet<u32>>,
     /// Per relation, the enclosing source rows whose list their document has no say about.
     kept: Vec<HashSet<u32>>,
     /// Per relation, stored rows below those, at any depth: they are left alone.
@@ -230,6 +234,19 @@ impl Comparison<'_> {
         }
     }
 
+    /// Notes the rows below which another document's rows are stored: what moved, and what was carried along.
+    fn carry(&mut self, ix: RelationIx) {
+        let side = &self.sides[ix];
+        let around = self.mapping.relations[ix].enclosing.map(|outer| &self.carried[outer]);
+        let carried = |row: u32| {
+            let parent = side.stored[row as usize].parent;
+            parent.zip(around).is_some_and(|(parent, around)| around.contains(&parent))
+        };
+        let moved = side.changes.moved.iter().map(|pair| pair.0);
+        let along = side.changes.matched().map(|pair| pair.0).filter(|&row| carried(row));
+        self.carried[ix] = moved.chain(along).collect();
+    }
+
     /// What is below each stored row, where equal rows are told apart by it.
     fn stored_trees(&self) -> Vec<Vec<TreeFingerprint>> {
         let needed = (1..self.sides.len())
@@ -249,10 +266,9 @@ impl Comparison<'_> {
     /// in the table, rows found under parents that are not in the batch.
     async fn read_more(&mut self, ix: RelationIx) -> Result<(), Error> {
         let Some(outer) = self.mapping.relations[ix].enclosing else { return Ok(()) };
-        let changes = &self.sides[outer].changes;
-        let moved = changes.moved.iter().map(|pair| pair.0);
+        let removed = self.sides[outer].changes.removed.iter();
         let parents: Vec<u32> =
-            changes.removed.iter().copied().chain(moved).filter(|row| !self.read[ix].contains(row)).collect();
+            removed.chain(&self.carried[outer]).copied().filter(|row| !self.read[ix].contains(row)).collect();
         let found = self.read_below(ix, &parents).await?;
         self.add(ix, parents, found);
         if identity(&self.mapping.relations[ix]) == Identity::KeyEverywhere {

@@ -6,6 +6,7 @@ mod layers;
 mod local;
 mod oracle;
 mod oracle_checked;
+mod properties;
 mod real_data;
 mod sql;
 mod support;

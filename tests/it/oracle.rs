@@ -244,7 +244,8 @@ async fn types(client: &Client, mapping: &Mapping) -> Result<Types> {
         let found = rows(
             client,
             &format!(
-                "SELECT attname, format_type(atttypid, atttypmod), format_type(atttypid, -1), typcategory = 'S'
+                "SELECT attname, format_type(atttypid, atttypmod), format_type(atttypid, -1), typcategory = 'S',
+                   (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = attrelid AND adnum = attnum)
                  FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
                  WHERE attrelid = {}::regclass AND attnum > 0 AND NOT attisdropped",
                 sql::literal(&sql::table(table))
@@ -253,7 +254,9 @@ async fn types(client: &Client, mapping: &Mapping) -> Result<Types> {
         .await?;
         for row in found {
             let text = |at: usize| row[at].clone().unwrap_or_default();
-            let ty = Type { full: text(1), base: text(2), is_string: text(3) == "t" };
+            // A sequence's next value is nothing to expect.
+            let default = row[4].clone().filter(|default| !default.contains("nextval("));
+            let ty = Type { full: text(1), base: text(2), is_string: text(3) == "t", default };
             types.insert((table.clone(), text(0)), ty);
         }
     }

@@ -43,6 +43,8 @@ pub struct Type {
     pub base: String,
     /// Whether it is a string type.
     pub is_string: bool,
+    /// The column's default as SQL, where it is a plain value: what a new row gets that the document is silent about.
+    pub default: Option<String>,
 }
 
 /// Types by (table, column), names as in the mapping.
@@ -297,10 +299,12 @@ impl Statements<'_> {
                 .unwrap_or_else(|| self.ty(&relation.table, &column.name).comparable(&format!("t.c{c}")))
         };
         let forms: Vec<String> = relation.columns.iter().enumerate().map(form).collect();
-        let kept = forms
-            .iter()
-            .enumerate()
-            .map(|(c, form)| format!("CASE WHEN t.k{c} THEN old.cols -> {c} ELSE {form} END"));
+        let kept = forms.iter().enumerate().map(|(c, form)| {
+            let new = self.default_form(&relation.columns[c]);
+            format!(
+                "CASE WHEN NOT t.k{c} THEN {form} WHEN old.id IS NULL THEN {new} ELSE old.cols -> {c} END"
+            )
+        });
         let kept = kept.collect::<Vec<_>>().join(",\n  ");
         let plain = forms.join(",\n  ");
         let identity = self.identity(|c| forms[c].clone(), "i.pid", &format!("jsonb_build_array({plain})"));
@@ -323,6 +327,15 @@ impl Statements<'_> {
             expected = expected(relation),
             keyed = !relation.key.is_empty(),
         )
+    }
+
+    /// The comparison form of what a column holds in a new row that the document says nothing of.
+    fn default_form(&self, column: &Column) -> String {
+        let ty = self.ty(&self.relation().table, &column.name);
+        match &ty.default {
+            Some(default) if column.lookup.is_none() => ty.comparable(&format!("({default})::{}", ty.full)),
+            _ => "NULL".into(),
+        }
     }
 
     fn key_is_skipped_lookup(&self) -> Option<usize> {

@@ -1,0 +1,238 @@
+//! One case: a mapping, its tables, and some nights, each checked.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bb8_postgres::PostgresConnectionManager;
+use fastrand::Rng;
+use rowdelta::document::{Document, Origin};
+use rowdelta::engine::report::Report;
+use rowdelta::engine::{Engine, FeedItem};
+use rowdelta::mapping::Mapping;
+use tokio_postgres::NoTls;
+
+use super::draw::Drawn;
+use super::feed::{Night, World};
+use super::shape::{Kind, Rel, Shape, name};
+use crate::oracle::{Edit, Edits, State, Writes};
+use crate::support::Database;
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Everything a case works with.
+struct Case<'a> {
+    database: &'a Database,
+    shape: &'a Shape,
+    engine: Engine,
+    oracle: State,
+    writes: Writes,
+    dir: PathBuf,
+}
+
+/// What makes a row the same one, and what of it must stay: by the token it was given.
+type Rows = BTreeMap<String, String>;
+
+/// Draws a case and runs it. What a failed one was made of stays in a directory.
+///
+/// # Errors
+/// What was wrong, and where to look.
+pub async fn run(database: &Database, seed: u64) -> Result<Drawn> {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("properties").join(seed.to_string());
+    std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+    match nights(database, seed, &dir).await {
+        Ok(drawn) => {
+            let _ = std::fs::remove_dir_all(&dir);
+            Ok(drawn)
+        }
+        Err(error) => Err(format!("seed {seed}: {error}\nmapping, schema and feeds: {}", dir.display())),
+    }
+}
+
+async fn nights(database: &Database, seed: u64, dir: &Path) -> Result<Drawn> {
+    let mut rng = Rng::with_seed(seed);
+    let mut drawn = Drawn::default();
+    let shape = Shape::draw(&mut rng, &mut drawn);
+    let (toml, ddl) = (shape.toml("case"), shape.ddl());
+    write(dir, "mapping.toml", &toml)?;
+    write(dir, "schema.sql", &ddl)?;
+    let fresh = "SET client_min_messages = warning; DROP SCHEMA IF EXISTS public, oracle CASCADE;
+                 CREATE SCHEMA public; CREATE SCHEMA oracle; DELETE FROM rowdelta.mapping;";
+    database.execute(&format!("{fresh}{ddl}")).await;
+    let oracle = State::open(database.client().await, &dir.join("mapping.toml")).await?;
+    let writes = Writes::count(database.client().await, &oracle.mapping).await?;
+    let engine = engine(database, &toml, &mut rng).await?;
+    let case = Case { database, shape: &shape, engine, oracle, writes, dir: dir.to_owned() };
+    let mut world = World::new(&shape, &mut rng, &mut drawn);
+    for night in 0..rng.usize(3..7) {
+        let done = case.night(&mut world, night, &mut rng, &mut drawn).await;
+        done.map_err(|error| format!("night {night}: {error}"))?;
+    }
+    Ok(drawn)
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> Result<()> {
+    std::fs::write(dir.join(name), text).map_err(|error| error.to_string())
+}
+
+/// An engine whose batches are so small that moves cross them.
+async fn engine(database: &Database, toml: &str, rng: &mut Rng) -> Result<Engine> {
+    let mapping = Mapping::from_toml(toml).map_err(|error| format!("{error}\n{toml}"))?;
+    let workers = rng.usize(1..4);
+    let manager = PostgresConnectionManager::new_from_stringlike(database.url(), NoTls);
+    let manager = manager.map_err(|error| error.to_string())?;
+    let pool = bb8::Pool::builder().max_size(workers as u32 + 1).build(manager).await;
+    let builder = Engine::builder(mapping)
+        .workers(workers)
+        .batch_documents_max(rng.usize(1..6))
+        .batch_rows_max([1, 10, 20_000][rng.usize(..3)]);
+    builder.build(pool.map_err(|error| error.to_string())?).await.map_err(|error| error.to_string())
+}
+
+impl Case<'_> {
+    async fn night(
+        &self,
+        world: &mut World<'_>,
+        night: usize,
+        rng: &mut Rng,
+        drawn: &mut Drawn,
+    ) -> Result<()> {
+        let before = self.mark_rows().await;
+        let feed = world.night(rng, drawn);
+        self.keep(&format!("night-{night}.ndjson"), &feed)?;
+        self.oracle.feed(&feed.once).await?;
+        let report = self.sync(&feed).await?;
+        self.oracle.check().await?;
+        let (smallest, written) = (self.oracle.smallest_edit().await?, self.writes.take().await?);
+        if smallest != written {
+            return Err(format!("the smallest edit is {smallest:#?}\nwritten was {written:#?}"));
+        }
+        if reported(&report) != written {
+            return Err(format!("written was {written:#?}\nreported {report:#?}"));
+        }
+        self.check_survivors(&before, &written).await?;
+        self.again(world, &feed, night, rng, drawn).await
+    }
+
+    /// The same feed in other words writes nothing.
+    async fn again(
+        &self,
+        world: &mut World<'_>,
+        feed: &Night,
+        night: usize,
+        rng: &mut Rng,
+        drawn: &mut Drawn,
+    ) -> Result<()> {
+        let again = world.respell(feed, rng, drawn);
+        self.keep(&format!("night-{night}-again.ndjson"), &again)?;
+        let report = self.sync(&again).await.map_err(|error| format!("respelled: {error}"))?;
+        let written = self.writes.take().await?;
+        let documents = &report.documents;
+        if !written.is_empty() || report.rows_written() > 0 || documents.unchanged != documents.read {
+            return Err(format!("respelled: written was {written:#?}\nreported {report:#?}"));
+        }
+        Ok(())
+    }
+
+    fn keep(&self, name: &str, feed: &Night) -> Result<()> {
+        let lines: String = feed.docs.iter().map(|doc| doc.replace('\n', " ") + "\n").collect();
+        write(&self.dir, name, &lines)
+    }
+
+    /// Syncs a feed of which every document must succeed, and checks that all are accounted for.
+    async fn sync(&self, feed: &Night) -> Result<Report> {
+        let document = |(at, text): (usize, &String)| -> FeedItem {
+            let origin = Origin { file: None, line: at as u64 + 1 };
+            Ok(Document { bytes: text.clone().into_bytes(), origin })
+        };
+        let items: Vec<FeedItem> = feed.docs.iter().enumerate().map(document).collect();
+        let report = self.engine.sync(futures_util::stream::iter(items)).await.map_err(|e| e.to_string())?;
+        let documents = &report.documents;
+        let counted =
+            documents.repeated + documents.unchanged + documents.new + documents.changed + documents.failed;
+        let repeated = (feed.docs.len() - feed.once.len()) as u64;
+        if documents.read != feed.docs.len() as u64
+            || counted != documents.read
+            || documents.repeated != repeated
+        {
+            return Err(format!(
+                "{} documents, {repeated} repeated; reported {documents:#?}",
+                feed.docs.len()
+            ));
+        }
+        Ok(report)
+    }
+
+    /// Plays the step that fills a column nobody maps: each row gets a token. Gives all rows by their tokens.
+    async fn mark_rows(&self) -> Vec<Rows> {
+        for rel in &self.shape.relations {
+            let token = "md5(random()::text || clock_timestamp()::text)";
+            let table = name(&rel.table);
+            self.database
+                .execute(&format!("UPDATE {table} SET kept_beside = {token} WHERE kept_beside IS NULL"))
+                .await;
+        }
+        self.writes.take().await.expect("the writes of the test itself are forgotten");
+        let mut all = Vec::new();
+        for rel in &self.shape.relations {
+            all.push(self.rows(rel).await);
+        }
+        all
+    }
+
+    async fn rows(&self, rel: &Rel) -> Rows {
+        let sql = format!(
+            "SELECT kept_beside, ROW({})::text FROM {} WHERE kept_beside IS NOT NULL",
+            identity(rel).join(", "),
+            name(&rel.table)
+        );
+        let pair = |row: Vec<Option<String>>| match &row[..] {
+            [Some(token), Some(row)] => (token.clone(), row.clone()),
+            other => panic!("{other:?}"),
+        };
+        self.database.table(&sql).await.into_iter().map(pair).collect()
+    }
+
+    /// Rows that stayed are the rows they were: the same id, the same identity, the same unmapped column.
+    async fn check_survivors(&self, before: &[Rows], written: &Edits) -> Result<()> {
+        for (rel, before) in self.shape.relations.iter().zip(before) {
+            let after = self.rows(rel).await;
+            let deleted = written.get(&rel.table).map_or(0, |edit| edit.deleted);
+            if after.len() as u64 + deleted != before.len() as u64 {
+                let counts = format!("{} rows, {deleted} deleted, {} left", before.len(), after.len());
+                return Err(format!("{}: a column nobody maps was lost: {counts}", rel.table));
+            }
+            let other = |(token, row): &(&String, &String)| before.get(*token) != Some(*row);
+            if let Some((token, row)) = after.iter().find(other) {
+                return Err(format!(
+                    "{}: a row became another: {:?}, now {row}",
+                    rel.table,
+                    before.get(token)
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The columns that a row keeps for life.
+fn identity(rel: &Rel) -> Vec<String> {
+    let id = rel.id.map(|(id, _)| name(id));
+    let keyless = rel.key.is_empty();
+    let columns = rel.columns.iter().enumerate().filter(|(at, _)| keyless || rel.key.contains(at));
+    let parent =
+        rel.parent.iter().filter(|_| rel.kind == Kind::Link || !rel.unique_in_all).map(|parent| name(parent));
+    id.into_iter().chain(columns.map(|(_, col)| name(&col.name))).chain(parent).collect()
+}
+
+/// What the report says was written, by table.
+fn reported(report: &Report) -> Edits {
+    let mut edits = Edits::new();
+    for counts in &report.relations {
+        let edit =
+            Edit { inserted: counts.added, updated: counts.updated + counts.moved, deleted: counts.removed };
+        if edit != Edit::default() {
+            edits.insert(counts.table.clone(), edit);
+        }
+    }
+    edits
+}

@@ -1,0 +1,530 @@
+//! Draws a mapping, and the tables for it.
+
+use fastrand::Rng;
+
+use super::draw::Drawn;
+use super::value::{self, Ty};
+
+/// Labels of the enum type `mood`.
+pub const LABELS: [&str; 3] = ["low", "mid dle", "hïgh"];
+
+/// A mapping as it was drawn: the root first, an enclosing relation before the ones inside it.
+pub struct Shape {
+    pub relations: Vec<Rel>,
+    pub catalogues: Vec<Catalogue>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Root,
+    Child,
+    Link,
+}
+
+/// What a missing field, or null in place of a list, does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    Keep,
+    Empty,
+    Error,
+}
+
+/// What two siblings with one key and different content are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Twins {
+    Error,
+    First,
+    Last,
+}
+
+pub struct Rel {
+    pub name: String,
+    pub table: String,
+    pub kind: Kind,
+    pub enclosing: Option<usize>,
+    /// Surrogate column, and its type.
+    pub id: Option<(&'static str, &'static str)>,
+    /// Positions of the key's columns. Empty: by content.
+    pub key: Vec<usize>,
+    pub unique_in_all: bool,
+    pub when_absent: Policy,
+    pub when_null: Policy,
+    pub twins: Twins,
+    pub absent_columns: Option<bool>,
+    pub columns: Vec<Col>,
+    pub parent: Vec<String>,
+    /// Whether items are scalars: one column, path `.`.
+    pub scalar: bool,
+    /// Whether the list is an object whose names are the key.
+    pub map: bool,
+    /// Whether the last column is the item's place in the list.
+    pub ordered: bool,
+    /// Whether the key (with the parent) is the primary key where there is no surrogate.
+    pub primary: bool,
+    pub cascade: bool,
+}
+
+/// Where a column's value stands in the item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The item itself.
+    Item,
+    Field,
+    /// Inside an object of its own.
+    Nested,
+    /// Whichever of two fields is not null.
+    Either,
+    /// The item's name in the map.
+    Name,
+    /// The item's place in the list.
+    Index,
+}
+
+pub struct Col {
+    pub name: String,
+    pub field: String,
+    pub ty: Ty,
+    pub place: Place,
+    pub catalogue: Option<usize>,
+    /// As written in the mapping: `when_absent` of the column.
+    pub when_absent: Option<bool>,
+    /// Whether a missing field leaves the stored value alone.
+    pub keep: bool,
+    pub not_null: bool,
+    pub default: bool,
+}
+
+pub struct Catalogue {
+    pub name: String,
+    pub table: String,
+    pub composite: bool,
+    pub missing: &'static str,
+    /// Keys that are there from the start.
+    pub there: u64,
+    /// Keys that documents use: 0 to this.
+    pub used: u64,
+}
+
+impl Catalogue {
+    /// The cells of the `n`-th key: a text, and a number where the key is composite.
+    pub fn key(&self, n: u64) -> Vec<value::Spellings> {
+        match self.composite {
+            true => vec![Ty::Text.key(n / 2), Ty::Int4.key(n % 2)],
+            false => vec![Ty::Text.key(n)],
+        }
+    }
+}
+
+impl Shape {
+    pub fn draw(rng: &mut Rng, drawn: &mut Drawn) -> Self {
+        let mut shape = Shape { relations: Vec::new(), catalogues: Vec::new() };
+        for at in 0..rng.usize(0..3) {
+            let catalogue = Catalogue::draw(rng, at);
+            shape.catalogues.push(catalogue);
+        }
+        let prefix = ["c", "Col ", "ü_", "c.d"][rng.usize(..4)];
+        shape.add(rng, Kind::Root, None, prefix);
+        for _ in 0..rng.usize(1..5) {
+            // Towards depth: the last relation is as likely as all others together.
+            let hosts: Vec<usize> = (0..shape.relations.len()).filter(|&ix| shape.may_enclose(ix)).collect();
+            let host = if rng.bool() { hosts[hosts.len() - 1] } else { hosts[rng.usize(..hosts.len())] };
+            let link = !shape.catalogues.is_empty() && rng.u8(..4) == 0;
+            shape.add(rng, if link { Kind::Link } else { Kind::Child }, Some(host), prefix);
+        }
+        shape.settle(rng);
+        shape.note(drawn);
+        shape
+    }
+
+    fn may_enclose(&self, ix: usize) -> bool {
+        self.relations[ix].kind != Kind::Link && self.depth(ix) < 3
+    }
+
+    /// 0 for the root.
+    pub fn depth(&self, ix: usize) -> usize {
+        std::iter::successors(self.relations[ix].enclosing, |&ix| self.relations[ix].enclosing).count()
+    }
+
+    /// The relations directly inside one.
+    pub fn enclosed(&self, ix: usize) -> impl Iterator<Item = usize> + '_ {
+        (0..self.relations.len()).filter(move |&inner| self.relations[inner].enclosing == Some(ix))
+    }
+
+    pub fn is_leaf(&self, ix: usize) -> bool {
+        self.enclosed(ix).next().is_none()
+    }
+
+    fn add(&mut self, rng: &mut Rng, kind: Kind, enclosing: Option<usize>, prefix: &str) {
+        let at = self.relations.len();
+        let ids = [
+            ("id", "bigint GENERATED ALWAYS AS IDENTITY"),
+            ("Own Id", "integer GENERATED BY DEFAULT AS IDENTITY"),
+            ("id", "uuid DEFAULT gen_random_uuid()"),
+        ];
+        let policy = |rng: &mut Rng, of: &[Policy]| of[rng.usize(..of.len())];
+        let mut rel = Rel {
+            name: if kind == Kind::Root { "root".into() } else { format!("r{at}") },
+            table: format!("{}{at}", ["t", "Table ", "tabla_ñ"][rng.usize(..3)]),
+            kind,
+            enclosing,
+            id: (kind != Kind::Link && rng.u8(..3) > 0).then(|| ids[rng.usize(..3)]),
+            key: Vec::new(),
+            unique_in_all: kind == Kind::Child && rng.bool(),
+            when_absent: policy(rng, &[Policy::Keep, Policy::Empty]),
+            when_null: policy(rng, &[Policy::Empty, Policy::Empty, Policy::Keep, Policy::Error]),
+            twins: [Twins::Error, Twins::First, Twins::Last][rng.usize(..3)],
+            absent_columns: [None, Some(true), Some(false)][rng.usize(..3)],
+            columns: Vec::new(),
+            parent: Vec::new(),
+            scalar: kind == Kind::Child && rng.u8(..8) == 0,
+            map: false,
+            ordered: false,
+            primary: rng.bool(),
+            cascade: rng.u8(..6) == 0,
+        };
+        let keys = if kind == Kind::Link { 0 } else { 1 + usize::from(rng.u8(..3) == 0 && !rel.scalar) };
+        let plain = if rel.scalar { 0 } else { rng.usize(usize::from(kind != Kind::Link)..5) };
+        for n in 0..keys + plain {
+            let ty = match (n < keys, keys) {
+                // The pair of two small numbers is unique where neither is.
+                (true, _) => value::KEYS[rng.usize(..value::KEYS.len())],
+                (false, _) => value::ALL[rng.usize(..value::ALL.len())],
+            };
+            let place = [Place::Field, Place::Field, Place::Nested, Place::Either][rng.usize(..4)];
+            let catalogue = (n >= keys && !self.catalogues.is_empty() && rng.u8(..5) == 0)
+                .then(|| rng.usize(..self.catalogues.len()));
+            let place = match catalogue {
+                _ if rel.scalar => Place::Item,
+                Some(_) => Place::Nested,
+                None => place,
+            };
+            rel.columns.push(Col {
+                name: format!("{prefix}{n}"),
+                field: format!("{}{n}", ["f", "f.", "F g"][rng.usize(..3)]),
+                ty,
+                place,
+                catalogue,
+                when_absent: [None, None, Some(true), Some(false)][rng.usize(..4)],
+                keep: false,
+                not_null: false,
+                default: rng.u8(..6) == 0,
+            });
+        }
+        rel.key = (0..keys).collect();
+        if kind == Kind::Link {
+            let target = rng.usize(..self.catalogues.len());
+            rel.columns.insert(
+                0,
+                Col {
+                    name: "target".into(),
+                    field: "f".into(),
+                    ty: Ty::Int8,
+                    place: Place::Nested,
+                    catalogue: Some(target),
+                    when_absent: None,
+                    keep: false,
+                    not_null: true,
+                    default: false,
+                },
+            );
+            rel.key = vec![0];
+        }
+        self.relations.push(rel);
+    }
+
+    /// What depends on what is inside a relation, and around it.
+    fn settle(&mut self, rng: &mut Rng) {
+        for ix in 0..self.relations.len() {
+            let leaf = self.is_leaf(ix);
+            let outer = self.relations[ix].enclosing;
+            let parent = outer.map_or(Vec::new(), |outer| match &self.relations[outer] {
+                Rel { id: Some(_), .. } => vec!["parent".to_owned()],
+                outer => (0..outer.key.len()).map(|n| format!("Parent {n}")).collect(),
+            });
+            let rel = &mut self.relations[ix];
+            rel.parent = parent;
+            rel.scalar &= leaf;
+            if !rel.scalar {
+                rel.columns
+                    .iter_mut()
+                    .filter(|col| col.place == Place::Item)
+                    .for_each(|col| col.place = Place::Field);
+            }
+            // Equal rows that differ only below may be matched not minimally: such a relation has a key.
+            if rel.kind == Kind::Child && leaf && rng.u8(..3) == 0 {
+                rel.key.clear();
+                rel.unique_in_all = false;
+            }
+            if rel.kind == Kind::Child && !leaf && rel.id.is_none() {
+                rel.unique_in_all = true;
+            }
+            if rel.kind == Kind::Child && rel.key.len() == 1 && !rel.scalar && rng.u8(..6) == 0 {
+                rel.map = true;
+                rel.columns[0].place = Place::Name;
+                rel.columns[0].ty = Ty::Text;
+            }
+            if rel.kind == Kind::Child && !rel.map && !rel.scalar && rng.u8(..8) == 0 {
+                rel.ordered = true;
+                rel.columns.push(Col {
+                    name: "place".into(),
+                    field: String::new(),
+                    ty: Ty::Int4,
+                    place: Place::Index,
+                    catalogue: None,
+                    when_absent: None,
+                    keep: false,
+                    not_null: false,
+                    default: false,
+                });
+            }
+            let inherited = self.inherited(ix);
+            let rel = &mut self.relations[ix];
+            let (keyless, key) = (rel.key.is_empty(), rel.key.clone());
+            for (at, col) in rel.columns.iter_mut().enumerate() {
+                let identifies = keyless || key.contains(&at);
+                if identifies || matches!(col.place, Place::Index | Place::Name | Place::Item) {
+                    col.when_absent = None;
+                }
+                col.keep = !identifies && col.when_absent.unwrap_or(inherited);
+                col.not_null |= key.contains(&at) || (col.default && col.catalogue.is_none());
+                col.default &= col.catalogue.is_none() && !key.contains(&at);
+            }
+        }
+    }
+
+    /// Whether missing fields of a relation keep their columns' values.
+    fn inherited(&self, ix: usize) -> bool {
+        let rel = &self.relations[ix];
+        rel.absent_columns.unwrap_or_else(|| rel.enclosing.is_none_or(|outer| self.inherited(outer)))
+    }
+
+    fn note(&self, drawn: &mut Drawn) {
+        for (ix, rel) in self.relations.iter().enumerate() {
+            let notes = [
+                ("depth ≥ 2", self.depth(ix) >= 2),
+                ("depth 3", self.depth(ix) >= 3),
+                ("keyless", rel.key.is_empty()),
+                ("unique in all", rel.unique_in_all),
+                ("link", rel.kind == Kind::Link),
+                ("composite key", rel.key.len() > 1),
+                ("referred to by its key", rel.id.is_none() && !self.is_leaf(ix)),
+                ("map", rel.map),
+                ("place in the list", rel.ordered),
+                ("list of scalars", rel.scalar),
+                (
+                    "lookup as a column",
+                    rel.kind != Kind::Link && rel.columns.iter().any(|c| c.catalogue.is_some()),
+                ),
+                ("default", rel.columns.iter().any(|col| col.default)),
+                (
+                    "server-converted type",
+                    rel.columns.iter().any(|col| col.catalogue.is_none() && col.ty.is_server_converted()),
+                ),
+            ];
+            notes.iter().filter(|note| note.1).for_each(|note| drawn.note(note.0));
+        }
+    }
+}
+
+impl Catalogue {
+    fn draw(rng: &mut Rng, at: usize) -> Self {
+        let missing = ["insert", "insert", "error", "skip"][rng.usize(..4)];
+        let (there, used) = match missing {
+            "insert" => (rng.u64(..2), 6),
+            "error" => (6, 6),
+            _ => (3, 6),
+        };
+        let composite = rng.bool();
+        Catalogue { name: format!("cat{at}"), table: format!("Cat {at}"), composite, missing, there, used }
+    }
+}
+
+fn toml(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn list(names: impl Iterator<Item = String>) -> String {
+    format!("[{}]", names.map(|name| toml(&name)).collect::<Vec<_>>().join(", "))
+}
+
+/// A name in a path.
+fn step(name: &str) -> String {
+    if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
+}
+
+impl Shape {
+    /// The mapping as a file.
+    pub fn toml(&self, name: &str) -> String {
+        let mut out = format!("version = 1\nname = {}\n", toml(name));
+        self.relation_toml(0, "root", &mut out);
+        for catalogue in &self.catalogues {
+            let key = if catalogue.composite { "[\"code\", \"no\"]" } else { "\"code\"" };
+            out += &format!(
+                "[lookups.{}]\ntable = {}\nid = \"id\"\nkey = {key}\nmissing = \"{}\"\n",
+                catalogue.name,
+                toml(&catalogue.table),
+                catalogue.missing
+            );
+        }
+        out
+    }
+
+    fn relation_toml(&self, ix: usize, place: &str, out: &mut String) {
+        let rel = &self.relations[ix];
+        let head = if ix == 0 {
+            format!("[{place}]\n")
+        } else {
+            format!("[[{place}]]\nname = {}\n", toml(&rel.name))
+        };
+        *out += &format!("{head}table = {}\n", toml(&rel.table));
+        if ix > 0 {
+            let word = |policy| match policy {
+                Policy::Keep => "keep",
+                Policy::Empty => "empty",
+                Policy::Error => "error",
+            };
+            *out += &format!("parent = {}\n", list(rel.parent.iter().cloned()));
+            *out += &format!(
+                "when_absent = \"{}\"\nwhen_null = \"{}\"\n",
+                word(rel.when_absent),
+                word(rel.when_null)
+            );
+        }
+        if rel.kind == Kind::Child && rel.unique_in_all {
+            *out += "unique_in = \"all\"\n";
+        }
+        if ix > 0 && !rel.key.is_empty() {
+            let twins = match rel.twins {
+                Twins::Error => "error",
+                Twins::First => "first",
+                Twins::Last => "last",
+            };
+            *out += &format!("on_duplicate = \"{twins}\"\n");
+        }
+        if rel.kind != Kind::Link && !rel.key.is_empty() {
+            *out += &format!("key = {}\n", list(rel.key.iter().map(|&at| rel.columns[at].name.clone())));
+        }
+        if let Some((id, _)) = rel.id {
+            *out += &format!("id = {}\n", toml(id));
+        }
+        if let Some(keep) = rel.absent_columns {
+            *out += &format!("absent_columns = \"{}\"\n", if keep { "keep" } else { "null" });
+        }
+        let mut columns = rel.columns.iter();
+        if let (Kind::Link, Some(target)) = (rel.kind, columns.as_slice().first()) {
+            columns.next();
+            *out += &format!("target = {}\n{}\n", toml(&target.name), self.lookup_toml(target, "\n"));
+        }
+        let columns = columns.map(|col| format!("{} = {}", toml(&col.name), self.column_toml(col)));
+        *out += &format!("columns = {{ {} }}\n", columns.collect::<Vec<_>>().join(", "));
+        for inner in self.enclosed(ix) {
+            let kind = if self.relations[inner].kind == Kind::Link { "links" } else { "children" };
+            self.relation_toml(inner, &format!("{place}.{kind}"), out);
+        }
+    }
+
+    fn lookup_toml(&self, col: &Col, separator: &str) -> String {
+        let Some(at) = col.catalogue else { return String::new() };
+        let catalogue = &self.catalogues[at];
+        let field = step(&col.field);
+        let mut matching = format!("code = {}", toml(&format!("{field}.code")));
+        if catalogue.composite {
+            matching += &format!(", no = {}", toml(&format!("{field}.no")));
+        }
+        format!("lookup = \"{}\"{separator}match = {{ {matching} }}", catalogue.name)
+    }
+
+    fn column_toml(&self, col: &Col) -> String {
+        let field = step(&col.field);
+        let paths = match col.place {
+            Place::Item => vec![".".to_owned()],
+            Place::Name => vec!["@key".to_owned()],
+            Place::Index => vec!["@index".to_owned()],
+            Place::Field => vec![field],
+            Place::Nested => vec![format!("{field}.v")],
+            Place::Either => vec![field, step(&format!("{}!", col.field))],
+        };
+        let absent = col.when_absent.map(|keep| if keep { "keep" } else { "null" });
+        let absent = absent.map_or(String::new(), |word| format!(", when_absent = \"{word}\""));
+        match col.catalogue {
+            Some(_) => format!("{{ {}{absent} }}", self.lookup_toml(col, ", ")),
+            None => format!("{{ path = {}{absent} }}", list(paths.into_iter())),
+        }
+    }
+
+    /// The tables, with their constraints and the catalogues' first rows.
+    pub fn ddl(&self) -> String {
+        let labels: Vec<String> = LABELS.iter().map(|label| format!("'{label}'")).collect();
+        let mut sql = format!("CREATE TYPE mood AS ENUM ({});\n", labels.join(", "));
+        for catalogue in &self.catalogues {
+            let (no, key) =
+                if catalogue.composite { ("no integer NOT NULL,", "code, no") } else { ("", "code") };
+            let table = name(&catalogue.table);
+            sql += &format!(
+                "CREATE TABLE {table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+                   code text NOT NULL, {no} note text, UNIQUE ({key}));\n"
+            );
+            for n in 0..catalogue.there {
+                let cells = catalogue.key(n);
+                let cells = cells
+                    .iter()
+                    .map(|cell| format!("('{}'::jsonb ->> 0)", format!("[{}]", cell[0]).replace('\'', "''")));
+                let cells = cells
+                    .zip(["::text", "::integer"])
+                    .map(|(cell, ty)| cell + ty)
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                sql += &format!("INSERT INTO {table} ({key}) VALUES ({cells});\n");
+            }
+        }
+        (0..self.relations.len()).for_each(|ix| sql += &self.table_ddl(ix));
+        sql
+    }
+
+    fn table_ddl(&self, ix: usize) -> String {
+        let rel = &self.relations[ix];
+        let names =
+            |columns: &[&str]| columns.iter().map(|column| name(column)).collect::<Vec<_>>().join(", ");
+        let key: Vec<&str> = rel.key.iter().map(|&at| rel.columns[at].name.as_str()).collect();
+        let parent: Vec<&str> = rel.parent.iter().map(String::as_str).collect();
+        let mut parts = Vec::new();
+        if let Some((id, ty)) = rel.id {
+            parts.push(format!("{} {ty} PRIMARY KEY", name(id)));
+        }
+        for col in &rel.columns {
+            let ty = if col.catalogue.is_some() { "bigint" } else { col.ty.sql() };
+            let not_null = if col.not_null { " NOT NULL" } else { "" };
+            let default = if col.default { format!(" DEFAULT {}", col.ty.default()) } else { String::new() };
+            let to = col.catalogue.map(|at| format!(" REFERENCES {}", name(&self.catalogues[at].table)));
+            parts.push(format!("{} {ty}{not_null}{default}{}", name(&col.name), to.unwrap_or_default()));
+        }
+        if let Some(outer) = rel.enclosing.map(|outer| &self.relations[outer]) {
+            let (to, types): (Vec<&str>, Vec<&str>) = match outer.id {
+                Some((id, ty)) => (vec![id], vec![ty.split(' ').next().unwrap_or(ty)]),
+                None => outer
+                    .key
+                    .iter()
+                    .map(|&at| (outer.columns[at].name.as_str(), outer.columns[at].ty.sql()))
+                    .unzip(),
+            };
+            parts.extend(
+                parent.iter().zip(types).map(|(column, ty)| format!("{} {ty} NOT NULL", name(column))),
+            );
+            let cascade = if rel.cascade { " ON DELETE CASCADE" } else { "" };
+            let (from, table, to) = (names(&parent), name(&outer.table), names(&to));
+            parts.push(format!("FOREIGN KEY ({from}) REFERENCES {table} ({to}){cascade}"));
+        }
+        if !key.is_empty() {
+            let unique = if ix == 0 || rel.unique_in_all { key } else { [parent, key].concat() };
+            let kind = if rel.id.is_none() && rel.primary { "PRIMARY KEY" } else { "UNIQUE" };
+            parts.push(format!("{kind} ({})", names(&unique)));
+        }
+        parts.push("kept_beside text".into());
+        format!("CREATE TABLE {} (\n  {});\n", name(&rel.table), parts.join(",\n  "))
+    }
+}
+
+/// A quoted identifier.
+pub fn name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
