@@ -128,9 +128,10 @@ impl Action {
     }
 }
 
-/// Orders the changes of a batch of `documents` documents.
-pub fn plan(mapping: &Mapping, schema: &Schema, sides: &[Sides], documents: usize) -> Plan {
-    let (gone, held) = removals(mapping, sides);
+/// Orders the changes of a batch of `documents` documents. `holds`: rows whose key is unique in the table may
+/// still turn up elsewhere; otherwise they go at once.
+pub fn plan(mapping: &Mapping, schema: &Schema, sides: &[Sides], documents: usize, holds: bool) -> Plan {
+    let (gone, held) = removals(mapping, sides, holds);
     let late = vacated(mapping, sides);
     let mut plan =
         Plan { held, unchanged: vec![0; sides.len()], touched: vec![false; documents], steps: vec![] };
@@ -138,6 +139,11 @@ pub fn plan(mapping: &Mapping, schema: &Schema, sides: &[Sides], documents: usiz
     for ix in 0..sides.len() {
         plan.unchanged[ix] = updates[ix].unchanged;
         touch(sides, &updates, &gone, (ix, mapping.relations[ix].enclosing), &mut plan.touched);
+    }
+    for &(ix, row) in &plan.held {
+        if let Some(document) = sides[ix].stored[row as usize].document {
+            plan.touched[document as usize] = true;
+        }
     }
     let (waiting, free): (Vec<_>, Vec<_>) = gone.into_iter().partition(|row| late.contains(row));
     plan.steps.extend(deletes(sides.len(), &free));
@@ -162,7 +168,7 @@ fn update(relation: RelationIx, columns: &[usize], moves: bool, rows: &[(u32, u3
 type Removed = (RelationIx, u32);
 
 /// Splits removed rows into those that go now and the topmost ones of those that are held back.
-fn removals(mapping: &Mapping, sides: &[Sides]) -> (Vec<Removed>, Vec<Removed>) {
+fn removals(mapping: &Mapping, sides: &[Sides], holds: bool) -> (Vec<Removed>, Vec<Removed>) {
     let removed: HashSet<Removed> = sides
         .iter()
         .enumerate()
@@ -173,7 +179,7 @@ fn removals(mapping: &Mapping, sides: &[Sides]) -> (Vec<Removed>, Vec<Removed>) 
         mapping.relations[ix].enclosing.map(|outer| (outer, parent)).filter(|outer| removed.contains(outer))
     };
     let mut held = HashSet::new();
-    for &row in removed.iter().filter(|row| mapping.relations[row.0].unique_in == UniqueIn::All) {
+    for &row in removed.iter().filter(|row| holds && mapping.relations[row.0].unique_in == UniqueIn::All) {
         let mut next = Some(row);
         while let Some(row) = next.filter(|&row| held.insert(row)) {
             next = outer(row);

@@ -4,19 +4,20 @@
 //! changed, and a connection lost at COMMIT are one case: if the COMMIT had succeeded, the next look-up finds
 //! the documents as they should be.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Transaction;
 
-use crate::document::DocumentKey;
+use crate::document::{DocumentKey, Origin};
 use crate::engine::claims::{Conflict, Verdict, claims};
 use crate::engine::compare::{Active, Compared, close, compare, compared_key};
+use crate::engine::held::own_place;
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Turn};
 use crate::engine::report::Failure;
-use crate::engine::run::{Held, Run};
+use crate::engine::run::{Held, HeldRow, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::UniqueIn;
 use crate::plan::{Plan, Sides, plan};
@@ -36,15 +37,18 @@ pub(crate) fn admit(run: &Run, documents: Vec<Prepared>) -> Vec<Prepared> {
         match turn {
             Turn::First => admitted.push(document),
             Turn::Repeated => run.tally(|tally| tally.report.documents.repeated += 1),
-            Turn::Differs(first) => run.tally(|tally| tally.fail_all(vec![differs(&document, &first)])),
+            Turn::Differs(first) => {
+                let failure = differs(&document.label, &document.origin, &first);
+                run.tally(|tally| tally.fail_all(vec![failure]));
+            }
         }
     }
     admitted
 }
 
-fn differs(document: &Prepared, first: &crate::document::Origin) -> Failure {
+fn differs(label: &str, origin: &Origin, first: &Origin) -> Failure {
     let message = format!("stands twice in the feed with different content: first at {first}");
-    Failure::of_document(&document.origin, Some(document.label.clone()), message)
+    Failure::of_document(origin, Some(label.to_owned()), message)
 }
 
 /// Applies documents, narrowing down to those that fail. `last`: nothing is put off any more.
@@ -60,8 +64,8 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, last: bool) 
         tokio::time::sleep(part.pause).await;
         let limits = Limits { lock: part.lock, ..run.limits() };
         match transact(run, &part.documents, limits, last).await {
-            Ok(conflicts) if conflicts.is_empty() => {}
-            Ok(conflicts) => pending.push_back(part.without(run, conflicts)),
+            Ok(Tried::Conflicts(conflicts)) => pending.push_back(part.without(run, conflicts)),
+            Ok(Tried::Committed(robbed)) => part.look_again(run, robbed),
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Setup) => return Err(error),
             Err(error) if error.is_transient() => {
                 run.tally(|tally| tally.report.retries += 1);
@@ -75,6 +79,13 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, last: bool) 
         }
     }
     Ok(())
+}
+
+/// What a try came to, if it did not fail.
+enum Tried {
+    Committed(Vec<usize>),
+    /// Nothing was written: these documents conflict with others.
+    Conflicts(Vec<Conflict>),
 }
 
 /// Documents to be applied in one transaction.
@@ -142,6 +153,15 @@ impl Part {
         }
     }
 
+    /// Documents from which a child was taken while they were compared are looked at again at the end.
+    fn look_again(mut self, run: &Run, mut robbed: Vec<usize>) {
+        robbed.sort_unstable();
+        for at in robbed.into_iter().rev() {
+            // Where too many wait already the next run finds it: the document was unsettled as it was robbed.
+            let _ = run.defer(self.documents.swap_remove(at));
+        }
+    }
+
     /// Takes out the documents that conflict with others: they fail, or wait for the end of the feed.
     fn without(mut self, run: &Run, conflicts: Vec<Conflict>) -> Part {
         let mut verdicts: Vec<Option<Verdict>> = self.documents.iter().map(|_| None).collect();
@@ -174,13 +194,8 @@ pub(crate) fn backoff(tries: u32) -> Duration {
     Duration::from_millis(fastrand::u64(0..=ceiling))
 }
 
-/// One try. Gives the documents that conflict with others, in which case nothing was written.
-async fn transact(
-    run: &Run,
-    documents: &[Prepared],
-    limits: Limits,
-    last: bool,
-) -> Result<Vec<Conflict>, Error> {
+/// One try.
+async fn transact(run: &Run, documents: &[Prepared], limits: Limits, last: bool) -> Result<Tried, Error> {
     let mut connection = run.connections.get().await?;
     let transaction = begin(&mut connection, limits).await?;
     state::enter(&transaction, &run.lease).await?;
@@ -188,7 +203,7 @@ async fn transact(
     let states = in_order(&keys, state::states(&transaction, run.lease.mapping, &keys).await?);
     let repeats = repeats(run, documents, &states);
     if !repeats.is_empty() {
-        return Ok(repeats);
+        return Ok(Tried::Conflicts(repeats));
     }
     let (same, other): (Vec<usize>, Vec<usize>) =
         (0..documents.len()).partition(|&at| is_settled(&documents[at], states[at].as_ref()));
@@ -200,9 +215,9 @@ async fn transact(
     let (conflicts, robbed) = claims(run, &transaction, &looked_at, &sides, last).await?;
     if !conflicts.is_empty() {
         let place = |conflict: Conflict| Conflict { document: other[conflict.document], ..conflict };
-        return Ok(conflicts.into_iter().map(place).collect());
+        return Ok(Tried::Conflicts(conflicts.into_iter().map(place).collect()));
     }
-    let plan = plan(&run.mapping, &run.schema, &sides, looked_at.len());
+    let plan = plan(&run.mapping, &run.schema, &sides, looked_at.len(), !last);
     let marking = marking(run, &transaction, &looked_at, &plan).await?;
     let writer = Writer::new(&transaction, &run.mapping, &run.schema, &sides, &marking).await?;
     let times = writer.apply(&plan, times).await?;
@@ -222,7 +237,8 @@ async fn transact(
     });
     decide(run, documents, &same, &other, &sides, &plan);
     hold(run, &looked_at, &sides, &plan, held);
-    Ok(Vec::new())
+    let robbed = (0..documents.len()).filter(|&at| !last && run.registry().take_robbed(&documents[at].key));
+    Ok(Tried::Committed(robbed.collect()))
 }
 
 fn in_order(keys: &[&DocumentKey], found: Vec<(DocumentKey, State)>) -> Vec<Option<State>> {
@@ -230,16 +246,27 @@ fn in_order(keys: &[&DocumentKey], found: Vec<(DocumentKey, State)>) -> Vec<Opti
     keys.iter().map(|key| found.remove(key)).collect()
 }
 
-/// Documents of which another spelling was skipped by its bytes, earlier in this feed.
+/// Documents of which another version was skipped by its bytes in this feed. Of two versions the first counts.
 fn repeats(run: &Run, documents: &[Prepared], states: &[Option<State>]) -> Vec<Conflict> {
-    let registry = run.registry();
     let mut conflicts = Vec::new();
     for (at, (document, state)) in documents.iter().zip(states).enumerate() {
         let Some(state) = state else { continue };
-        let Some(first) = state.raw.and_then(|raw| registry.skipped_at(raw)) else { continue };
-        let equal = state.fingerprint == Some(document.fingerprints.document);
-        let verdict = if equal { Verdict::Repeated } else { Verdict::Fail(differs(document, &first)) };
-        conflicts.push(Conflict { document: at, verdict });
+        let Some(raw) = state.raw else { continue };
+        let Some((other, before)) = run.registry().skipped_at(raw, &document.key) else { continue };
+        match (state.fingerprint == Some(document.fingerprints.document), before) {
+            (true, _) => conflicts.push(Conflict { document: at, verdict: Verdict::Repeated }),
+            (false, true) => {
+                let verdict = Verdict::Fail(differs(&document.label, &document.origin, &other));
+                conflicts.push(Conflict { document: at, verdict });
+            }
+            (false, false) => {
+                run.registry().forget(raw);
+                run.tally(|tally| {
+                    tally.outcome(Outcome::Unchanged, -1);
+                    tally.fail_all(vec![differs(&document.label, &other, &document.origin)]);
+                });
+            }
+        }
     }
     conflicts
 }
@@ -354,19 +381,29 @@ fn decide(run: &Run, documents: &[Prepared], same: &[usize], other: &[usize], si
 
 /// Remembers the removals that wait, and the children that other documents may now take.
 fn hold(run: &Run, documents: &[&Prepared], sides: &[Sides], plan: &Plan, held: Vec<bool>) {
+    let mut rows: HashMap<u32, Vec<HeldRow>> = HashMap::new();
+    for &(relation, row) in &plan.held {
+        let (table, row) = (&run.schema.tables[relation], &sides[relation].stored[row as usize]);
+        let held = HeldRow {
+            relation,
+            key: row.tuple.project(&table.key),
+            place: own_place(table, row),
+            reference: row.reference.clone(),
+        };
+        row.document.map(|document| rows.entry(document).or_default().push(held));
+    }
     for (at, document) in documents.iter().enumerate().filter(|(at, _)| held[*at]) {
-        let of_document =
-            |row: &&(usize, u32)| sides[row.0].stored[row.1 as usize].document == Some(at as u32);
-        let rows = plan.held.iter().filter(of_document);
-        let rows = rows.map(|&(ix, row)| (ix, sides[ix].stored[row as usize].clone())).collect();
-        run.hold(document.key.clone(), Held { fingerprint: document.fingerprints.document, rows });
+        let (origin, label) = (document.origin.clone(), document.label.clone());
+        let (fingerprint, rows) =
+            (document.fingerprints.document, rows.remove(&(at as u32)).unwrap_or_default());
+        run.hold(document.key.clone(), Held { origin, label, fingerprint, rows });
     }
     let mut registry = run.registry();
     for (ix, side) in sides.iter().enumerate() {
         if run.mapping.relations[ix].unique_in == UniqueIn::All {
-            let table = &run.schema.tables[ix];
-            let key = |&row: &u32| compared_key(table, &side.stored[row as usize].tuple);
-            side.changes.removed.iter().map(key).for_each(|key| registry.release(ix, key));
+            let key = |row: u32| compared_key(&run.schema.tables[ix], &side.stored[row as usize].tuple);
+            side.changes.removed.iter().for_each(|&row| registry.release(ix, key(row)));
+            side.changes.moved.iter().for_each(|&(row, _)| registry.settle(ix, key(row)));
         }
     }
 }

@@ -86,6 +86,7 @@ pub(crate) async fn claims(
             let document = documents[taken.taker as usize];
             let failure = |other: &str| claimed(run, ix, document, &document.origin, other);
             match claim {
+                Claim::Released => {}
                 Claim::Free => robbed.push(owner.key.clone()),
                 Claim::Wait => conflicts.push(Conflict {
                     document: taken.taker as usize,

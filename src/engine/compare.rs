@@ -348,11 +348,17 @@ fn identity(relation: &Relation) -> Identity {
 
 /// The key of a row in comparison form.
 pub(crate) fn compared_key(table: &Table, tuple: &Tuple) -> Tuple {
-    let types: Vec<&ColumnType> = table.key.iter().map(|&at| &table.columns[at]).collect();
-    comparison_tuple(&types, &tuple.project(&table.key))
+    compared_cells(table, &tuple.project(&table.key))
 }
 
-fn key_columns(table: &Table) -> Vec<PhysicalColumn> {
+/// The cells of a key in comparison form.
+pub(crate) fn compared_cells(table: &Table, key: &Tuple) -> Tuple {
+    let types: Vec<&ColumnType> = table.key.iter().map(|&at| &table.columns[at]).collect();
+    comparison_tuple(&types, key)
+}
+
+/// The columns of a relation's key.
+pub(crate) fn key_columns(table: &Table) -> Vec<PhysicalColumn> {
     let column =
         |&at: &usize| PhysicalColumn { name: table.names[at].clone(), ty: table.columns[at].clone() };
     table.key.iter().map(column).collect()

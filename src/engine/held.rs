@@ -1,13 +1,16 @@
 //! Removals that were held back: at the end of the feed, what still hangs where it hung goes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::document::DocumentKey;
+use crate::engine::batch::backoff;
+use crate::engine::compare::{compared_cells, compared_key, key_columns};
+use crate::engine::report::Failure;
 use crate::engine::run::{Held, Run};
 use crate::error::{Error, ErrorKind};
-use crate::mapping::RelationIx;
+use crate::mapping::{RelationIx, UniqueIn};
 use crate::plan::{Action, Plan, Sides, Step, StoredRow};
 use crate::postgres::begin;
 use crate::postgres::fetch::{attach, referable, rows};
@@ -15,31 +18,40 @@ use crate::postgres::state;
 use crate::postgres::write::{Marking, Writer};
 use crate::row::Tuple;
 use crate::schema::Table;
+use tokio_postgres::Transaction;
 
 /// Documents settled in one transaction.
 const DOCUMENTS_MAX: usize = 200;
 
-/// Removes what was held back and settles the documents. One that fails stays unsettled, for the next run.
+/// Removes what was held back and settles the documents. One whose removals are refused fails.
 ///
 /// # Errors
-/// Only what ends the run: the lease was lost.
+/// Only what ends the run: the lease was lost, or the database is out of reach.
 pub(crate) async fn release(run: &Arc<Run>) -> Result<(), Error> {
-    let mut pending: Vec<Vec<(DocumentKey, Held)>> = Vec::new();
     let mut held: Vec<(DocumentKey, Held)> = run.take_held().into_iter().collect();
     held.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut pending: Vec<(Vec<(DocumentKey, Held)>, u32)> = Vec::new();
     while !held.is_empty() {
         let rest = held.split_off(held.len().min(DOCUMENTS_MAX));
-        pending.push(std::mem::replace(&mut held, rest));
+        pending.push((std::mem::replace(&mut held, rest), 0));
     }
-    while let Some(mut part) = pending.pop() {
+    while let Some((mut part, tries)) = pending.pop() {
         let Err(error) = transact(run, &part).await else { continue };
-        match () {
-            () if error.kind() == ErrorKind::Busy => return Err(error),
-            () if part.len() > 1 => {
-                let right = part.split_off(part.len() / 2);
-                pending.extend([right, part]);
+        match error.kind() {
+            ErrorKind::Busy | ErrorKind::Setup => return Err(error),
+            _ if error.is_transient() && tries < run.options.retries_max => {
+                run.tally(|tally| tally.report.retries += 1);
+                tokio::time::sleep(backoff(tries + 1)).await;
+                pending.push((part, tries + 1));
             }
-            () => tracing::warn!(%error, "removals that were held back failed; the next run tries again"),
+            ErrorKind::Connection => return Err(error),
+            _ if part.len() > 1 => {
+                let right = part.split_off(part.len() / 2);
+                pending.extend([(right, tries), (part, tries)]);
+            }
+            _ => part.into_iter().for_each(|(key, held)| {
+                run.fail_after_all(&key, None, Failure::of_error(&held.origin, &held.label, &error));
+            }),
         }
     }
     Ok(())
@@ -50,17 +62,12 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
     let transaction = begin(&mut connection, run.limits()).await?;
     state::enter(&transaction, &run.lease).await?;
     let mut sides: Vec<Sides> = run.mapping.relations.iter().map(|_| Sides::default()).collect();
+    let mut unsure = HashSet::new();
     for ix in 1..sides.len() {
-        let table = &run.schema.tables[ix];
-        let tops = documents.iter().flat_map(|(_, held)| &held.rows).filter(|row| row.0 == ix);
-        let tops: HashMap<Tuple, Tuple> =
-            tops.map(|(_, row)| (place(table, row), row.reference.clone())).collect();
-        let values: Vec<Tuple> = tops.keys().cloned().collect();
-        let here = |row: &StoredRow| tops.get(&place(table, row)) == Some(&row.reference);
-        let found = rows(&transaction, table, own_locator(table), &values).await?;
-        let mut stored: Vec<StoredRow> = found.into_iter().filter(here).collect();
+        let (mut stored, missing) = tops(run, &transaction, ix, documents).await?;
         stored.extend(below(run, &transaction, ix, &sides).await?);
         sides[ix].stored = stored;
+        unsure.extend(missing);
     }
     let all = |ix: RelationIx| (0..sides[ix].stored.len() as u32).collect();
     let step = |ix| Step { relation: ix, action: Action::Delete(all(ix)) };
@@ -69,7 +76,8 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
     let marking = Marking { hashes: Vec::new(), time: None };
     let writer = Writer::new(&transaction, &run.mapping, &run.schema, &sides, &marking).await?;
     let times = writer.apply(&plan, vec![Duration::ZERO; sides.len()]).await?;
-    let recorded: Vec<_> = documents.iter().map(|(key, held)| (key, held.fingerprint)).collect();
+    let sure = documents.iter().enumerate().filter(|(at, _)| !unsure.contains(at));
+    let recorded: Vec<_> = sure.map(|(_, (key, held))| (key, held.fingerprint)).collect();
     let settled = state::settle(&transaction, run.lease.mapping, &recorded).await?;
     transaction.commit().await?;
     run.tally(|tally| {
@@ -80,10 +88,42 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
     Ok(())
 }
 
+/// The topmost rows to remove that still hang where they hung; and the documents of which one could not be
+/// found although its table has no key to tell that it is gone.
+async fn tops(
+    run: &Run,
+    transaction: &Transaction<'_>,
+    ix: RelationIx,
+    documents: &[(DocumentKey, Held)],
+) -> Result<(Vec<StoredRow>, Vec<usize>), Error> {
+    let (relation, table) = (&run.mapping.relations[ix], &run.schema.tables[ix]);
+    let everywhere = relation.unique_in == UniqueIn::All;
+    let mut wanted: HashMap<Tuple, (usize, &Tuple)> = HashMap::new();
+    let mut values = Vec::new();
+    for (at, (_, held)) in documents.iter().enumerate() {
+        for row in held.rows.iter().filter(|row| row.relation == ix) {
+            let name = if everywhere { compared_cells(table, &row.key) } else { row.place.clone() };
+            wanted.insert(name, (at, &row.reference));
+            values.push(if everywhere { row.key.clone() } else { row.place.clone() });
+        }
+    }
+    let columns = if everywhere { key_columns(table) } else { table.locator[..table.own_locator].to_vec() };
+    let mut stored = Vec::new();
+    for row in rows(transaction, table, &columns, &values).await? {
+        let name = if everywhere { compared_key(table, &row.tuple) } else { own_place(table, &row) };
+        if wanted.remove(&name).is_some_and(|(_, reference)| *reference == row.reference) {
+            stored.push(row);
+        }
+    }
+    let physical = !everywhere && table.locator.iter().any(|column| column.name == "ctid");
+    let missing = wanted.into_values().map(|(at, _)| at).filter(|_| physical).collect();
+    Ok((stored, missing))
+}
+
 /// The rows of a relation that hang below rows about to go.
 async fn below(
     run: &Run,
-    transaction: &tokio_postgres::Transaction<'_>,
+    transaction: &Transaction<'_>,
     ix: RelationIx,
     sides: &[Sides],
 ) -> Result<Vec<StoredRow>, Error> {
@@ -97,10 +137,6 @@ async fn below(
 }
 
 /// The locator without the version, which may have changed, and without the reference to the parent.
-fn own_locator(table: &Table) -> &[crate::schema::PhysicalColumn] {
-    &table.locator[..table.own_locator]
-}
-
-fn place(table: &Table, row: &StoredRow) -> Tuple {
+pub(crate) fn own_place(table: &Table, row: &StoredRow) -> Tuple {
     row.locator.project(&(0..table.own_locator).collect::<Vec<_>>())
 }

@@ -72,8 +72,10 @@ pub(crate) enum Turn {
 /// Whether a child may be taken from the document that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// Yes: the document is not in the feed (so far), or it has given the child up.
+    /// Yes: the document is not in the feed (so far), and loses the child.
     Free,
+    /// Yes: in this feed the document gave the child up.
+    Released,
     /// It is in the feed and not decided yet.
     Wait,
     /// It is in the feed, there, and has the child.
@@ -87,6 +89,9 @@ pub(crate) struct Registry {
     files: Vec<Option<Arc<str>>>,
     /// Children that their documents no longer have, of relations whose key is unique in the table.
     released: HashSet<(RelationIx, Tuple)>,
+    /// Documents from which a child was taken as they were not in the feed so far: one that is compared at the
+    /// same time may not have seen it.
+    robbed: HashSet<u64>,
 }
 
 impl Registry {
@@ -128,17 +133,28 @@ impl Registry {
         Turn::Differs(self.origin(before.place))
     }
 
-    /// Where a document stood that was skipped by its bytes, if it was.
-    pub fn skipped_at(&self, raw: RawFingerprint) -> Option<Origin> {
+    /// Where another version of a document stood that was skipped by its bytes, if one was; and whether that is
+    /// before the document itself.
+    pub fn skipped_at(&self, raw: RawFingerprint, key: &DocumentKey) -> Option<(Origin, bool)> {
         let known = self.known.get(&raw).filter(|known| known.seen != Place::default())?;
-        Some(self.origin(known.seen))
+        let before = self.handed.get(&key.short()).is_none_or(|handed| known.seen.0 < handed.place.0);
+        Some((self.origin(known.seen), before))
     }
 
-    /// Notes how a document was counted.
-    pub fn decide(&mut self, key: &DocumentKey, outcome: Outcome) {
-        if let Some(handed) = self.handed.get_mut(&key.short()) {
-            handed.outcome = outcome;
-        }
+    /// Takes back that a document was skipped: a version before it in the feed counts.
+    pub fn forget(&mut self, raw: RawFingerprint) {
+        self.known.remove(&raw);
+    }
+
+    /// Notes how a document is counted; gives how it had been.
+    pub fn decide(&mut self, key: &DocumentKey, outcome: Outcome) -> Outcome {
+        let handed = self.handed.get_mut(&key.short());
+        handed.map_or(Outcome::Open, |handed| std::mem::replace(&mut handed.outcome, outcome))
+    }
+
+    /// Whether a child was taken from a document since it was asked last.
+    pub fn take_robbed(&mut self, key: &DocumentKey) -> bool {
+        self.robbed.remove(&key.short())
     }
 
     /// Counts a document as failed after all; gives how it had been counted.
@@ -157,6 +173,11 @@ impl Registry {
         }
     }
 
+    /// Notes that a child has a document again.
+    pub fn settle(&mut self, relation: RelationIx, key: Tuple) {
+        self.released.remove(&(relation, key));
+    }
+
     /// Notes that a document no longer has a child.
     pub fn release(&mut self, relation: RelationIx, key: Tuple) {
         self.released.insert((relation, key));
@@ -172,19 +193,18 @@ impl Registry {
         last: bool,
     ) -> Claim {
         if self.released.contains(child) {
-            return Claim::Free;
+            return Claim::Released;
         }
         if let Some(handed) = self.handed.get(&owner.short()) {
             return if last { Claim::Taken(self.origin(handed.place)) } else { Claim::Wait };
         }
-        let Some(raw) = raw else { return Claim::Free };
-        match self.known.get(&raw) {
-            Some(known) if known.seen != Place::default() => Claim::Taken(self.origin(known.seen)),
-            _ => {
-                self.known.remove(&raw);
-                Claim::Free
-            }
+        let known = raw.and_then(|raw| self.known.get(&raw));
+        if let Some(known) = known.filter(|known| known.seen != Place::default()) {
+            return Claim::Taken(self.origin(known.seen));
         }
+        raw.map(|raw| self.known.remove(&raw));
+        self.robbed.insert(owner.short());
+        Claim::Free
     }
 
     fn place(&mut self, origin: &Origin) -> Place {
@@ -219,7 +239,7 @@ mod tests {
         assert_eq!(registry.glance(raw, &origin(1)), Glance::Unchanged);
         assert_eq!(registry.glance(raw, &origin(2)), Glance::Repeated);
         assert_eq!(registry.glance(RawFingerprint([2; 16]), &origin(3)), Glance::Look);
-        assert_eq!(registry.skipped_at(raw), Some(origin(1)));
+        assert_eq!(registry.skipped_at(raw, &key), Some((origin(1), true)));
         let other = DocumentKey(vec![8]);
         assert_eq!(registry.hand_out(&other, DocumentFingerprint([1; 16]), &origin(4)), Turn::First);
         assert_eq!(registry.hand_out(&other, DocumentFingerprint([1; 16]), &origin(5)), Turn::Repeated);
@@ -237,11 +257,18 @@ mod tests {
         registry.remember(raw, &owner);
         assert_eq!(registry.claim(&child, &owner, Some(raw), false), Claim::Free);
         assert_eq!(registry.glance(raw, &origin(1)), Glance::Look, "the robbed document is looked at");
+        assert!(registry.take_robbed(&owner) && !registry.take_robbed(&owner));
         registry.hand_out(&owner, DocumentFingerprint::default(), &origin(1));
         assert_eq!(registry.claim(&child, &owner, Some(raw), false), Claim::Wait);
         assert_eq!(registry.claim(&child, &owner, Some(raw), true), Claim::Taken(origin(1)));
         registry.release(child.0, child.1.clone());
-        assert_eq!(registry.claim(&child, &owner, Some(raw), true), Claim::Free);
+        assert_eq!(registry.claim(&child, &owner, Some(raw), true), Claim::Released);
+        registry.settle(child.0, child.1.clone());
+        assert_ne!(
+            registry.claim(&child, &owner, Some(raw), true),
+            Claim::Released,
+            "it has a document again"
+        );
     }
 
     #[test]

@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::document::DocumentKey;
+use crate::document::{DocumentKey, Origin};
 use crate::engine::Options;
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Registry};
 use crate::engine::report::{Failure, Report, Slow};
 use crate::fingerprint::DocumentFingerprint;
 use crate::mapping::{Mapping, RelationIx};
-use crate::plan::{Action, Plan, StoredRow};
+use crate::plan::{Action, Plan};
 use crate::postgres::state::Lease;
 use crate::postgres::{Connections, Limits};
+use crate::row::Tuple;
 use crate::schema::Schema;
 use crate::shred::Answers;
 
@@ -41,10 +42,24 @@ struct Deferred {
 
 /// The removals of a document that wait for the end of the feed.
 pub(crate) struct Held {
+    pub origin: Origin,
+    /// The document's key in words.
+    pub label: String,
     /// What was recorded of it: it is settled only if that still stands.
     pub fingerprint: DocumentFingerprint,
     /// Topmost rows to remove.
-    pub rows: Vec<(RelationIx, StoredRow)>,
+    pub rows: Vec<HeldRow>,
+}
+
+/// A row that goes, unless it has moved by then.
+pub(crate) struct HeldRow {
+    pub relation: RelationIx,
+    /// The mapped key's cells; empty for a row identified by content.
+    pub key: Tuple,
+    /// The row's own locator.
+    pub place: Tuple,
+    /// What it refers to.
+    pub reference: Tuple,
 }
 
 impl Run {
@@ -134,20 +149,24 @@ impl Run {
         std::mem::take(&mut *lock(&self.distrusted))
     }
 
-    /// A document was stored, or needed not be.
+    /// A document was stored, or needed not be. One that is looked at a second time has been counted.
     pub fn decide(&self, key: &DocumentKey, outcome: Outcome) {
-        self.registry().decide(key, outcome);
+        let mut registry = self.registry();
+        let before = registry.decide(key, outcome);
+        if before != Outcome::Open {
+            registry.decide(key, before);
+            return;
+        }
+        drop(registry);
         self.tally(|tally| tally.outcome(outcome, 1));
     }
 
     /// A document failed.
     pub fn fail(&self, document: &Prepared, failure: Failure) {
-        tracing::warn!(%failure, "document failed");
-        self.registry().decide(&document.key, Outcome::Failed);
-        self.tally(|tally| tally.fail(failure));
+        self.fail_after_all(&document.key, None, failure);
     }
 
-    /// Another document claims a child of one that had been counted already: that one fails too.
+    /// A document failed that may have been counted already.
     pub fn fail_after_all(
         &self,
         key: &DocumentKey,
