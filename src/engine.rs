@@ -14,31 +14,29 @@
 mod batch;
 mod claims;
 mod compare;
+mod feed;
 mod held;
+mod lease;
 mod prepare;
 mod registry;
 pub mod report;
 mod run;
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bb8_postgres::PostgresConnectionManager;
-use futures_util::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinSet;
+use futures_util::Stream;
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 
 use crate::document::{Document, Origin};
-use crate::engine::prepare::{Prepared, Unread, prepare};
-use crate::engine::registry::{Glance, Registry};
-use crate::engine::report::{Failure, Report, Status, SyncError};
+use crate::engine::feed::{Workers, by_rows, read_feed};
+use crate::engine::lease::Heart;
+use crate::engine::registry::Registry;
+use crate::engine::report::{Report, Status, SyncError};
 use crate::engine::run::Run;
 use crate::error::{Error, ErrorKind};
-use crate::fingerprint;
 use crate::mapping::Mapping;
 use crate::postgres::state::{self, Lease};
 use crate::postgres::{Connections, catalog, install};
@@ -207,47 +205,59 @@ impl Engine {
         let schema = catalog::read(&client, &self.mapping).await?;
         let mapping = state::register(&client, &self.mapping, &schema).await?;
         let wal_start = state::wal_position(&client).await?;
-        let holder = format!("rowdelta {} process {}", env!("CARGO_PKG_VERSION"), std::process::id());
-        let seconds = self.options.lease.as_secs() as i32;
-        let lease = self.acquire(&client, mapping, &holder, seconds).await?;
-        let id = state::start_run(&client, mapping).await?;
+        let lease = lease::acquire(&client, mapping, self.options.lease, self.options.wait).await?;
+        let id = match state::start_run(&client, mapping).await {
+            Ok(id) => id,
+            Err(error) => {
+                let _ = state::release(&client, &lease).await;
+                return Err(error.into());
+            }
+        };
         drop(client);
         let heart = Heart::start(self.connections.clone(), lease.clone(), self.options.lease);
         let (run, ended) = self.run(schema, lease.clone(), &heart, feed, started).await;
         drop(heart);
-        let client = self.connections.get().await?;
-        let (mut report, cause) = conclude(&client, run.as_deref(), &self.mapping, ended).await;
+        let counted = run.as_ref().map(|run| run.tally(|tally| tally.report.clone()));
+        let mut report = counted.unwrap_or_else(|| Report::new(&self.mapping));
         report.run = id;
+        report.failures.sort_by_key(|failure| (failure.file.clone(), failure.line));
+        let closed = self.close(&lease, run.as_deref(), ended.as_ref().err(), wal_start, &mut report).await;
         report.elapsed_ms = started.elapsed().as_millis() as u64;
-        report.wal_bytes = state::wal_position(&client).await.map_or(0, |end| (end - wal_start) as u64);
-        let json = serde_json::to_string(&report).unwrap_or_default();
-        state::finish_run(&client, id, report.status.as_str(), &json).await?;
-        state::release(&client, &lease).await?;
-        let report = Box::new(report);
-        match (cause, report.failures.is_empty()) {
-            (Some(cause), _) => Err(SyncError::Aborted { cause, report }),
-            (None, true) => Ok(*report),
-            (None, false) => Err(SyncError::Failed(report)),
+        match ended.and(closed) {
+            Err(cause) => {
+                report.status = Status::Aborted;
+                Err(SyncError::Aborted { cause, report: Box::new(report) })
+            }
+            Ok(()) if report.failures.is_empty() => Ok(report),
+            Ok(()) => Err(SyncError::Failed(Box::new(report))),
         }
     }
 
-    /// Takes the lease, waiting for another run as long as the options say.
-    async fn acquire(
+    /// Writes the ledger and gives the lease back; that also where the ledger cannot be written.
+    async fn close(
         &self,
-        client: &tokio_postgres::Client,
-        mapping: i32,
-        holder: &str,
-        seconds: i32,
-    ) -> Result<Lease, Error> {
-        let began = Instant::now();
-        loop {
-            match state::acquire(client, mapping, holder, seconds).await {
-                Err(error) if error.kind() == ErrorKind::Busy && began.elapsed() < self.options.wait => {
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-                acquired => return acquired,
-            }
-        }
+        lease: &Lease,
+        run: Option<&Run>,
+        cause: Option<&Error>,
+        wal_start: i64,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let client = self.connections.get().await?;
+        report.status = match (cause, report.failures.is_empty()) {
+            (Some(_), _) => Status::Aborted,
+            (None, true) => Status::Done,
+            (None, false) => Status::Failed,
+        };
+        let noted = match (cause, run) {
+            (None, Some(run)) => note_filled(&client, run).await,
+            _ => Ok(()),
+        };
+        let end = state::wal_position(&client).await;
+        report.wal_bytes = end.as_ref().map_or(0, |end| (end - wal_start).unsigned_abs());
+        let json = serde_json::to_string(&report).unwrap_or_default();
+        let written = state::finish_run(&client, report.run, report.status.as_str(), &json).await;
+        let released = state::release(&client, lease).await;
+        noted.and(end.map(drop)).and(written).and(released)
     }
 
     /// Everything between taking the lease and giving it back.
@@ -301,170 +311,6 @@ impl Engine {
     }
 }
 
-/// Renews the lease while the run is at work.
-struct Heart {
-    lost: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Heart {
-    fn start(connections: Arc<dyn Connections>, lease: Lease, period: Duration) -> Self {
-        let lost = Arc::new(AtomicBool::new(false));
-        let flag = lost.clone();
-        let task = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(period / 3).await;
-                let Ok(client) = connections.get().await else { continue };
-                if let Ok(false) = state::renew(&client, &lease, period.as_secs() as i32).await {
-                    flag.store(true, Ordering::Relaxed);
-                    return;
-                }
-            }
-        });
-        Heart { lost, task }
-    }
-}
-
-impl Drop for Heart {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// Worker tasks, and a bound on how many there are.
-struct Workers {
-    tasks: JoinSet<Result<(), Error>>,
-    free: Arc<Semaphore>,
-    /// Fires when the batch before has been admitted: batches are, in the order of the feed.
-    admitted: Option<oneshot::Receiver<()>>,
-}
-
-impl Workers {
-    async fn hand_out(&mut self, run: &Arc<Run>, batch: Vec<Unread>) -> Result<(), Error> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let permit = self.free.clone().acquire_owned().await.map_err(panicked)?;
-        while let Some(done) = self.tasks.try_join_next() {
-            done.map_err(panicked)??;
-        }
-        let (admitted, next) = oneshot::channel();
-        let before = self.admitted.replace(next);
-        self.tasks.spawn(work(run.clone(), batch, before, admitted, permit));
-        Ok(())
-    }
-}
-
-async fn work(
-    run: Arc<Run>,
-    batch: Vec<Unread>,
-    before: Option<oneshot::Receiver<()>>,
-    admitted: oneshot::Sender<()>,
-    _permit: OwnedSemaphorePermit,
-) -> Result<(), Error> {
-    let prepared = prepare(&run, batch).await?;
-    if let Some(before) = before {
-        // An error means that the batch before has failed as a whole: its turn is over as well.
-        let _ = before.await;
-    }
-    let documents = batch::admit(&run, prepared);
-    let _ = admitted.send(());
-    for part in by_rows(documents, run.options.batch_rows_max) {
-        batch::apply(&run, part, false).await?;
-    }
-    Ok(())
-}
-
-/// Splits documents into parts whose rows fit one transaction.
-fn by_rows(documents: Vec<Prepared>, rows_max: usize) -> Vec<Vec<Prepared>> {
-    let mut parts: Vec<Vec<Prepared>> = Vec::new();
-    let mut rows = usize::MAX;
-    for document in documents {
-        let more = document.rows.len();
-        if rows.saturating_add(more) > rows_max {
-            parts.push(Vec::new());
-            rows = 0;
-        }
-        rows += more;
-        if let Some(part) = parts.last_mut() {
-            part.push(document);
-        }
-    }
-    parts
-}
-
-/// Reads the feed to its end: skips what is known by its bytes, hands out the rest in batches. Gives the
-/// workers, and why the feed broke off if it did.
-async fn read_feed(
-    run: &Arc<Run>,
-    heart: &Heart,
-    feed: impl Stream<Item = FeedItem> + Send,
-) -> Result<(Workers, Option<Error>), Error> {
-    let free = Arc::new(Semaphore::new(run.options.workers));
-    let mut workers = Workers { tasks: JoinSet::new(), free, admitted: None };
-    let (mut batch, mut bytes, mut sequence) = (Vec::new(), 0, 0);
-    let mut broken = None;
-    let mut feed = pin!(feed);
-    while let Some(item) = feed.next().await {
-        if heart.lost.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Busy, "the lease was lost to another run"));
-        }
-        sequence += 1;
-        let mut document = match item {
-            Ok(document) => document,
-            Err(error) if error.fatal => {
-                broken = Some(Error::new(ErrorKind::Feed, format!("{}: {}", error.origin, error.message)));
-                break;
-            }
-            Err(error) => {
-                unreadable(run, &error);
-                continue;
-            }
-        };
-        if document.origin == Origin::default() {
-            document.origin.line = sequence;
-        }
-        let length = document.bytes.len();
-        let Some(unread) = glance(run, document, sequence) else { continue };
-        if bytes + length > run.options.batch_bytes_max || batch.len() == run.options.batch_documents_max {
-            workers.hand_out(run, std::mem::take(&mut batch)).await?;
-            bytes = 0;
-        }
-        bytes += length;
-        batch.push(unread);
-    }
-    workers.hand_out(run, batch).await?;
-    Ok((workers, broken))
-}
-
-fn unreadable(run: &Run, error: &FeedError) {
-    run.tally(|tally| {
-        tally.report.documents.read += 1;
-        tally.fail_all(vec![Failure::of_document(&error.origin, None, error.message.clone())]);
-    });
-}
-
-/// Looks at the bytes of a document. `None`: that was enough.
-fn glance(run: &Run, document: Document, sequence: u64) -> Option<Unread> {
-    let raw = fingerprint::raw(&run.schema, &document.bytes);
-    let glance = run.registry().glance(raw, &document.origin);
-    run.tally(|tally| {
-        let report = &mut tally.report;
-        report.documents.read += 1;
-        report.bytes_read += document.bytes.len() as u64;
-        match glance {
-            Glance::Look => {}
-            Glance::Unchanged => report.documents.unchanged += 1,
-            Glance::Repeated => report.documents.repeated += 1,
-            Glance::Differs(ref first) => {
-                let message = format!("stands twice in the feed with different content: first at {first}");
-                tally.fail_all(vec![Failure::of_document(&document.origin, None, message)]);
-            }
-        }
-    });
-    (glance == Glance::Look).then_some(Unread { sequence, document, raw })
-}
-
 /// Waits for the workers; then second tries, together; then removals that were held back. After a feed that
 /// broke off these stay held: what was removed here might have turned up there.
 async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> Result<(), Error> {
@@ -481,28 +327,6 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
         Some(error) => Err(error),
         None => held::release(run).await,
     }
-}
-
-/// The report, and why the run was broken off if it was.
-async fn conclude(
-    client: &tokio_postgres::Client,
-    run: Option<&Run>,
-    mapping: &Mapping,
-    ended: Result<(), Error>,
-) -> (Report, Option<Error>) {
-    let mut report = run.map_or_else(|| Report::new(mapping), |run| run.tally(|tally| tally.report.clone()));
-    report.failures.sort_by_key(|failure| (failure.file.clone(), failure.line));
-    let cause = match (ended, run) {
-        (Err(error), _) => Some(error),
-        (Ok(()), Some(run)) => note_filled(client, run).await.err(),
-        (Ok(()), None) => None,
-    };
-    report.status = match (&cause, report.failures.is_empty()) {
-        (Some(_), _) => Status::Aborted,
-        (None, true) => Status::Done,
-        (None, false) => Status::Failed,
-    };
-    (report, cause)
 }
 
 /// Remembers which tables hold rows: one that is empty next time was truncated or lost.

@@ -6,9 +6,9 @@
 //! is missing it says so, all of it at once, as [`Questions`]. The caller asks the
 //! database and shreds again: with every answer known it is one pass.
 
-use std::borrow::Cow;
+mod item;
+
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
 
 use crate::document::DocumentKey;
 use crate::fingerprint::comparison_tuple;
@@ -19,6 +19,8 @@ use crate::mapping::{
 };
 use crate::row::{Cell, RelationRows, Row, RowSet, Tuple};
 use crate::schema::Schema;
+use item::{Found, Item, Place};
+
 use crate::value::{self, ColumnType, Encoded, ValueError, comparison_form};
 
 /// What the database said to earlier [`Questions`].
@@ -149,112 +151,6 @@ pub fn label(mapping: &Mapping, json: &Json<'_>) -> String {
 
 /// A key is short; one that is not must not fill a log.
 const LABEL_CHARS_MAX: usize = 200;
-
-/// One object (or scalar) of the document, with the way back up.
-struct Item<'a> {
-    json: &'a Json<'a>,
-    place: Place<'a>,
-    up: Option<(&'a Item<'a>, &'a Path)>,
-}
-
-#[derive(Clone, Copy)]
-enum Place<'a> {
-    Root,
-    Index(usize),
-    Name(&'a str),
-}
-
-enum Found<'a> {
-    Absent,
-    Value(Cow<'a, Json<'a>>),
-}
-
-impl<'a> Item<'a> {
-    fn root(json: &'a Json<'a>) -> Self {
-        Item { json, place: Place::Root, up: None }
-    }
-
-    /// The first value that is not null; else null where any of the fields is there.
-    fn first(&self, paths: &[Path]) -> Result<Found<'_>, String> {
-        let mut found = Found::Absent;
-        for path in paths {
-            match self.find(path)? {
-                Found::Value(value) if *value == Json::Null => found = Found::Value(value),
-                Found::Value(value) => return Ok(Found::Value(value)),
-                Found::Absent => {}
-            }
-        }
-        Ok(found)
-    }
-
-    fn find(&self, path: &Path) -> Result<Found<'_>, String> {
-        let mut item = self;
-        let mut json = self.json;
-        for segment in &path.0 {
-            match segment {
-                Segment::Up => {
-                    item = item.up.ok_or("`^` goes up from the root")?.0;
-                    json = item.json;
-                }
-                Segment::Key => return Ok(Found::Value(Cow::Owned(item.name()?))),
-                Segment::Index => return Ok(Found::Value(Cow::Owned(item.index()?))),
-                Segment::Field(name) => match json {
-                    Json::Null => return Ok(Found::Value(Cow::Borrowed(&Json::Null))),
-                    Json::Object(_) => match json.member(name) {
-                        Some(member) => json = member,
-                        None => return Ok(Found::Absent),
-                    },
-                    other => {
-                        return Err(format!(
-                            "expected an object that holds `{name}`, found {}",
-                            other.describe()
-                        ));
-                    }
-                },
-            }
-        }
-        Ok(Found::Value(Cow::Borrowed(json)))
-    }
-
-    fn name(&self) -> Result<Json<'static>, String> {
-        match self.place {
-            Place::Name(name) => Ok(Json::String(Cow::Owned(name.to_owned()))),
-            _ => Err("`@key` needs an item of a map".into()),
-        }
-    }
-
-    fn index(&self) -> Result<Json<'static>, String> {
-        match self.place {
-            Place::Index(at) => Ok(Json::String(Cow::Owned(at.to_string()))),
-            _ => Err("`@index` needs an item of a list".into()),
-        }
-    }
-
-    /// The place of this item: `releases[3].files[0]`, with nothing for the root.
-    fn place(&self) -> String {
-        let Some((up, list)) = self.up else { return String::new() };
-        let mut text = up.place();
-        if !text.is_empty() {
-            text.push('.');
-        }
-        let _ = match self.place {
-            Place::Index(at) => write!(text, "{list}[{at}]"),
-            Place::Name(name) => write!(text, "{list}[{name:?}]"),
-            Place::Root => Ok(()),
-        };
-        text
-    }
-
-    fn error(&self, relation: &Relation, path: &Path, message: String) -> ShredError {
-        let (place, path) = (self.place(), path.to_string());
-        let path = match (place.is_empty(), path.as_str()) {
-            (true, _) => path,
-            (false, ".") => place,
-            (false, _) => format!("{place}.{path}"),
-        };
-        ShredError { relation: relation.name.clone(), path, message }
-    }
-}
 
 struct Shredder<'s> {
     mapping: &'s Mapping,

@@ -98,9 +98,13 @@ fn section(text: &str, service: &str) -> Option<Vec<(String, String)>> {
 /// # Errors
 /// The database cannot be reached; in words.
 pub async fn pool(config: Config, workers: usize) -> Result<Pool, String> {
+    // The pool would go on trying until its time is up, and then not say why.
+    let unreachable =
+        |error: &tokio_postgres::Error| format!("the database cannot be reached: {}", words(error));
+    drop(config.connect(NoTls).await.map_err(|error| unreachable(&error))?);
     let manager = PostgresConnectionManager::new(config, NoTls);
     let pool = bb8::Pool::builder().max_size(workers as u32 + 2).build(manager).await;
-    pool.map_err(|error| format!("the database cannot be reached: {}", words(&error)))
+    pool.map_err(|error| unreachable(&error))
 }
 
 /// The driver's text with its cause, which it leaves out.

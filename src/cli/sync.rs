@@ -3,11 +3,10 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use futures_util::stream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::cli::args;
 use crate::cli::connect;
@@ -21,9 +20,6 @@ use rowdelta::postgres::install;
 
 /// Documents read ahead of the engine.
 const READ_AHEAD: usize = 64;
-
-/// Which signal asked the command to stop: an exit code, 0 for none.
-static STOP: AtomicU8 = AtomicU8::new(0);
 
 /// Installs the schema `rowdelta`.
 ///
@@ -64,8 +60,8 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         .build(pool)
         .await
         .map_err(|error| error.to_string())?;
-    stop_on_signals();
-    let result = engine.sync(read(feed)).await;
+    let stop = stop_on_signals();
+    let result = engine.sync(read(feed, stop.clone())).await;
     if let Err(error) = &result {
         eprintln!("rowdelta: {error}");
     }
@@ -81,7 +77,8 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
     }
     // A signal that came when all was done changed nothing.
     let aborted = report(&result).is_some_and(|report| report.status == Status::Aborted);
-    Ok(match STOP.load(Ordering::Relaxed) {
+    let signal = *stop.borrow();
+    Ok(match signal {
         130 if aborted => Exit::Interrupted,
         143 if aborted => Exit::Terminated,
         _ => Exit::of(&result),
@@ -99,19 +96,34 @@ fn write_report(file: &Path, json: &str) -> Result<(), String> {
     std::fs::write(file, json).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// Reads a feed on a thread of its own: decompression keeps a core busy.
-fn read(feed: Feed) -> impl futures_util::Stream<Item = FeedItem> + Send {
+/// Reads a feed on a thread of its own: decompression keeps a core busy, and standard input may block. After a
+/// signal the feed ends as one that breaks off does.
+fn read(feed: Feed, stop: watch::Receiver<u8>) -> impl futures_util::Stream<Item = FeedItem> + Send {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     std::thread::spawn(move || {
         for record in feed {
-            let stopped = STOP.load(Ordering::Relaxed) != 0;
-            let item = if stopped { stopped_at(record) } else { item(record) };
-            if sender.blocking_send(item).is_err() || stopped {
+            if sender.blocking_send(item(record)).is_err() {
                 return;
             }
         }
     });
-    stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
+    stream::unfold((receiver, stop, false), |(mut receiver, mut stop, ended)| async move {
+        if ended {
+            return None;
+        }
+        let next = tokio::select! {
+            biased;
+            Ok(_) = stop.wait_for(|signal| *signal != 0) => None,
+            item = receiver.recv() => Some(item?),
+        };
+        let ended = next.is_none();
+        Some((next.unwrap_or_else(stopped), (receiver, stop, ended)))
+    })
+}
+
+fn stopped() -> FeedItem {
+    let origin = Origin { file: Some("the feed".into()), line: 0 };
+    Err(FeedError { origin, message: "stopped by a signal".into(), fatal: true })
 }
 
 fn item(record: Result<Record, crate::cli::input::FeedError>) -> FeedItem {
@@ -130,16 +142,6 @@ fn item(record: Result<Record, crate::cli::input::FeedError>) -> FeedItem {
     }
 }
 
-/// Tells the engine that the feed does not go on, as it would for a file that breaks off.
-fn stopped_at(record: Result<Record, crate::cli::input::FeedError>) -> FeedItem {
-    let (file, line) = match record {
-        Ok(record) => (record.file, record.line),
-        Err(error) => (error.file, error.line),
-    };
-    let origin = Origin { file: Some(file), line };
-    Err(FeedError { origin, message: "stopped by a signal before this line".into(), fatal: true })
-}
-
 fn words(error: &(dyn std::error::Error + 'static)) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
@@ -147,14 +149,18 @@ fn words(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-/// After SIGINT or SIGTERM nothing more is read; what is in hand is finished and reported.
-fn stop_on_signals() {
+/// After SIGINT or SIGTERM nothing more is read; what is in hand is finished and reported. Gives the exit
+/// code of the signal that came, 0 for none.
+fn stop_on_signals() -> watch::Receiver<u8> {
     use tokio::signal::unix::{SignalKind, signal};
+    let (sender, receiver) = watch::channel(0);
     for (kind, code) in [(SignalKind::interrupt(), 130), (SignalKind::terminate(), 143)] {
         let Ok(mut signal) = signal(kind) else { continue };
+        let sender = sender.clone();
         tokio::spawn(async move {
             signal.recv().await;
-            STOP.store(code, Ordering::Relaxed);
+            sender.send_replace(code);
         });
     }
+    receiver
 }

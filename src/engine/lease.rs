@@ -1,0 +1,71 @@
+//! The right to write under a mapping: taken at the start of a run, renewed while it is at work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use crate::error::{Error, ErrorKind};
+use crate::postgres::Connections;
+use crate::postgres::state::{self, Lease};
+
+/// How often a run that waits for another one looks whether that has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Takes the lease, waiting for another run for a while.
+///
+/// # Errors
+/// [`ErrorKind::Busy`]: the other run is still at work.
+pub(crate) async fn acquire(
+    client: &Client,
+    mapping: i32,
+    period: Duration,
+    wait: Duration,
+) -> Result<Lease, Error> {
+    let holder = format!("rowdelta {} process {}", env!("CARGO_PKG_VERSION"), std::process::id());
+    let began = Instant::now();
+    loop {
+        match state::acquire(client, mapping, &holder, period.as_secs() as i32).await {
+            Err(error) if error.kind() == ErrorKind::Busy && began.elapsed() < wait => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            acquired => return acquired,
+        }
+    }
+}
+
+/// Renews the lease while the run is at work.
+pub(crate) struct Heart {
+    lost: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Heart {
+    pub fn start(connections: Arc<dyn Connections>, lease: Lease, period: Duration) -> Self {
+        let lost = Arc::new(AtomicBool::new(false));
+        let flag = lost.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(period / 3).await;
+                let Ok(client) = connections.get().await else { continue };
+                if let Ok(false) = state::renew(&client, &lease, period.as_secs() as i32).await {
+                    flag.store(true, Ordering::Relaxed);
+                    return;
+                }
+            }
+        });
+        Heart { lost, task }
+    }
+
+    /// Whether the lease was found to be someone else's.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,182 @@
+//! The queries: one table, its columns and its unique indexes.
+
+use std::sync::Arc;
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+
+use crate::error::Error;
+use crate::mapping::TableName;
+use crate::postgres::quote;
+use crate::value::{ColumnType, Kind};
+
+/// One column as the catalog has it.
+pub(super) struct CatalogColumn {
+    pub name: String,
+    pub number: i16,
+    pub ty: ColumnType,
+    pub not_null: bool,
+    pub generated: bool,
+    /// The default as SQL, the next value of its sequence for an identity column.
+    pub default: Option<String>,
+    pub writable: bool,
+    /// Whether the role may draw from the identity's sequence.
+    pub drawable: bool,
+}
+
+/// One table as the catalog has it.
+pub(super) struct CatalogTable {
+    /// Quoted, with its schema.
+    pub name: String,
+    pub kind: String,
+    pub row_security: bool,
+    pub rules: bool,
+    pub columns: Vec<CatalogColumn>,
+    pub primary_key: Vec<String>,
+    pub unique: Vec<Vec<String>>,
+    pub missing_privileges: Vec<String>,
+}
+
+impl CatalogTable {
+    pub fn column(&self, name: &str) -> Option<&CatalogColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    pub fn is_unique(&self, columns: &[String]) -> bool {
+        let same = |index: &Vec<String>| {
+            index.len() == columns.len() && index.iter().all(|column| columns.contains(column))
+        };
+        self.unique.iter().any(same)
+    }
+}
+
+/// What the catalog has of a table; `None` if there is none of this name.
+pub(super) async fn read_table(client: &Client, name: &TableName) -> Result<Option<CatalogTable>, Error> {
+    let quoted = match &name.schema {
+        Some(schema) => format!("{}.{}", quote(schema), quote(&name.table)),
+        None => quote(&name.table),
+    };
+    let Some(row) = client.query_typed_opt(TABLE, &[(&quoted, Type::TEXT)]).await? else { return Ok(None) };
+    let oid: u32 = row.get("oid");
+    let columns = client.query_typed(COLUMNS, &[(&oid, Type::OID)]).await?;
+    let indexes = client.query_typed(INDEXES, &[(&oid, Type::OID)]).await?;
+    let key = |row: &Row| row.get::<_, Vec<String>>("columns");
+    let primary = indexes.iter().find(|row| row.get("indisprimary"));
+    Ok(Some(CatalogTable {
+        name: row.get("name"),
+        kind: row.get("relkind"),
+        row_security: row.get("row_security"),
+        rules: row.get("rules"),
+        columns: columns.iter().map(column).collect(),
+        primary_key: primary.map(key).unwrap_or_default(),
+        unique: indexes.iter().map(key).collect(),
+        missing_privileges: row.get("missing_privileges"),
+    }))
+}
+
+const TABLE: &str = "
+SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, c.relkind::text,
+       coalesce(row_security_active(c.oid), false) AS row_security,
+       EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1') AS rules,
+       (SELECT coalesce(array_agg(p), '{}') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p
+        WHERE NOT has_table_privilege(c.oid, p)
+          AND NOT (p <> 'DELETE' AND has_any_column_privilege(c.oid, p))) AS missing_privileges
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass($1)";
+
+/// `input` is the type's own input function where the modifier of a cast would cut (`char`, `varchar`, `bit`, and
+/// arrays of them); a cast for domains, ranges, composites.
+const COLUMNS: &str = "
+SELECT a.attname::text AS name, a.attnum AS number, a.atttypid AS oid, a.atttypmod AS modifier, t.typtype::text,
+       CASE WHEN b.typtype = 'c' THEN 0 ELSE t.typarray END AS array_oid,
+       format_type(a.atttypid, a.atttypmod) AS sql, a.attnotnull AS not_null,
+       a.attgenerated <> '' AS generated,
+       CASE WHEN a.attidentity <> ''
+            THEN format('nextval(%L::regclass)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname))
+            WHEN a.attgenerated = '' THEN coalesce(pg_get_expr(d.adbin, d.adrelid), t.typdefault) END AS default,
+       CASE WHEN a.attidentity <> ''
+            THEN has_sequence_privilege(pg_get_serial_sequence(a.attrelid::regclass::text, a.attname), 'USAGE')
+            ELSE true END AS drawable,
+       (SELECT quote_ident(n.nspname) || '.' || quote_ident(p.proname) FROM pg_proc p
+        JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = t.typsend) AS send,
+       CASE WHEN t.typtype = 'b' OR base.oid IN (1042, 1043, 1560, 1562)
+            THEN (SELECT format(CASE WHEN p.pronargs = 1 THEN '%I.%I(pg_catalog.textout(v))'
+                                     ELSE '%I.%I(pg_catalog.textout(v), %s::pg_catalog.oid, %s)' END,
+                                n.nspname, p.proname, CASE WHEN b.typelem <> 0 THEN b.typelem ELSE b.oid END,
+                                base.modifier) || CASE WHEN t.typtype = 'd' THEN '::' || format_type(t.oid, -1) ELSE '' END
+                  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = b.typinput)
+            ELSE 'v::' || format_type(a.atttypid, a.atttypmod) END AS input,
+       (SELECT coalesce(array_agg(e.enumlabel::text), '{}') FROM pg_enum e WHERE e.enumtypid = t.oid) AS labels,
+       has_column_privilege(a.attrelid, a.attnum, 'INSERT') AND has_column_privilege(a.attrelid, a.attnum, 'UPDATE')
+           AS writable
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+CROSS JOIN LATERAL (
+    WITH RECURSIVE below (oid, modifier, depth) AS (
+        SELECT a.atttypid, a.atttypmod, 0
+        UNION ALL SELECT u.typbasetype, u.typtypmod, depth + 1 FROM below JOIN pg_type u ON u.oid = below.oid WHERE u.typtype = 'd')
+    SELECT oid, modifier FROM below ORDER BY depth DESC LIMIT 1) AS base
+JOIN pg_type b ON b.oid = base.oid
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+
+const INDEXES: &str = "
+SELECT i.indisprimary,
+       (SELECT array_agg(a.attname::text ORDER BY k.place) FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE k.place <= i.indnkeyatts) AS columns
+FROM pg_index i
+WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL";
+
+fn column(row: &Row) -> CatalogColumn {
+    let oid: u32 = row.get("oid");
+    let modifier: i32 = row.get("modifier");
+    let labels: Vec<String> = row.get("labels");
+    let kind = match row.get::<_, &str>("typtype") {
+        "e" => Kind::Enum(Arc::from(labels)),
+        _ => kind(oid, modifier),
+    };
+    let ty = ColumnType {
+        kind,
+        sql: row.get("sql"),
+        oid,
+        array_oid: row.get("array_oid"),
+        input: row.get("input"),
+        send: row.get::<_, Option<String>>("send").unwrap_or_default(),
+    };
+    CatalogColumn {
+        name: row.get("name"),
+        number: row.get("number"),
+        ty,
+        not_null: row.get("not_null"),
+        generated: row.get("generated"),
+        default: row.get("default"),
+        writable: row.get("writable"),
+        drawable: row.get("drawable"),
+    }
+}
+
+/// The encoder of a built-in type. Modifiers are laid out as in PostgreSQL's sources: `numeric` in
+/// `utils/adt/numeric.c` (`make_numeric_typmod`), `varchar` in `varchar.c`, timestamps in `timestamp.c`.
+fn kind(oid: u32, modifier: i32) -> Kind {
+    let precision = || u8::try_from(modifier).unwrap_or(6);
+    match Type::from_oid(oid) {
+        Some(Type::BOOL) => Kind::Bool,
+        Some(Type::INT2) => Kind::Int2,
+        Some(Type::INT4) => Kind::Int4,
+        Some(Type::INT8) => Kind::Int8,
+        Some(Type::FLOAT8) => Kind::Float8,
+        Some(Type::NUMERIC) if modifier < 4 => Kind::Numeric(None),
+        Some(Type::NUMERIC) => {
+            let packed = modifier - 4;
+            let scale = ((packed & 0x7ff) ^ 1024) - 1024;
+            Kind::Numeric(Some(((packed >> 16) as u16, scale as i16)))
+        }
+        Some(Type::TEXT) => Kind::Text,
+        Some(Type::VARCHAR) => Kind::Varchar(u32::try_from(modifier - 4).ok()),
+        Some(Type::DATE) => Kind::Date,
+        Some(Type::TIMESTAMP) => Kind::Timestamp(precision()),
+        Some(Type::TIMESTAMPTZ) => Kind::Timestamptz(precision()),
+        Some(Type::UUID) => Kind::Uuid,
+        Some(Type::JSONB) => Kind::Jsonb,
+        _ => Kind::Server,
+    }
+}

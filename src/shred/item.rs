@@ -1,0 +1,114 @@
+//! One item of a document: what its paths find, and what its place is called.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use super::ShredError;
+use crate::json::Json;
+use crate::mapping::{Path, Relation, Segment};
+
+/// One object (or scalar) of the document, with the way back up.
+pub(super) struct Item<'a> {
+    pub json: &'a Json<'a>,
+    pub place: Place<'a>,
+    pub up: Option<(&'a Item<'a>, &'a Path)>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Place<'a> {
+    Root,
+    Index(usize),
+    Name(&'a str),
+}
+
+pub(super) enum Found<'a> {
+    Absent,
+    Value(Cow<'a, Json<'a>>),
+}
+
+impl<'a> Item<'a> {
+    pub fn root(json: &'a Json<'a>) -> Self {
+        Item { json, place: Place::Root, up: None }
+    }
+
+    /// The first value that is not null; else null where any of the fields is there.
+    pub fn first(&self, paths: &[Path]) -> Result<Found<'_>, String> {
+        let mut found = Found::Absent;
+        for path in paths {
+            match self.find(path)? {
+                Found::Value(value) if *value == Json::Null => found = Found::Value(value),
+                Found::Value(value) => return Ok(Found::Value(value)),
+                Found::Absent => {}
+            }
+        }
+        Ok(found)
+    }
+
+    pub fn find(&self, path: &Path) -> Result<Found<'_>, String> {
+        let mut item = self;
+        let mut json = self.json;
+        for segment in &path.0 {
+            match segment {
+                Segment::Up => {
+                    item = item.up.ok_or("`^` goes up from the root")?.0;
+                    json = item.json;
+                }
+                Segment::Key => return Ok(Found::Value(Cow::Owned(item.name()?))),
+                Segment::Index => return Ok(Found::Value(Cow::Owned(item.index()?))),
+                Segment::Field(name) => match json {
+                    Json::Null => return Ok(Found::Value(Cow::Borrowed(&Json::Null))),
+                    Json::Object(_) => match json.member(name) {
+                        Some(member) => json = member,
+                        None => return Ok(Found::Absent),
+                    },
+                    other => {
+                        return Err(format!(
+                            "expected an object that holds `{name}`, found {}",
+                            other.describe()
+                        ));
+                    }
+                },
+            }
+        }
+        Ok(Found::Value(Cow::Borrowed(json)))
+    }
+
+    fn name(&self) -> Result<Json<'static>, String> {
+        match self.place {
+            Place::Name(name) => Ok(Json::String(Cow::Owned(name.to_owned()))),
+            _ => Err("`@key` needs an item of a map".into()),
+        }
+    }
+
+    fn index(&self) -> Result<Json<'static>, String> {
+        match self.place {
+            Place::Index(at) => Ok(Json::String(Cow::Owned(at.to_string()))),
+            _ => Err("`@index` needs an item of a list".into()),
+        }
+    }
+
+    /// The place of this item: `releases[3].files[0]`, with nothing for the root.
+    pub fn place(&self) -> String {
+        let Some((up, list)) = self.up else { return String::new() };
+        let mut text = up.place();
+        if !text.is_empty() {
+            text.push('.');
+        }
+        let _ = match self.place {
+            Place::Index(at) => write!(text, "{list}[{at}]"),
+            Place::Name(name) => write!(text, "{list}[{name:?}]"),
+            Place::Root => Ok(()),
+        };
+        text
+    }
+
+    pub fn error(&self, relation: &Relation, path: &Path, message: String) -> ShredError {
+        let (place, path) = (self.place(), path.to_string());
+        let path = match (place.is_empty(), path.as_str()) {
+            (true, _) => path,
+            (false, ".") => place,
+            (false, _) => format!("{place}.{path}"),
+        };
+        ShredError { relation: relation.name.clone(), path, message }
+    }
+}
