@@ -12,7 +12,7 @@
 //! | tree of a row | the row's; where relations are enclosed, SHA-256 of: it, then for each of them the number of entries (int32) and the sorted entries (tree of each row, or `kept`) |
 //! | identity of a row | of a keyed one, SHA-256 of: the parent's identity, then the key's cells; of one identified by content, SHA-256 of: the parent's identity, then its tree; of the root, 16 zero bytes |
 //! | entry of a row | below the root, the row's; deeper, SHA-256 of: the parent's identity, then the row's |
-//! | relation | SHA-256 of: the digest of the relation (32 bytes), then its sorted entries; a list that the document has no say about is an entry of the word `kept` in place of a row |
+//! | relation | SHA-256 of: the digest of the relation (32 bytes), then its sorted entries; a list that the document has no say about is an entry of the word `kept`, filled up to 16 bytes with zeros, in place of a row |
 //! | document | SHA-256 of the fingerprints of all relations, root first, in the order of the mapping |
 //!
 //! The digest of a relation ([`crate::schema`]) covers its mapping, the types of
@@ -21,6 +21,8 @@
 //! beside it: the rows are compared then, and if they are equal only the
 //! fingerprint is renewed. Relation fingerprints of a document form a set: a
 //! relation whose fingerprint is in the stored set has not changed.
+//!
+//! `tests/vectors/fingerprint.json` pins fingerprints of known input, for this program and for others.
 
 use sha2::{Digest, Sha256};
 
