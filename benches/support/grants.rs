@@ -83,6 +83,7 @@ fn table(relation: &Relation) -> Table {
     Table {
         name: relation.table.to_string(),
         names: relation.columns.iter().map(|column| column.name.clone()).collect(),
+        numbers: (1..).take(relation.columns.len()).collect(),
         columns: columns.collect(),
         key: relation.key_columns(),
         parent: relation.parent.iter().map(|name| physical(name, ty(Kind::Int8, "bigint"))).collect(),

@@ -135,6 +135,7 @@ fn table(relation: &Value) -> Table {
     Table {
         name: String::new(),
         names: vec![],
+        numbers: vec![],
         columns: types(relation),
         key: key.collect(),
         parent: vec![],

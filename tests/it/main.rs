@@ -2,8 +2,8 @@
 //!
 //! Every test gets a database of its own on a real server made for the run; see [`support`].
 
-mod layers;
 mod fingerprints;
+mod layers;
 mod local;
 mod oracle;
 mod oracle_checked;
