@@ -4,6 +4,7 @@
 
 mod layers;
 mod local;
+mod nights;
 mod oracle;
 mod oracle_checked;
 mod properties;
