@@ -5,6 +5,7 @@
 mod fingerprints;
 mod layers;
 mod local;
+mod nights;
 mod oracle;
 mod oracle_checked;
 mod properties;

@@ -81,7 +81,9 @@ fn start_keeper(address: &Path) {
     let log_file = dir().join("keeper.log");
     let log = File::create(&log_file).expect("make the keeper's log");
     let mut keeper = Command::new(std::env::current_exe().expect("the path of this binary"));
-    keeper.args(["--exact", "support::cluster::keeper", "--nocapture"]).env(KEEPER, "1");
+    // The module's path without the crate, which is not part of a test's name.
+    let module = module_path!().split_once("::").map_or("", |(_, module)| module);
+    keeper.args(["--exact", &format!("{module}::keeper"), "--nocapture"]).env(KEEPER, "1");
     keeper
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle"))

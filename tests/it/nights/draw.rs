@@ -25,6 +25,12 @@ impl Tally {
         drawn.0.iter().for_each(|what| *self.counts.entry(what).or_default() += 1);
     }
 
+    /// Adds what other cases drew.
+    pub fn merge(&mut self, other: Tally) {
+        self.cases += other.cases;
+        other.counts.into_iter().for_each(|(what, count)| *self.counts.entry(what).or_default() += count);
+    }
+
     /// The share of the cases that drew it, in per cent.
     pub fn share(&self, what: &str) -> f64 {
         self.counts.get(what).copied().unwrap_or(0) as f64 * 100.0 / self.cases.max(1) as f64

@@ -81,10 +81,7 @@ async fn engine(database: &Database, toml: &str, rng: &mut Rng) -> Result<Engine
     let manager = PostgresConnectionManager::new_from_stringlike(database.url(), NoTls);
     let manager = manager.map_err(|error| error.to_string())?;
     let pool = bb8::Pool::builder().max_size(workers as u32 + 1).build(manager).await;
-    let builder = Engine::builder(mapping)
-        .workers(workers)
-        .batch_documents_max(rng.usize(1..6))
-        .batch_rows_max([1, 10, 20_000][rng.usize(..3)]);
+    let builder = Engine::builder(mapping).workers(workers).batch_documents_max(rng.usize(1..6));
     builder.build(pool.map_err(|error| error.to_string())?).await.map_err(|error| error.to_string())
 }
 

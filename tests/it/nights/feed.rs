@@ -454,12 +454,19 @@ impl<'s> World<'s> {
         let rel = &self.shape.relations[ix];
         let at = rng.usize(..items.len());
         if rel.twins == Twins::Error || rng.u8(..3) == 0 {
-            let twin = if rng.bool() { texts[at].clone() } else { self.item_text(items[at], ix, rng, drawn) };
+            // Where lists are enclosed only the same words count as equal.
+            let same_words = !self.shape.is_leaf(ix) && rel.twins == Twins::Error;
+            let twin = if same_words || rng.bool() {
+                texts[at].clone()
+            } else {
+                self.item_text(items[at], ix, rng, drawn)
+            };
             texts.insert(rng.usize(..=texts.len()), twin);
             drawn.note("duplicate, equal");
         } else {
             let mut other = items[at].clone();
-            for at in 0..other.cells.len() {
+            // A reference stays as it is: a catalogue row is inserted for an item that does not count, too.
+            for at in (0..other.cells.len()).filter(|&at| rel.columns[at].catalogue.is_none()) {
                 other.cells[at] = self.cell(ix, at, other.key, rng);
             }
             let twin = self.item_text(&other, ix, rng, drawn);

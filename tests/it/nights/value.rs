@@ -141,7 +141,7 @@ impl Ty {
                 let (year, month, day) = day(rng);
                 vec![
                     format!("\"{year:04}-{month:02}-{day:02}\""),
-                    format!("\"{year:04}{month:02}{day:02}\""),
+                    format!("\"{year:04}-{month:02}-{day:02}T23:59:00+14:00\""),
                     format!("\" {year:04}-{month:02}-{day:02} \""),
                 ]
             }
