@@ -239,7 +239,7 @@ impl Engine {
         let ended = read_feed(&run, heart, feed).await;
         let fed = started.elapsed();
         let ended = match ended {
-            Ok(workers) => finish(&run, workers).await,
+            Ok((workers, broken)) => finish(&run, workers, broken).await,
             Err(error) => Err(error),
         };
         run.tally(|tally| {
@@ -368,16 +368,18 @@ fn by_rows(documents: Vec<Prepared>, rows_max: usize) -> Vec<Vec<Prepared>> {
     parts
 }
 
-/// Reads the feed to its end: skips what is known by its bytes, hands out the rest in batches.
+/// Reads the feed to its end, or to where it breaks off, which it gives: skips what is known by its bytes,
+/// hands out the rest in batches.
 async fn read_feed(
     run: &Arc<Run>,
     heart: &Heart,
     feed: impl Stream<Item = FeedItem> + Send,
-) -> Result<Workers, Error> {
+) -> Result<(Workers, Option<Error>), Error> {
     let free = Arc::new(Semaphore::new(run.options.workers));
     let mut workers = Workers { tasks: JoinSet::new(), free, admitted: None };
     let (mut batch, mut bytes, mut sequence) = (Vec::new(), 0, 0);
     let mut feed = pin!(feed);
+    let mut broken = None;
     while let Some(item) = feed.next().await {
         if heart.lost.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Busy, "the lease was lost to another run"));
@@ -385,7 +387,8 @@ async fn read_feed(
         let document = match item {
             Ok(document) => document,
             Err(error) if error.fatal => {
-                return Err(Error::new(ErrorKind::Feed, format!("{}: {}", error.origin, error.message)));
+                broken = Some(Error::new(ErrorKind::Feed, format!("{}: {}", error.origin, error.message)));
+                break;
             }
             Err(error) => {
                 unreadable(run, &error);
@@ -403,7 +406,7 @@ async fn read_feed(
         batch.push(unread);
     }
     workers.hand_out(run, batch).await?;
-    Ok(workers)
+    Ok((workers, broken))
 }
 
 fn unreadable(run: &Run, error: &FeedError) {
@@ -434,8 +437,9 @@ fn glance(run: &Run, document: Document, sequence: u64) -> Option<Unread> {
     (glance == Glance::Look).then_some(Unread { sequence, document, raw })
 }
 
-/// Waits for the workers; then second tries, together; then removals that were held back.
-async fn finish(run: &Arc<Run>, mut workers: Workers) -> Result<(), Error> {
+/// Waits for the workers; then second tries, together; then removals that were held back. Of a feed that broke
+/// off those stay undone, and their documents unsettled: the rows may turn up in the part that was not read.
+async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> Result<(), Error> {
     while let Some(done) = workers.tasks.join_next().await {
         done.map_err(panicked)??;
     }
@@ -445,7 +449,10 @@ async fn finish(run: &Arc<Run>, mut workers: Workers) -> Result<(), Error> {
     let client = run.connections.get().await?;
     state::unsettle(&**client, run.lease.mapping, &run.take_distrusted()).await?;
     drop(client);
-    held::release(run).await
+    match broken {
+        Some(error) => Err(error),
+        None => held::release(run).await,
+    }
 }
 
 /// The report, and why the run was broken off if it was.
