@@ -362,8 +362,12 @@ fn hold(run: &Run, documents: &[&Prepared], sides: &[Sides], plan: &Plan, held: 
     for (ix, side) in sides.iter().enumerate() {
         if run.mapping.relations[ix].unique_in == UniqueIn::All {
             let table = &run.schema.tables[ix];
-            let key = |&row: &u32| compared_key(table, &side.stored[row as usize].tuple);
-            side.changes.removed.iter().map(key).for_each(|key| registry.release(ix, key));
+            for &row in &side.changes.removed {
+                if let Some(at) = crate::plan::document_of(&run.mapping, sides, ix, row) {
+                    let key = compared_key(table, &side.stored[row as usize].tuple);
+                    registry.release(ix, key, &documents[at as usize].key);
+                }
+            }
         }
     }
 }

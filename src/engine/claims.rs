@@ -87,6 +87,7 @@ pub(crate) async fn claims(
             let failure = |other: &str| claimed(run, ix, document, &document.origin, other);
             match claim {
                 Claim::Free => robbed.push(owner.key.clone()),
+                Claim::GivenUp => {}
                 Claim::Wait => conflicts.push(Conflict {
                     document: taken.taker as usize,
                     verdict: Verdict::Wait(failure(&owner.label)),

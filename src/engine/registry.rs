@@ -6,7 +6,7 @@
 //! twice in a feed, and whether one that a child would be taken from is in the
 //! feed too.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::document::{DocumentKey, Origin};
@@ -71,8 +71,10 @@ pub(crate) enum Turn {
 /// Whether a child may be taken from the document that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// Yes: the document is not in the feed (so far), or it has given the child up.
+    /// Yes: the document is not in the feed (so far).
     Free,
+    /// Yes: the document has given it up, and is recorded without it.
+    GivenUp,
     /// It is in the feed and not decided yet.
     Wait,
     /// It is in the feed, there, and has the child.
@@ -84,8 +86,9 @@ pub(crate) struct Registry {
     known: HashMap<RawFingerprint, Known>,
     handed: HashMap<u64, Handed>,
     files: Vec<Option<Arc<str>>>,
-    /// Children that their documents no longer have, of relations whose key is unique in the table.
-    released: HashSet<(RelationIx, Tuple)>,
+    /// Children that a document no longer has, of relations whose key is unique in the table; and that document.
+    /// Whoever takes the child has it then: from there it is not given up.
+    released: HashMap<(RelationIx, Tuple), u64>,
 }
 
 impl Registry {
@@ -152,8 +155,8 @@ impl Registry {
     }
 
     /// Notes that a document no longer has a child.
-    pub fn release(&mut self, relation: RelationIx, key: Tuple) {
-        self.released.insert((relation, key));
+    pub fn release(&mut self, relation: RelationIx, key: Tuple, owner: &DocumentKey) {
+        self.released.insert((relation, key), owner.short());
     }
 
     /// Whether a child may be taken from `owner`, which was recorded with the bytes `raw`. If so the owner
@@ -165,8 +168,8 @@ impl Registry {
         raw: Option<RawFingerprint>,
         last: bool,
     ) -> Claim {
-        if self.released.contains(child) {
-            return Claim::Free;
+        if self.released.get(child) == Some(&owner.short()) {
+            return Claim::GivenUp;
         }
         if let Some(handed) = self.handed.get(&owner.short()) {
             return if last { Claim::Taken(self.origin(handed.place)) } else { Claim::Wait };
@@ -234,8 +237,15 @@ mod tests {
         registry.hand_out(&owner, DocumentFingerprint::default(), &origin(1));
         assert_eq!(registry.claim(&child, &owner, Some(raw), false), Claim::Wait);
         assert_eq!(registry.claim(&child, &owner, Some(raw), true), Claim::Taken(origin(1)));
-        registry.release(child.0, child.1.clone());
-        assert_eq!(registry.claim(&child, &owner, Some(raw), true), Claim::Free);
+        registry.release(child.0, child.1.clone(), &owner);
+        assert_eq!(registry.claim(&child, &owner, Some(raw), true), Claim::GivenUp);
+        let taker = DocumentKey(vec![8]);
+        registry.hand_out(&taker, DocumentFingerprint::default(), &origin(2));
+        assert_eq!(
+            registry.claim(&child, &taker, None, true),
+            Claim::Taken(origin(2)),
+            "the taker has it now"
+        );
     }
 
     #[test]
