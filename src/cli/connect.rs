@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use bb8::ManageConnection;
 use bb8_postgres::PostgresConnectionManager;
 use tokio_postgres::{Config, NoTls};
 
@@ -99,8 +100,10 @@ fn section(text: &str, service: &str) -> Option<Vec<(String, String)>> {
 /// The database cannot be reached; in words.
 pub async fn pool(config: Config, workers: usize) -> Result<Pool, String> {
     let manager = PostgresConnectionManager::new(config, NoTls);
-    let pool = bb8::Pool::builder().max_size(workers as u32 + 2).build(manager).await;
-    pool.map_err(|error| format!("the database cannot be reached: {}", words(&error)))
+    let unreachable = |error| format!("the database cannot be reached: {}", words(&error));
+    // The pool would try again for half a minute, and then not say why.
+    drop(manager.connect().await.map_err(unreachable)?);
+    bb8::Pool::builder().max_size(workers as u32 + 2).build(manager).await.map_err(unreachable)
 }
 
 /// The driver's text with its cause, which it leaves out.
