@@ -260,6 +260,8 @@ struct Shredder<'s> {
     answers: &'s Answers,
     set: RowSet,
     questions: Questions,
+    /// Cells that wait for an answer. More than there are questions: several may ask the same.
+    waiting: usize,
     /// Keys seen in the whole document, of relations whose key is unique in the table.
     claimed: HashMap<RelationIx, HashMap<Tuple, String>>,
 }
@@ -280,6 +282,7 @@ impl<'s> Shredder<'s> {
             answers,
             set: RowSet { relations, skipped_lookups: 0 },
             questions: Questions::default(),
+            waiting: 0,
             claimed: HashMap::new(),
         }
     }
@@ -366,7 +369,7 @@ impl<'s> Shredder<'s> {
         let mut bytes = Vec::new();
         for (at, column) in relation.columns.iter().enumerate() {
             bytes.clear();
-            let asked = self.questions.conversions.len() + self.questions.lookups.len();
+            let waiting = self.waiting;
             let cell = match self.cell(column, &table.columns[at], item, &mut bytes) {
                 Ok(cell) => cell,
                 Err(Hole::Skipped) => {
@@ -376,7 +379,7 @@ impl<'s> Shredder<'s> {
                 }
                 Err(Hole::Error(message)) => return Err(item.error(relation, path_of(column), message)),
             };
-            let answered = asked == self.questions.conversions.len() + self.questions.lookups.len();
+            let answered = waiting == self.waiting;
             if cell == Cell::Null && answered && table.key.contains(&at) {
                 return Err(item.error(relation, path_of(column), "is null, and part of the key".into()));
             }
@@ -431,6 +434,7 @@ impl<'s> Shredder<'s> {
             Some(Err(message)) => Err(message.clone()),
             None => {
                 self.questions.conversions.insert(conversion);
+                self.waiting += 1;
                 Ok(false)
             }
         }
@@ -446,7 +450,7 @@ impl<'s> Shredder<'s> {
         bytes: &'b mut Vec<u8>,
     ) -> Result<Cell<'b>, Hole> {
         let (lookup, table) = (&self.mapping.lookups[ix], &self.schema.lookups[ix]);
-        let asked = self.questions.conversions.len();
+        let waiting = self.waiting;
         let mut key = Tuple::default();
         let (mut nulls, mut absents) = (0, 0);
         for (path, column) in matching.iter().zip(&table.key) {
@@ -454,7 +458,7 @@ impl<'s> Shredder<'s> {
             nulls += usize::from(!self.push(&mut key, path, &column.ty, item)?);
         }
         match () {
-            () if self.questions.conversions.len() > asked => return Ok(Cell::Null),
+            () if self.waiting > waiting => return Ok(Cell::Null),
             () if absents == matching.len() && column.when_absent == WhenAbsent::Keep => {
                 return Ok(Cell::Kept);
             }
@@ -480,8 +484,9 @@ impl<'s> Shredder<'s> {
                         self.push(&mut columns, path, &column.ty, item)?;
                     }
                 }
-                if self.questions.conversions.len() == asked {
+                if self.waiting == waiting {
                     self.questions.lookups.entry((ix, compared)).or_insert(CatalogueRow { key, columns });
+                    self.waiting += 1;
                 }
                 Ok(Cell::Null)
             }
