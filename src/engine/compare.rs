@@ -63,6 +63,8 @@ pub(crate) async fn compare(
         schema,
         active,
         sides: sources(mapping, documents, active),
+        silent: silent(mapping, documents, active),
+        left_alone: vec![HashSet::new(); count],
         documents: vec![Vec::new(); count],
         times: vec![Duration::ZERO; count],
     };
@@ -72,6 +74,7 @@ pub(crate) async fn compare(
     for ix in 0..count {
         comparison.read_more(ix).await?;
         comparison.sides[ix].changes = comparison.diff(ix, &trees[ix]);
+        comparison.leave_alone(ix);
     }
     Ok(Compared { sides: comparison.sides, times: comparison.times })
 }
@@ -82,9 +85,29 @@ struct Comparison<'a> {
     schema: &'a Schema,
     active: &'a Active,
     sides: Vec<Sides>,
+    /// Per relation, the source rows around it of which the document has no such list, and that keep theirs.
+    silent: Vec<HashSet<u32>>,
+    /// Per relation, stored rows that stay because of that.
+    left_alone: Vec<HashSet<u32>>,
     /// Per relation and stored row, the document of the batch it belongs to.
     documents: Vec<Vec<Option<u32>>>,
     times: Vec<Duration>,
+}
+
+/// Per relation, the source rows of the enclosing one, numbered as in [`sources`], whose list is left alone.
+fn silent(mapping: &Mapping, documents: &[&Prepared], active: &Active) -> Vec<HashSet<u32>> {
+    let of = |(ix, relation): (RelationIx, &Relation)| {
+        let Some(outer) = relation.enclosing else { return HashSet::new() };
+        let (mut rows, mut start) = (HashSet::new(), 0);
+        for (document, active) in documents.iter().zip(active).filter(|(_, active)| active[outer]) {
+            if active[ix] {
+                rows.extend(document.rows.relations[ix].kept.iter().map(|row| start + row));
+            }
+            start += document.rows.relations[outer].rows.len() as u32;
+        }
+        rows
+    };
+    mapping.relations.iter().enumerate().map(of).collect()
 }
 
 /// The source rows of all relations that take part.
@@ -274,6 +297,22 @@ impl Comparison<'_> {
             index: index as u32,
         });
         diff(stored.collect(), source.collect(), identity(relation))
+    }
+
+    /// Rows of lists about which their document says nothing do not go, nor does what is below them.
+    fn leave_alone(&mut self, ix: RelationIx) {
+        let Some(outer) = self.mapping.relations[ix].enclosing else { return };
+        let matched: HashMap<u32, u32> = self.sides[outer].changes.matched().collect();
+        let Sides { stored, changes, .. } = &mut self.sides[ix];
+        let stays = |row: &u32| {
+            stored[*row as usize].parent.is_some_and(|parent| {
+                let silent = |source| self.silent[ix].contains(source);
+                self.left_alone[outer].contains(&parent) || matched.get(&parent).is_some_and(silent)
+            })
+        };
+        let (stay, go): (Vec<u32>, Vec<u32>) = changes.removed.iter().partition(|row| stays(row));
+        changes.removed = go;
+        self.left_alone[ix].extend(stay);
     }
 
     /// For each stored row of the enclosing relation, the slot of what is below it: the source row it was
