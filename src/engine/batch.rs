@@ -65,7 +65,10 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, last: bool) 
             Err(error) if error.is_transient() => {
                 run.tally(|tally| tally.report.retries += 1);
                 tracing::debug!(%error, documents = part.documents.len(), tries = part.tries, "trying again");
-                pending.extend(part.again(run, error).await?);
+                let again = part.again(run, error).await?;
+                // A document that waits for someone else comes after those that need not.
+                let at = if again.len() == 1 { 0 } else { pending.len() };
+                pending.splice(at..at, again);
             }
             Err(error) => pending.extend(part.narrowed(run, &error, last)),
         }
