@@ -31,7 +31,7 @@ use tokio_postgres::Socket;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 
 use crate::document::{Document, Origin};
-use crate::engine::feed::{Workers, by_rows, read_feed};
+use crate::engine::feed::{Workers, read_feed};
 use crate::engine::lease::Heart;
 use crate::engine::registry::Registry;
 use crate::engine::report::{Report, Status, SyncError};
@@ -65,7 +65,7 @@ impl Default for Options {
             batch_documents_max: 500,
             batch_bytes_max: 2 << 20,
             batch_rows_max: 20_000,
-            deferred_bytes_max: 64 << 20,
+            deferred_bytes_max: 16 << 20,
             lock_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(60),
@@ -317,9 +317,8 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
     while let Some(done) = workers.tasks.join_next().await {
         done.map_err(panicked)??;
     }
-    for part in by_rows(run.take_deferred(), run.options.batch_rows_max) {
-        batch::apply(run, part, true).await?;
-    }
+    // Together, whatever their rows: what two of them swap must meet in one transaction.
+    batch::apply(run, run.take_deferred(), true).await?;
     let client = run.connections.get().await?;
     state::unsettle(&**client, run.lease.mapping, &run.take_distrusted()).await?;
     drop(client);

@@ -11,14 +11,14 @@ mod item;
 use std::collections::{HashMap, HashSet};
 
 use crate::document::DocumentKey;
-use crate::fingerprint::comparison_tuple;
+use crate::fingerprint::{self, Level, TreeFingerprint, comparison_tuple, trees};
 use crate::json::Json;
 use crate::mapping::{
     Column, LookupIx, Mapping, Missing, OnDuplicate, Path, Relation, RelationIx, RelationKind, Segment,
     Source, UniqueIn, WhenAbsent, WhenNull,
 };
 use crate::row::{Cell, RelationRows, Row, RowSet, Tuple};
-use crate::schema::Schema;
+use crate::schema::{Schema, Table};
 use item::{Found, Item, Place};
 
 use crate::value::{self, ColumnType, Encoded, ValueError, comparison_form};
@@ -122,7 +122,7 @@ pub fn shred(
         let message = format!("expected an object, found {}", json.describe());
         return Err(item.error(mapping.root(), &Path::default(), message));
     }
-    let tuple = shredder.tuple_of(0, &item)?;
+    let tuple = shredder.tuple_of(0, &item, Wanted::All)?;
     shredder.set.relations[0].rows.push(Row { parent: 0, tuple });
     shredder.enclosed(0, &item, 0)?;
     if shredder.questions.is_empty() {
@@ -169,6 +169,14 @@ struct Shredder<'s> {
 struct Asked {
     conversions: u32,
     lookups: u32,
+}
+
+/// Which cells of an item are made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    All,
+    /// Those of the key; the others are null.
+    Key,
 }
 
 /// A cell that could not be filled as asked.
@@ -225,33 +233,8 @@ impl<'s> Shredder<'s> {
         parent: u32,
     ) -> Result<(), ShredError> {
         let relation = &self.mapping.relations[ix];
-        let up = Some((outer, &relation.path));
-        let items: Vec<Item<'_>> = match json {
-            Json::Array(items) => {
-                let item = |(at, json)| Item { json, place: Place::Index(at), up };
-                items.iter().enumerate().map(item).collect()
-            }
-            Json::Object(members) if is_map(relation) => {
-                let places = members.iter().enumerate().map(|(at, (name, _))| (name.as_ref(), at));
-                let last: HashMap<&str, usize> = places.collect();
-                members
-                    .iter()
-                    .enumerate()
-                    .filter(|(at, (name, _))| last.get(name.as_ref()) == Some(at))
-                    .map(|(_, (name, json))| Item { json, place: Place::Name(name), up })
-                    .collect()
-            }
-            other => {
-                let message = format!("expected a list, found {}", other.describe());
-                return Err(outer.error(relation, &relation.path, message));
-            }
-        };
-        let mut tuples = Vec::with_capacity(items.len());
-        for item in &items {
-            tuples.push(self.tuple(ix, item)?);
-        }
-        for at in self.winners(ix, &items, &tuples)? {
-            let Some(tuple) = tuples[at].take() else { continue };
+        let items = items(relation, outer, json)?;
+        for (at, tuple) in self.chosen(ix, &items)? {
             let rows = &mut self.set.relations[ix].rows;
             rows.push(Row { parent, tuple });
             let row = rows.len() as u32 - 1;
@@ -261,21 +244,30 @@ impl<'s> Shredder<'s> {
     }
 
     /// The cells of an item; `None` where the row is left out because its link has no target.
-    fn tuple(&mut self, ix: RelationIx, item: &Item<'_>) -> Result<Option<Tuple>, ShredError> {
+    fn tuple(
+        &mut self,
+        ix: RelationIx,
+        item: &Item<'_>,
+        wanted: Wanted,
+    ) -> Result<Option<Tuple>, ShredError> {
         let skipped = self.set.skipped_lookups;
-        let tuple = self.tuple_of(ix, item)?;
+        let tuple = self.tuple_of(ix, item, wanted)?;
         // The target is a link's first column; a further reference that is skipped is null.
         let link = self.mapping.relations[ix].kind == RelationKind::Link;
         let missing = link && self.set.skipped_lookups > skipped && tuple.cell(0) == Cell::Null;
         Ok((!missing).then_some(tuple))
     }
 
-    fn tuple_of(&mut self, ix: RelationIx, item: &Item<'_>) -> Result<Tuple, ShredError> {
+    fn tuple_of(&mut self, ix: RelationIx, item: &Item<'_>, wanted: Wanted) -> Result<Tuple, ShredError> {
         let relation = &self.mapping.relations[ix];
         let table = &self.schema.tables[ix];
         let mut tuple = Tuple::default();
         let mut bytes = Vec::new();
         for (at, column) in relation.columns.iter().enumerate() {
+            if wanted == Wanted::Key && !table.key.contains(&at) {
+                tuple.push(Cell::Null);
+                continue;
+            }
             bytes.clear();
             let asked = self.asked;
             let cell = match self.cell(column, &table.columns[at], item, &mut bytes) {
@@ -418,35 +410,49 @@ impl<'s> Shredder<'s> {
         Ok(filled)
     }
 
-    /// Which items of a list become rows: of several with one key, one.
-    fn winners(
+    /// Which items of a list become rows, and their cells: of several with one key, one.
+    fn chosen(&mut self, ix: RelationIx, items: &[Item<'_>]) -> Result<Vec<(usize, Tuple)>, ShredError> {
+        let relation = &self.mapping.relations[ix];
+        match relation.on_duplicate {
+            _ if !relation.is_keyed() => self.tuples(ix, items, 0..items.len()),
+            OnDuplicate::Error => {
+                let tuples = self.tuples(ix, items, 0..items.len())?;
+                self.without_equals(ix, items, tuples)
+            }
+            // The key alone decides: what else an item that does not count holds, and refers to, is not looked at.
+            OnDuplicate::First | OnDuplicate::Last => {
+                let winners = self.winners(ix, items)?;
+                self.tuples(ix, items, winners)
+            }
+        }
+    }
+
+    fn tuples(
         &mut self,
         ix: RelationIx,
         items: &[Item<'_>],
-        tuples: &[Option<Tuple>],
-    ) -> Result<Vec<usize>, ShredError> {
-        let relation = &self.mapping.relations[ix];
-        let all: Vec<usize> = (0..items.len()).filter(|&at| tuples[at].is_some()).collect();
-        // While questions are open, cells are missing: what looks equal may differ.
-        if !relation.is_keyed() || !self.questions.is_empty() {
-            return Ok(all);
-        }
+        places: impl IntoIterator<Item = usize>,
+    ) -> Result<Vec<(usize, Tuple)>, ShredError> {
+        let mut tuple =
+            |at| self.tuple(ix, &items[at], Wanted::All).map(|tuple| tuple.map(|tuple| (at, tuple)));
+        places.into_iter().filter_map(|at| Result::transpose(tuple(at))).collect()
+    }
+
+    /// The first or last item of each key, in the order of the list.
+    fn winners(&mut self, ix: RelationIx, items: &[Item<'_>]) -> Result<Vec<usize>, ShredError> {
+        let last = self.mapping.relations[ix].on_duplicate == OnDuplicate::Last;
+        let asked = self.asked;
         let mut chosen: HashMap<Tuple, usize> = HashMap::new();
-        for at in all {
-            let key = self.row_key(ix, tuples[at].as_ref());
-            let Some(&first) = chosen.get(&key) else {
-                self.claim(ix, &key, &items[at])?;
-                chosen.insert(key, at);
-                continue;
-            };
-            let equal = self.equal(ix, (&items[first], &tuples[first]), (&items[at], &tuples[at]));
-            match relation.on_duplicate {
-                _ if equal => {}
-                OnDuplicate::First => {}
-                OnDuplicate::Last => drop(chosen.insert(key, at)),
-                OnDuplicate::Error => {
-                    let message = format!("has the key of {} and other content", items[first].place());
-                    return Err(items[at].error(relation, &Path::default(), message));
+        for (at, item) in items.iter().enumerate() {
+            let Some(tuple) = self.tuple(ix, item, Wanted::Key)? else { continue };
+            // A key that is not known yet is nobody's duplicate; the document is shredded again.
+            let key = if self.asked == asked { self.row_key(ix, &tuple) } else { Tuple::default() };
+            match chosen.get(&key) {
+                Some(_) if last => drop(chosen.insert(key, at)),
+                Some(_) => {}
+                None => {
+                    self.claim(ix, &key, item)?;
+                    chosen.insert(key, at);
                 }
             }
         }
@@ -455,16 +461,74 @@ impl<'s> Shredder<'s> {
         Ok(winners)
     }
 
-    fn row_key(&self, ix: RelationIx, tuple: Option<&Tuple>) -> Tuple {
-        let table = &self.schema.tables[ix];
-        let types: Vec<&ColumnType> = table.key.iter().map(|&at| &table.columns[at]).collect();
-        tuple.map(|tuple| comparison_tuple(&types, &tuple.project(&table.key))).unwrap_or_default()
+    /// Drops items that ask for the same rows as one before them.
+    fn without_equals(
+        &mut self,
+        ix: RelationIx,
+        items: &[Item<'_>],
+        tuples: Vec<(usize, Tuple)>,
+    ) -> Result<Vec<(usize, Tuple)>, ShredError> {
+        // While questions are open, cells are missing: what looks equal may differ.
+        if !self.questions.is_empty() {
+            return Ok(tuples);
+        }
+        let mut chosen: Vec<(usize, Tuple)> = Vec::new();
+        let mut places: HashMap<Tuple, usize> = HashMap::new();
+        for (at, tuple) in tuples {
+            let key = self.row_key(ix, &tuple);
+            let Some(&first) = places.get(&key) else {
+                self.claim(ix, &key, &items[at])?;
+                places.insert(key, chosen.len());
+                chosen.push((at, tuple));
+                continue;
+            };
+            let (first, other) = &chosen[first];
+            let (first, other) = (&items[*first], other.clone());
+            if self.tree(ix, first, &other)? != self.tree(ix, &items[at], &tuple)? {
+                let message = format!("has the key of {} and other content", first.place());
+                return Err(items[at].error(&self.mapping.relations[ix], &Path::default(), message));
+            }
+        }
+        Ok(chosen)
     }
 
-    /// A key that is unique in the table may stand under one parent only.
+    /// What an item asks for, the rows below it included. What it asks the database is asked here too; until that
+    /// is answered the document is not shredded anyway.
+    fn tree(
+        &mut self,
+        ix: RelationIx,
+        item: &Item<'_>,
+        tuple: &Tuple,
+    ) -> Result<TreeFingerprint, ShredError> {
+        let mut below = Shredder::new(self.mapping, self.schema, self.answers);
+        below.set.relations[ix].rows.push(Row { parent: 0, tuple: tuple.clone() });
+        below.enclosed(ix, item, 0)?;
+        let level = |(relation, table): (&RelationRows, &Table)| Level {
+            rows: relation
+                .rows
+                .iter()
+                .map(|r| (r.parent, fingerprint::row(&table.columns, &r.tuple)))
+                .collect(),
+            kept: relation.kept.clone(),
+        };
+        let levels: Vec<Level> = below.set.relations.iter().zip(&self.schema.tables).map(level).collect();
+        self.asked.conversions += below.asked.conversions;
+        self.asked.lookups += below.asked.lookups;
+        self.questions.extend(below.questions);
+        Ok(trees(self.mapping, &levels)[ix][0])
+    }
+
+    fn row_key(&self, ix: RelationIx, tuple: &Tuple) -> Tuple {
+        let table = &self.schema.tables[ix];
+        let types: Vec<&ColumnType> = table.key.iter().map(|&at| &table.columns[at]).collect();
+        comparison_tuple(&types, &tuple.project(&table.key))
+    }
+
+    /// A key that is unique in the table may stand under one parent only. While questions are open, items that
+    /// will not count still stand beside those that do.
     fn claim(&mut self, ix: RelationIx, key: &Tuple, item: &Item<'_>) -> Result<(), ShredError> {
         let relation = &self.mapping.relations[ix];
-        if relation.unique_in != UniqueIn::All {
+        if relation.unique_in != UniqueIn::All || !self.questions.is_empty() {
             return Ok(());
         }
         let places = self.claimed.entry(ix).or_default();
@@ -474,14 +538,33 @@ impl<'s> Shredder<'s> {
         }
         Ok(())
     }
+}
 
-    /// Whether two items with one key ask for the same rows. Where lists are enclosed the
-    /// JSON must be equal: then theirs are.
-    fn equal(&self, ix: RelationIx, a: (&Item<'_>, &Option<Tuple>), b: (&Item<'_>, &Option<Tuple>)) -> bool {
-        let types: Vec<&ColumnType> = self.schema.tables[ix].columns.iter().collect();
-        let compared = |tuple: &Option<Tuple>| tuple.as_ref().map(|tuple| comparison_tuple(&types, tuple));
-        let leaf = self.mapping.enclosed(ix).next().is_none();
-        compared(a.1) == compared(b.1) && (leaf || a.0.json == b.0.json)
+/// The items of a list, or of a map.
+fn items<'a>(
+    relation: &'a Relation,
+    outer: &'a Item<'a>,
+    json: &'a Json<'a>,
+) -> Result<Vec<Item<'a>>, ShredError> {
+    let up = Some((outer, &relation.path));
+    match json {
+        Json::Array(items) => {
+            let item = |(at, json)| Item { json, place: Place::Index(at), up };
+            Ok(items.iter().enumerate().map(item).collect())
+        }
+        Json::Object(members) if is_map(relation) => {
+            // The last member of a name counts.
+            let places = members.iter().enumerate().map(|(at, (name, _))| (name.as_ref(), at));
+            let last: HashMap<&str, usize> = places.collect();
+            let counts =
+                |(at, member): &(usize, &(_, _))| last.get(AsRef::<str>::as_ref(&member.0)) == Some(at);
+            let members = members.iter().enumerate().filter(counts);
+            Ok(members.map(|(_, (name, json))| Item { json, place: Place::Name(name), up }).collect())
+        }
+        other => {
+            let message = format!("expected a list, found {}", other.describe());
+            Err(outer.error(relation, &relation.path, message))
+        }
     }
 }
 

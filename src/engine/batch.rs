@@ -137,7 +137,7 @@ impl Part {
         }
         if !last && error.may_settle_later() {
             for document in self.documents {
-                if let Err(document) = run.defer(document) {
+                if let Some(document) = run.defer(document) {
                     run.fail(&document, Failure::of_error(&document.origin, &document.label, error));
                 }
             }
@@ -178,7 +178,7 @@ impl Part {
                     run.tally(|tally| tally.report.documents.repeated += 1);
                 }
                 Some(Verdict::Wait(failure)) => {
-                    if let Err(document) = run.defer(document) {
+                    if let Some(document) = run.defer(document) {
                         run.fail(&document, Failure { retryable: true, ..failure });
                     }
                 }
@@ -390,7 +390,9 @@ fn hold(run: &Run, documents: &[&Prepared], sides: &[Sides], plan: &Plan, held: 
             place: own_place(table, row),
             reference: row.reference.clone(),
         };
-        row.document.map(|document| rows.entry(document).or_default().push(held));
+        if let Some(document) = row.document {
+            rows.entry(document).or_default().push(held);
+        }
     }
     for (at, document) in documents.iter().enumerate().filter(|(at, _)| held[*at]) {
         let (origin, label) = (document.origin.clone(), document.label.clone());

@@ -73,10 +73,10 @@ pub(crate) async fn compare(
     comparison.read_roots().await?;
     comparison.read_levels().await?;
     let trees = comparison.stored_trees();
-    for ix in 0..count {
+    for (ix, trees) in trees.iter().enumerate() {
         comparison.read_more(ix).await?;
         comparison.hand_down(ix);
-        comparison.sides[ix].changes = comparison.diff(ix, &trees[ix]);
+        comparison.sides[ix].changes = comparison.diff(ix, trees);
         comparison.leave_alone(ix);
         comparison.hand_over(ix);
         comparison.carry(ix);

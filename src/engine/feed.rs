@@ -62,7 +62,7 @@ async fn work(
 }
 
 /// Splits documents into parts whose rows fit one transaction.
-pub(crate) fn by_rows(documents: Vec<Prepared>, rows_max: usize) -> Vec<Vec<Prepared>> {
+fn by_rows(documents: Vec<Prepared>, rows_max: usize) -> Vec<Vec<Prepared>> {
     let mut parts: Vec<Vec<Prepared>> = Vec::new();
     let mut rows = usize::MAX;
     for document in documents {

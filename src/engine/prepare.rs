@@ -135,12 +135,12 @@ fn pass(run: &Run, answers: &Answers, unread: Vec<Unread>) -> Pass {
     for unread in unread {
         let started = Instant::now();
         match one(run, answers, &unread) {
-            Ok(One::Prepared(document)) => pass.prepared.push((*document, started.elapsed())),
-            Ok(One::Asks(questions)) => {
+            One::Prepared(document) => pass.prepared.push((*document, started.elapsed())),
+            One::Asks(questions) => {
                 pass.questions.extend(questions);
                 pass.waiting.push(unread);
             }
-            Err(failure) => pass.failures.push(failure),
+            One::Fails(failure) => pass.failures.push(*failure),
         }
     }
     pass
@@ -149,21 +149,25 @@ fn pass(run: &Run, answers: &Answers, unread: Vec<Unread>) -> Pass {
 enum One {
     Prepared(Box<Prepared>),
     Asks(Questions),
+    Fails(Box<Failure>),
 }
 
-fn one(run: &Run, answers: &Answers, unread: &Unread) -> Result<One, Failure> {
+fn one(run: &Run, answers: &Answers, unread: &Unread) -> One {
     let (mapping, schema) = (&run.mapping, &run.schema);
     let Document { bytes, origin } = &unread.document;
-    let json = Json::parse(bytes).map_err(|error| Failure::of_document(origin, None, error.to_string()))?;
+    let json = match Json::parse(bytes) {
+        Ok(json) => json,
+        Err(error) => return One::Fails(Box::new(Failure::of_document(origin, None, error.to_string()))),
+    };
     let label = label(mapping, &json);
-    let shredded = shred(mapping, schema, answers, &json).map_err(|error| Failure {
-        relation: Some(error.relation),
-        path: Some(error.path),
-        ..Failure::of_document(origin, (!label.is_empty()).then(|| label.clone()), error.message)
-    })?;
-    Ok(match shredded {
-        Shredded::Asks(questions) => One::Asks(questions),
-        Shredded::Rows(rows) => One::Prepared(Box::new(Prepared {
+    match shred(mapping, schema, answers, &json) {
+        Err(error) => One::Fails(Box::new(Failure {
+            relation: Some(error.relation),
+            path: Some(error.path),
+            ..Failure::of_document(origin, (!label.is_empty()).then_some(label), error.message)
+        })),
+        Ok(Shredded::Asks(questions)) => One::Asks(questions),
+        Ok(Shredded::Rows(rows)) => One::Prepared(Box::new(Prepared {
             sequence: unread.sequence,
             origin: origin.clone(),
             key: document_key(schema, &rows.relations[0].rows[0].tuple),
@@ -173,5 +177,5 @@ fn one(run: &Run, answers: &Answers, unread: &Unread) -> Result<One, Failure> {
             rows,
             bytes: bytes.len(),
         })),
-    })
+    }
 }

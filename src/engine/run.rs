@@ -118,14 +118,15 @@ impl Run {
     }
 
     /// Keeps a document for the second try. Gives it back where too many wait already.
-    pub fn defer(&self, document: Prepared) -> Result<(), Prepared> {
+    #[must_use]
+    pub fn defer(&self, document: Prepared) -> Option<Prepared> {
         let mut deferred = lock(&self.deferred);
         if deferred.bytes + document.bytes > self.options.deferred_bytes_max {
-            return Err(document);
+            return Some(document);
         }
         deferred.bytes += document.bytes;
         deferred.documents.push(document);
-        Ok(())
+        None
     }
 
     pub fn take_deferred(&self) -> Vec<Prepared> {

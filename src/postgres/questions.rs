@@ -16,6 +16,9 @@ use crate::schema::{LookupTable, PhysicalColumn, Schema};
 use crate::shred::{Answers, CatalogueRow, Conversion, Questions};
 use crate::value::ColumnType;
 
+/// A longer value is not quoted in a message.
+const QUOTED_CHARS_MAX: usize = 40;
+
 /// Answers every question, adding to what is known. Gives the number of catalogue rows inserted, per lookup.
 pub(crate) async fn answer(
     client: &mut Client,
@@ -154,10 +157,14 @@ async fn convert_all(
                 Ok(values) => answers.conversions.extend(group.into_iter().zip(values.into_iter().map(Ok))),
                 Err(error) if error.kind() != ErrorKind::Rejected => return Err(error),
                 Err(error) if group.len() == 1 => {
-                    // The server's own words quote the value.
-                    let code = error.code().map_or("", |code| code.code());
-                    let words = format!("the server cannot convert it to the column's type ({code})");
-                    answers.conversions.extend(group.into_iter().map(|one| (one, Err(words.clone()))));
+                    let words = |one: &Conversion| match one.text.chars().count() {
+                        0..=QUOTED_CHARS_MAX => format!("{error}: {:?}", one.text),
+                        _ => error.to_string(),
+                    };
+                    answers.conversions.extend(group.into_iter().map(|one| {
+                        let words = words(&one);
+                        (one, Err(words))
+                    }));
                 }
                 Err(_) => {
                     let half = group.split_off(group.len() / 2);

@@ -2,14 +2,20 @@
 //!
 //! Every test gets a database of its own on a real server made for the run; see [`support`].
 
+mod feeds;
 mod fingerprints;
 mod layers;
+mod lists;
 mod local;
+mod locks;
+mod moves;
 mod nights;
 mod oracle;
 mod oracle_checked;
 mod properties;
 mod real_data;
+mod shop;
 mod sql;
+mod state;
 mod support;
 mod values;

@@ -110,9 +110,26 @@ pub fn sync_with(url: &str, mapping: &Path, feeds: &[&Path], more: &[&str]) -> R
     }
 }
 
+/// Starts a sync and does not wait for it. What it prints is lost.
+pub fn start_sync(url: &str, mapping: &Path, feed: &Path) -> Child {
+    let mut command = binary();
+    command.args(["sync", "-d", url, "-m"]).arg(mapping).arg(feed);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("run the command")
+}
+
+/// The command with just these arguments: its exit code, and what it said on standard error.
+pub fn run(arguments: &[&str]) -> (i32, String) {
+    let output = binary().args(arguments).output().expect("run the command");
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// With no database named in its environment.
 fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rowdelta"));
-    command.stdin(Stdio::null()).env_remove("DATABASE_URL");
+    command.stdin(Stdio::null());
+    for variable in ["DATABASE_URL", "PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE"] {
+        command.env_remove(variable);
+    }
     command
 }
 
