@@ -82,11 +82,6 @@ impl Tuple {
         self.cells().nth(at).expect("the position is below the number of cells")
     }
 
-    /// Whether a cell is NULL.
-    pub fn has_null(&self) -> bool {
-        self.cells().any(|cell| cell == Cell::Null)
-    }
-
     /// The encoded form: per cell int32 length and bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

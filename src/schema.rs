@@ -37,8 +37,8 @@ pub struct Table {
     pub parent: Vec<PhysicalColumn>,
     /// The surrogate, and where a new row's one comes from.
     pub id: Option<IdColumn>,
-    /// The columns that find one stored row again: the primary key, else its physical place; and the
-    /// columns that refer to the enclosing row.
+    /// The columns that find one version of a stored row again: the primary key, else its physical place; the
+    /// columns that refer to the enclosing row; and `xmin`.
     pub locator: Vec<PhysicalColumn>,
     /// How many of the locator's columns, at its front, are the row's own.
     pub own_locator: usize,

@@ -194,62 +194,105 @@ pub(crate) fn backoff(tries: u32) -> Duration {
     Duration::from_millis(fastrand::u64(0..=ceiling))
 }
 
+/// A batch with what is recorded of its documents.
+struct Recorded<'a> {
+    documents: &'a [Prepared],
+    states: Vec<Option<State>>,
+    /// Documents whose rows are as they should be, going by what is recorded.
+    same: Vec<usize>,
+    /// The others, and where they stand among the documents.
+    looked_at: Vec<&'a Prepared>,
+    places: Vec<usize>,
+}
+
+/// What a batch wrote.
+struct Written {
+    sides: Vec<Sides>,
+    plan: Plan,
+    times: Vec<Duration>,
+    /// Per document looked at, whether removals of it wait for the end of the feed.
+    held: Vec<bool>,
+}
+
 /// One try.
 async fn transact(run: &Run, documents: &[Prepared], limits: Limits, last: bool) -> Result<Tried, Error> {
     let mut connection = run.connections.get().await?;
     let transaction = begin(&mut connection, limits).await?;
     state::enter(&transaction, &run.lease).await?;
-    let keys: Vec<&DocumentKey> = documents.iter().map(|document| &document.key).collect();
-    let states = in_order(&keys, state::states(&transaction, run.lease.mapping, &keys).await?);
-    let repeats = repeats(run, documents, &states);
+    let batch = recorded(run, &transaction, documents).await?;
+    let repeats = repeats(run, &batch);
     if !repeats.is_empty() {
         return Ok(Tried::Conflicts(repeats));
     }
-    let (same, other): (Vec<usize>, Vec<usize>) =
-        (0..documents.len()).partition(|&at| is_settled(&documents[at], states[at].as_ref()));
-    let looked_at: Vec<&Prepared> = other.iter().map(|&at| &documents[at]).collect();
     let active: Active =
-        other.iter().map(|&at| differing(run, &documents[at], states[at].as_ref())).collect();
-    let Compared { sides, times } =
-        compare(&transaction, &run.mapping, &run.schema, &looked_at, &active).await?;
-    let (conflicts, robbed) = claims(run, &transaction, &looked_at, &sides, last).await?;
+        batch.places.iter().map(|&at| differing(run, &documents[at], &batch.states[at])).collect();
+    let compared = compare(&transaction, &run.mapping, &run.schema, &batch.looked_at, &active).await?;
+    let (conflicts, robbed) = claims(run, &transaction, &batch.looked_at, &compared.sides, last).await?;
     if !conflicts.is_empty() {
-        let place = |conflict: Conflict| Conflict { document: other[conflict.document], ..conflict };
+        let place = |conflict: Conflict| Conflict { document: batch.places[conflict.document], ..conflict };
         return Ok(Tried::Conflicts(conflicts.into_iter().map(place).collect()));
     }
-    let plan = plan(&run.mapping, &run.schema, &sides, looked_at.len(), !last);
-    let marking = marking(run, &transaction, &looked_at, &plan).await?;
-    let writer = Writer::new(&transaction, &run.mapping, &run.schema, &sides, &marking).await?;
-    let times = writer.apply(&plan, times).await?;
+    let written = write(run, &transaction, &batch, compared, last).await?;
     state::unsettle(&transaction, run.lease.mapping, &robbed).await?;
-    let held = held_documents(&sides, &plan, looked_at.len());
-    let records = records(&looked_at, &other, &states, &held);
-    renew(run, &transaction, documents, &states, &same).await?;
+    renew(run, &transaction, &batch).await?;
+    let records = records(&batch, &written.held);
     state::record(&transaction, run.lease.mapping, &records).await?;
     transaction.commit().await?;
     let unsettled = records.iter().filter(|record| !record.settled).count();
-    tracing::debug!(documents = documents.len(), plan = %plan.describe(&run.mapping), "committed");
-    run.tally(|tally| {
-        tally.applied(&plan, marks(run, &plan), &times);
-        tally.report.documents.unsettled += unsettled as u64;
-        let skipped = looked_at.iter().map(|document| u64::from(document.rows.skipped_lookups));
-        tally.report.skipped_lookups += skipped.sum::<u64>();
-    });
-    decide(run, documents, &same, &other, &sides, &plan);
-    hold(run, &looked_at, &sides, &plan, held);
-    let robbed = (0..documents.len()).filter(|&at| !last && run.registry().take_robbed(&documents[at].key));
-    Ok(Tried::Committed(robbed.collect()))
+    Ok(Tried::Committed(committed(run, &batch, &written, unsettled, last)))
 }
 
-fn in_order(keys: &[&DocumentKey], found: Vec<(DocumentKey, State)>) -> Vec<Option<State>> {
-    let mut found: std::collections::HashMap<DocumentKey, State> = found.into_iter().collect();
-    keys.iter().map(|key| found.remove(key)).collect()
+async fn recorded<'a>(
+    run: &Run,
+    transaction: &Transaction<'_>,
+    documents: &'a [Prepared],
+) -> Result<Recorded<'a>, Error> {
+    let keys: Vec<&DocumentKey> = documents.iter().map(|document| &document.key).collect();
+    let found = state::states(transaction, run.lease.mapping, &keys).await?;
+    let mut found: HashMap<DocumentKey, State> = found.into_iter().collect();
+    let states: Vec<Option<State>> = keys.iter().map(|key| found.remove(key)).collect();
+    let (same, places): (Vec<usize>, Vec<usize>) =
+        (0..documents.len()).partition(|&at| is_settled(&documents[at], states[at].as_ref()));
+    let looked_at = places.iter().map(|&at| &documents[at]).collect();
+    Ok(Recorded { documents, states, same, looked_at, places })
+}
+
+async fn write(
+    run: &Run,
+    transaction: &Transaction<'_>,
+    batch: &Recorded<'_>,
+    compared: Compared,
+    last: bool,
+) -> Result<Written, Error> {
+    let Compared { sides, times } = compared;
+    let plan = plan(&run.mapping, &run.schema, &sides, batch.looked_at.len(), !last);
+    let marking = marking(run, transaction, &batch.looked_at, &plan).await?;
+    let writer = Writer::new(transaction, &run.mapping, &run.schema, &sides, &marking).await?;
+    let times = writer.apply(&plan, times).await?;
+    let held = held_documents(&sides, &plan, batch.looked_at.len());
+    Ok(Written { sides, plan, times, held })
+}
+
+/// Counts and remembers what was committed. Gives the documents from which a child was taken meanwhile.
+fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usize, last: bool) -> Vec<usize> {
+    let plan = &written.plan;
+    tracing::debug!(documents = batch.documents.len(), plan = %plan.describe(&run.mapping), "committed");
+    run.tally(|tally| {
+        tally.applied(plan, marks(run, plan), &written.times);
+        tally.report.documents.unsettled += unsettled as u64;
+        let skipped = batch.looked_at.iter().map(|document| u64::from(document.rows.skipped_lookups));
+        tally.report.skipped_lookups += skipped.sum::<u64>();
+    });
+    decide(run, batch, &written.sides, plan);
+    hold(run, &batch.looked_at, written);
+    let keys = batch.documents.iter().map(|document| &document.key).enumerate();
+    keys.filter(|(_, key)| !last && run.registry().take_robbed(key)).map(|(at, _)| at).collect()
 }
 
 /// Documents of which another version was skipped by its bytes in this feed. Of two versions the first counts.
-fn repeats(run: &Run, documents: &[Prepared], states: &[Option<State>]) -> Vec<Conflict> {
+fn repeats(run: &Run, batch: &Recorded<'_>) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
-    for (at, (document, state)) in documents.iter().zip(states).enumerate() {
+    for (at, (document, state)) in batch.documents.iter().zip(&batch.states).enumerate() {
         let Some(state) = state else { continue };
         let Some(raw) = state.raw else { continue };
         let Some((other, before)) = run.registry().skipped_at(raw, &document.key) else { continue };
@@ -277,7 +320,7 @@ fn is_settled(document: &Prepared, state: Option<&State>) -> bool {
 }
 
 /// The relations of a document that must be compared. The root is: the others hang on it.
-fn differing(run: &Run, document: &Prepared, state: Option<&State>) -> Vec<bool> {
+fn differing(run: &Run, document: &Prepared, state: &Option<State>) -> Vec<bool> {
     let recorded: HashSet<_> = match state {
         Some(state) if state.settled => state.relations.iter().collect(),
         _ => HashSet::new(),
@@ -330,57 +373,47 @@ fn held_documents(sides: &[Sides], plan: &Plan, documents: usize) -> Vec<bool> {
     held
 }
 
-fn records<'a>(
-    documents: &[&'a Prepared],
-    places: &[usize],
-    states: &'a [Option<State>],
-    held: &[bool],
-) -> Vec<Record<'a>> {
+fn records<'a>(batch: &'a Recorded<'_>, held: &[bool]) -> Vec<Record<'a>> {
     let record = |(at, document): (usize, &&'a Prepared)| Record {
         key: &document.key,
-        before: states[places[at]].as_ref(),
+        before: batch.states[batch.places[at]].as_ref(),
         raw: document.raw,
         fingerprint: document.fingerprints.document,
         relations: &document.fingerprints.relations,
         settled: !held[at] && document.rows.skipped_lookups == 0,
     };
-    documents.iter().enumerate().map(record).collect()
+    batch.looked_at.iter().enumerate().map(record).collect()
 }
 
 /// Records the new spelling of documents whose rows are as they were.
-async fn renew(
-    run: &Run,
-    transaction: &Transaction<'_>,
-    documents: &[Prepared],
-    states: &[Option<State>],
-    same: &[usize],
-) -> Result<(), Error> {
-    let respelled = same.iter().filter_map(|&at| {
-        let (document, state) = (&documents[at], states[at].as_ref()?);
+async fn renew(run: &Run, transaction: &Transaction<'_>, batch: &Recorded<'_>) -> Result<(), Error> {
+    let respelled = batch.same.iter().filter_map(|&at| {
+        let (document, state) = (&batch.documents[at], batch.states[at].as_ref()?);
         let renewed = (&document.key, document.fingerprints.document, document.raw);
         (state.raw != Some(document.raw)).then_some(renewed)
     });
     state::renew_raw(transaction, run.lease.mapping, &respelled.collect::<Vec<_>>()).await
 }
 
-fn decide(run: &Run, documents: &[Prepared], same: &[usize], other: &[usize], sides: &[Sides], plan: &Plan) {
-    for &at in same {
-        run.decide(&documents[at].key, Outcome::Unchanged);
+fn decide(run: &Run, batch: &Recorded<'_>, sides: &[Sides], plan: &Plan) {
+    for &at in &batch.same {
+        run.decide(&batch.documents[at].key, Outcome::Unchanged);
     }
-    let new: HashSet<u32> =
-        sides[0].changes.added.iter().map(|&row| sides[0].source[row as usize].document).collect();
-    for (place, &at) in other.iter().enumerate() {
+    let added = sides[0].changes.added.iter();
+    let new: HashSet<u32> = added.map(|&row| sides[0].source[row as usize].document).collect();
+    for (place, document) in batch.looked_at.iter().enumerate() {
         let outcome = match () {
             () if new.contains(&(place as u32)) => Outcome::New,
             () if plan.touched[place] => Outcome::Changed,
             () => Outcome::Unchanged,
         };
-        run.decide(&documents[at].key, outcome);
+        run.decide(&document.key, outcome);
     }
 }
 
 /// Remembers the removals that wait, and the children that other documents may now take.
-fn hold(run: &Run, documents: &[&Prepared], sides: &[Sides], plan: &Plan, held: Vec<bool>) {
+fn hold(run: &Run, documents: &[&Prepared], written: &Written) {
+    let Written { sides, plan, held, .. } = written;
     let mut rows: HashMap<u32, Vec<HeldRow>> = HashMap::new();
     for &(relation, row) in &plan.held {
         let (table, row) = (&run.schema.tables[relation], &sides[relation].stored[row as usize]);
