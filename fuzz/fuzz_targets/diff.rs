@@ -52,26 +52,28 @@ fuzz_target!(|input: (Kind, Vec<Plain>, Vec<Plain>)| {
 });
 
 fn entries(rows: &[Plain]) -> Vec<Entry<'_>> {
-    let entry = |(index, row): (usize, &Plain)| {
-        let mut content = [0; 16];
-        content[0] = row.content;
-        // Rows of other keys have other contents: the key is part of a row.
-        row.key
-            .iter()
-            .enumerate()
-            .for_each(|(at, byte)| content[2 + at % 13] ^= byte.rotate_left(at as u32 / 13));
-        content[15] = row.key.len() as u8;
-        let fingerprint = RowFingerprint(content);
-        content[1] = row.below.into();
-        Entry {
-            slot: row.slot.into(),
-            key: &row.key,
-            fingerprint,
-            tree: TreeFingerprint(content),
-            index: index as u32,
-        }
-    };
-    rows.iter().enumerate().map(entry).collect()
+    rows.iter()
+        .enumerate()
+        .map(|(index, row)| {
+            let mut content = [0; 16];
+            content[0] = row.content;
+            // Rows of other keys have other contents: the key is part of a row.
+            row.key
+                .iter()
+                .enumerate()
+                .for_each(|(at, byte)| content[2 + at % 13] ^= byte.rotate_left(at as u32 / 13));
+            content[15] = row.key.len() as u8;
+            let fingerprint = RowFingerprint(content);
+            content[1] = row.below.into();
+            Entry {
+                slot: row.slot.into(),
+                key: &row.key,
+                fingerprint,
+                tree: TreeFingerprint(content),
+                index: index as u32,
+            }
+        })
+        .collect()
 }
 
 fn same_identity(a: &Plain, b: &Plain, identity: Identity) -> bool {
