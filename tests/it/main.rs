@@ -14,6 +14,7 @@ mod oracle;
 mod oracle_checked;
 mod properties;
 mod real_data;
+mod schemas;
 mod shop;
 mod sql;
 mod state;

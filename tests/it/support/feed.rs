@@ -8,13 +8,11 @@ use serde_json::Value;
 /// A file of the real data, which lies beside a checkout, or `None` (said once) where it does not.
 pub fn real(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(name);
-    // A worktree lies one level deeper.
-    let deeper = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
-    let found = [path, deeper].into_iter().find(|path| path.exists());
-    if found.is_none() {
-        println!("skipped: no real data ({name})");
+    if path.exists() {
+        return Some(path);
     }
-    found
+    println!("skipped: no real data ({name})");
+    None
 }
 
 /// The lines of an NDJSON file, plain or .gz.
