@@ -248,9 +248,9 @@ impl Engine {
             (None, true) => Status::Done,
             (None, false) => Status::Failed,
         };
-        let noted = match (cause, run) {
-            (None, Some(run)) => note_filled(&client, run).await,
-            _ => Ok(()),
+        let noted = match run {
+            Some(run) => note_filled(&client, run).await,
+            None => Ok(()),
         };
         let end = state::wal_position(&client).await;
         report.wal_bytes = end.as_ref().map_or(0, |end| (end - wal_start).unsigned_abs());

@@ -9,6 +9,7 @@ pub mod catalog;
 pub(crate) mod fetch;
 pub mod install;
 pub mod local;
+pub(crate) mod owners;
 pub(crate) mod questions;
 pub(crate) mod state;
 pub(crate) mod wire;

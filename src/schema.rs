@@ -50,6 +50,28 @@ pub struct Table {
     pub digest: [u8; 32],
 }
 
+impl Table {
+    /// The columns of the key.
+    pub fn key_columns(&self) -> Vec<PhysicalColumn> {
+        let column =
+            |&at: &usize| PhysicalColumn { name: self.names[at].clone(), ty: self.columns[at].clone() };
+        self.key.iter().map(column).collect()
+    }
+
+    /// What rows of enclosed relations refer to: the surrogate, else the key.
+    pub fn referable_columns(&self) -> Vec<PhysicalColumn> {
+        match &self.id {
+            Some(id) => vec![id.column.clone()],
+            None => self.key_columns(),
+        }
+    }
+
+    /// The types of the key's columns.
+    pub fn key_types(&self) -> Vec<&ColumnType> {
+        self.key.iter().map(|&at| &self.columns[at]).collect()
+    }
+}
+
 /// Root columns that receive a mark when the document changed.
 #[derive(Clone, Debug, Default)]
 pub struct Marks {

@@ -101,9 +101,7 @@ pub fn document_key(schema: &Schema, root: &Tuple) -> DocumentKey {
 
 /// The key of the document whose root row has this key.
 pub fn document_key_of(schema: &Schema, key: &Tuple) -> DocumentKey {
-    let table = &schema.tables[0];
-    let types: Vec<&ColumnType> = table.key.iter().map(|&at| &table.columns[at]).collect();
-    DocumentKey(comparison_tuple(&types, key).as_bytes().to_vec())
+    DocumentKey(comparison_tuple(&schema.tables[0].key_types(), key).as_bytes().to_vec())
 }
 
 /// Makes the rows of a document.
@@ -520,8 +518,7 @@ impl<'s> Shredder<'s> {
 
     fn row_key(&self, ix: RelationIx, tuple: &Tuple) -> Tuple {
         let table = &self.schema.tables[ix];
-        let types: Vec<&ColumnType> = table.key.iter().map(|&at| &table.columns[at]).collect();
-        comparison_tuple(&types, &tuple.project(&table.key))
+        comparison_tuple(&table.key_types(), &tuple.project(&table.key))
     }
 
     /// A key that is unique in the table may stand under one parent only. While questions are open, items that

@@ -278,12 +278,17 @@ fn is_signed_digits(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// The text of a number, or of a string that may hold one.
+fn number_text<'j>(json: &'j Json<'_>) -> Result<&'j str, ValueError> {
+    match json {
+        Json::Number(text) => Ok(text),
+        Json::String(text) => Ok(text),
+        _ => Err(expected("a number", json)),
+    }
+}
+
 fn float(json: &Json<'_>, out: &mut Vec<u8>) -> Result<Encoded, ValueError> {
-    let text = match json {
-        Json::Number(text) => text,
-        Json::String(text) => text.as_ref(),
-        _ => return Err(expected("a number", json)),
-    };
+    let text = number_text(json)?;
     let Some(decimal) = Decimal::parse(text) else {
         return ask(text);
     };

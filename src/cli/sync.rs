@@ -137,7 +137,13 @@ fn item(record: Result<Record, crate::cli::input::FeedError>) -> FeedItem {
         }
         Err(error) => {
             let origin = Origin { file: Some(Arc::clone(&error.file)), line: error.line };
-            Err(FeedError { origin, message: words(&error), fatal: true })
+            let cause =
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Err(FeedError {
+                origin,
+                message: format!("cannot be read beyond this line: {cause}"),
+                fatal: true,
+            })
         }
     }
 }

@@ -16,14 +16,12 @@ use crate::engine::registry::Claim;
 use crate::engine::report::Failure;
 use crate::engine::run::Run;
 use crate::error::Error;
+use crate::fingerprint::RawFingerprint;
 use crate::mapping::RelationIx;
 use crate::plan::Sides;
-use crate::postgres::fetch::{matching, raw, selected};
-use crate::postgres::wire::typed;
-use crate::postgres::{quote, state};
-use crate::row::{Cell, Tuple};
-use crate::schema::{PhysicalColumn, Table};
-use crate::shred::document_key_of;
+use crate::postgres::owners::{Owner, owners};
+use crate::postgres::state;
+use crate::row::Tuple;
 
 /// A document that cannot be applied as things stand.
 pub(crate) struct Conflict {
@@ -39,13 +37,6 @@ pub(crate) enum Verdict {
     Wait(Failure),
     /// Equal to one that was skipped.
     Repeated,
-}
-
-/// The document that a row belongs to now.
-struct Owner {
-    key: DocumentKey,
-    /// Its key in words.
-    label: String,
 }
 
 /// A child that a document of the batch would take from elsewhere.
@@ -75,7 +66,7 @@ pub(crate) async fn claims(
     }
     for (ix, taken) in per_relation {
         let references: Vec<Tuple> = taken.iter().map(|taken| taken.reference.clone()).collect();
-        let owners = owners(run, transaction, ix, &references).await?;
+        let owners = owners(transaction, &run.mapping, &run.schema, ix, &references).await?;
         let keys: Vec<&DocumentKey> = owners.values().map(|owner| &owner.key).collect();
         let states = state::states(transaction, run.lease.mapping, &keys).await?;
         let raws: HashMap<DocumentKey, _> = states.into_iter().map(|(key, state)| (key, state.raw)).collect();
@@ -113,7 +104,7 @@ fn fail_owner(
     run: &Run,
     ix: RelationIx,
     owner: &Owner,
-    raw: Option<crate::fingerprint::RawFingerprint>,
+    raw: Option<RawFingerprint>,
     origin: &Origin,
     taker: &Prepared,
 ) {
@@ -171,70 +162,4 @@ fn from_elsewhere(run: &Run, sides: &[Sides]) -> Vec<Taken> {
         }
     }
     found
-}
-
-/// The documents that rows of a relation belong to, by what the rows refer to.
-async fn owners(
-    run: &Run,
-    transaction: &Transaction<'_>,
-    ix: RelationIx,
-    references: &[Tuple],
-) -> Result<HashMap<Tuple, Owner>, Error> {
-    let table = &run.schema.tables[ix];
-    let root = &run.schema.tables[0];
-    let (sql, params) = owners_query(run, ix, references);
-    let mut owners = HashMap::new();
-    for row in transaction.query_typed(&sql, &typed(&params)).await? {
-        let tuple = |from: usize, count: usize| -> Result<Tuple, Error> {
-            let mut tuple = Tuple::default();
-            for at in from..from + count {
-                tuple.push(raw(&row, at)?.map_or(Cell::Null, Cell::Value));
-            }
-            Ok(tuple)
-        };
-        let reference = tuple(0, table.parent.len())?;
-        let key = tuple(table.parent.len(), root.key.len())?;
-        let label = row.try_get(table.parent.len() + root.key.len())?;
-        owners.insert(reference, Owner { key: document_key_of(&run.schema, &key), label });
-    }
-    Ok(owners)
-}
-
-/// From what rows of `ix` refer to, up through the enclosing tables, to the root's key.
-fn owners_query(
-    run: &Run,
-    ix: RelationIx,
-    references: &[Tuple],
-) -> (String, Vec<crate::postgres::wire::Param>) {
-    let (relations, tables) = (&run.mapping.relations, &run.schema.tables);
-    let chain: Vec<RelationIx> =
-        std::iter::successors(relations[ix].enclosing, |&ix| relations[ix].enclosing).collect();
-    let referred = |table: &Table| -> Vec<PhysicalColumn> {
-        match &table.id {
-            Some(id) => vec![id.column.clone()],
-            None => table
-                .key
-                .iter()
-                .map(|&at| PhysicalColumn { name: table.names[at].clone(), ty: table.columns[at].clone() })
-                .collect(),
-        }
-    };
-    let nearest = referred(&tables[chain[0]]);
-    let root = tables[0].key.iter().map(|&at| (&tables[0].names[at], &tables[0].columns[at]));
-    let last = format!("t{}", chain.len() - 1);
-    let mut list: Vec<String> =
-        nearest.iter().map(|column| selected("t0", &column.name, &column.ty)).collect();
-    list.extend(root.clone().map(|(name, ty)| selected(&last, name, ty)));
-    let words: Vec<String> = root.map(|(name, _)| format!("{last}.{}::text", quote(name))).collect();
-    list.push(format!("concat_ws(',', {})", words.join(", ")));
-    let mut from = format!("{} t0", tables[chain[0]].name);
-    for (at, pair) in chain.windows(2).enumerate() {
-        let (inner, outer) = (&tables[pair[0]], &tables[pair[1]]);
-        let equal = inner.parent.iter().zip(referred(outer)).map(|(column, target)| {
-            format!("t{at}.{} = t{}.{}", quote(&column.name), at + 1, quote(&target.name))
-        });
-        from += &format!(" JOIN {} t{} ON {}", outer.name, at + 1, equal.collect::<Vec<_>>().join(" AND "));
-    }
-    let (condition, params) = matching("t0", &nearest, references);
-    (format!("SELECT {} FROM {from}{condition}", list.join(", ")), params)
 }

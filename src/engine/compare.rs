@@ -19,8 +19,7 @@ use crate::mapping::{Mapping, Relation, RelationIx, UniqueIn};
 use crate::plan::{Sides, SourceRow, StoredRow};
 use crate::postgres::fetch::{attach, referable, rows};
 use crate::row::Tuple;
-use crate::schema::{PhysicalColumn, Schema, Table};
-use crate::value::ColumnType;
+use crate::schema::{Schema, Table};
 
 /// A batch compared with what is stored of it.
 pub(crate) struct Compared {
@@ -143,7 +142,7 @@ impl Comparison<'_> {
             self.sides[0].source.iter().map(|row| (compared_key(table, &row.tuple), row.document)).collect();
         let keys: Vec<Tuple> = self.sides[0].source.iter().map(|row| row.tuple.project(&table.key)).collect();
         let started = Instant::now();
-        for mut row in rows(self.transaction, table, &key_columns(table), &keys).await? {
+        for mut row in rows(self.transaction, table, &table.key_columns(), &keys).await? {
             row.document = wanted.get(&compared_key(table, &row.tuple)).copied();
             // Composite keys are asked for column by column, which may find more.
             if row.document.is_some() {
@@ -290,7 +289,7 @@ impl Comparison<'_> {
         }
         let values: Vec<Tuple> = wanted.values().cloned().collect();
         let started = Instant::now();
-        let found = rows(self.transaction, table, &key_columns(table), &values)
+        let found = rows(self.transaction, table, &table.key_columns(), &values)
             .await
             .map_err(|error| error.in_relation(&self.mapping.relations[ix].name))?;
         self.times[ix] += started.elapsed();
@@ -353,13 +352,5 @@ pub(crate) fn compared_key(table: &Table, tuple: &Tuple) -> Tuple {
 
 /// The cells of a key in comparison form.
 pub(crate) fn compared_cells(table: &Table, key: &Tuple) -> Tuple {
-    let types: Vec<&ColumnType> = table.key.iter().map(|&at| &table.columns[at]).collect();
-    comparison_tuple(&types, key)
-}
-
-/// The columns of a relation's key.
-pub(crate) fn key_columns(table: &Table) -> Vec<PhysicalColumn> {
-    let column =
-        |&at: &usize| PhysicalColumn { name: table.names[at].clone(), ty: table.columns[at].clone() };
-    table.key.iter().map(column).collect()
+    comparison_tuple(&table.key_types(), key)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::document::DocumentKey;
 use crate::engine::batch::backoff;
-use crate::engine::compare::{compared_cells, compared_key, key_columns};
+use crate::engine::compare::{compared_cells, compared_key};
 use crate::engine::report::Failure;
 use crate::engine::run::{Held, Run};
 use crate::error::{Error, ErrorKind};
@@ -107,7 +107,7 @@ async fn tops(
             values.push(if everywhere { row.key.clone() } else { row.place.clone() });
         }
     }
-    let columns = if everywhere { key_columns(table) } else { table.locator[..table.own_locator].to_vec() };
+    let columns = if everywhere { table.key_columns() } else { table.locator[..table.own_locator].to_vec() };
     let mut stored = Vec::new();
     for row in rows(transaction, table, &columns, &values).await? {
         let name = if everywhere { compared_key(table, &row.tuple) } else { own_place(table, &row) };

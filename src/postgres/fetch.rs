@@ -1,6 +1,7 @@
 //! Reads stored rows as raw cells.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use futures_util::TryStreamExt;
 use tokio_postgres::{Row, Transaction};
@@ -88,13 +89,9 @@ pub(crate) fn selected(alias: &str, name: &str, ty: &ColumnType) -> String {
 
 fn stored(table: &Table, row: &Row) -> Result<StoredRow, Error> {
     let mut at = 0;
-    let mut take = |count: usize| -> Result<Tuple, Error> {
-        let mut tuple = Tuple::default();
-        for _ in 0..count {
-            tuple.push(raw(row, at)?.map_or(Cell::Null, Cell::Value));
-            at += 1;
-        }
-        Ok(tuple)
+    let mut take = |count: usize| {
+        at += count;
+        cells(row, at - count..at)
     };
     let reference = take(table.parent.len())?;
     let locator = take(table.locator.len())?;
@@ -114,6 +111,15 @@ fn stored(table: &Table, row: &Row) -> Result<StoredRow, Error> {
 /// The cell of a result, not decoded.
 pub(crate) fn raw(row: &Row, at: usize) -> Result<Option<&[u8]>, Error> {
     Ok(row.try_get::<_, Option<Raw<'_>>>(at)?.map(|raw| raw.0))
+}
+
+/// Cells of a result, not decoded.
+pub(crate) fn cells(row: &Row, places: Range<usize>) -> Result<Tuple, Error> {
+    let mut tuple = Tuple::default();
+    for at in places {
+        tuple.push_value(raw(row, at)?);
+    }
+    Ok(tuple)
 }
 
 /// What rows of enclosed relations refer to: the surrogate, else the key.

@@ -8,10 +8,10 @@ use tokio_postgres::{Client, Transaction};
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::comparison_tuple;
 use crate::mapping::{LookupIx, Mapping, Missing};
-use crate::postgres::fetch::{matching, raw, selected};
+use crate::postgres::fetch::{cells, matching, raw, selected};
 use crate::postgres::wire::{ArrayBuilder, Param, text_array, typed};
 use crate::postgres::{Limits, begin, quote};
-use crate::row::{Cell, Tuple};
+use crate::row::Tuple;
 use crate::schema::{LookupTable, PhysicalColumn, Schema};
 use crate::shred::{Answers, CatalogueRow, Conversion, Questions};
 use crate::value::ColumnType;
@@ -109,10 +109,7 @@ async fn find(
     let types: Vec<&ColumnType> = table.key.iter().map(|column| &column.ty).collect();
     let mut found = HashMap::new();
     for row in transaction.query_typed(&sql, &typed(&params)).await? {
-        let mut key = Tuple::default();
-        for at in 0..table.key.len() {
-            key.push(raw(&row, at + 1)?.map_or(Cell::Null, Cell::Value));
-        }
+        let key = cells(&row, 1..table.key.len() + 1)?;
         found.insert(comparison_tuple(&types, &key), raw(&row, 0)?.unwrap_or_default().to_vec());
     }
     Ok(found)

@@ -11,7 +11,7 @@
 
 use std::borrow::Cow;
 
-use super::{Encoded, ValueError, ask, expected, found, out_of_range};
+use super::{Encoded, ValueError, ask, found, number_text, out_of_range};
 use crate::json::Json;
 
 /// Digits before the point that a `numeric` can have.
@@ -236,11 +236,7 @@ pub(super) fn encode(
     modifier: Option<(u16, i16)>,
     out: &mut Vec<u8>,
 ) -> Result<Encoded, ValueError> {
-    let text = match json {
-        Json::Number(text) => text,
-        Json::String(text) => text.as_ref(),
-        _ => return Err(expected("a number", json)),
-    };
+    let text = number_text(json)?;
     let Some(decimal) = Decimal::parse(text) else {
         return ask(text);
     };

@@ -213,7 +213,7 @@ async fn p25_a_torn_feed_is_aborted_and_its_complete_lines_are_in() {
     let complete = ran.documents("read");
     assert!(complete > 500 && complete < 1500, "{complete}");
     assert!(
-        ran.stderr.contains(&format!("feed.ndjson.gz: cannot be read after line {complete}: ")),
+        ran.stderr.contains(&format!("feed.ndjson.gz:{complete}: cannot be read beyond this line: ")),
         "{}",
         ran.stderr
     );

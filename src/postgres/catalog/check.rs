@@ -313,17 +313,7 @@ impl<'m> Checker<'m> {
     }
 
     fn reference_types(&mut self, place: &str, parent: &[PhysicalColumn], outer: &Table) {
-        let targets: Vec<PhysicalColumn> = match &outer.id {
-            Some(id) => vec![id.column.clone()],
-            None => {
-                let column = |&at: &usize| PhysicalColumn {
-                    name: outer.names[at].clone(),
-                    ty: outer.columns[at].clone(),
-                };
-                outer.key.iter().map(column).collect()
-            }
-        };
-        for (column, target) in parent.iter().zip(&targets) {
+        for (column, target) in parent.iter().zip(&outer.referable_columns()) {
             self.same_type(&format!("{place}.parent"), column, target);
         }
     }
