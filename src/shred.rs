@@ -268,11 +268,16 @@ impl<'s> Shredder<'s> {
             }
             bytes.clear();
             let asked = self.asked;
+            // Without its target a link is no row: what else it refers to is not asked.
+            let is_target = relation.kind == RelationKind::Link && at == 0;
             let cell = match self.cell(column, &table.columns[at], item, &mut bytes) {
                 Ok(cell) => cell,
                 Err(Hole::Skipped) => {
                     self.set.skipped_lookups += 1;
                     tuple.push(Cell::Null);
+                    if is_target {
+                        return Ok(tuple);
+                    }
                     continue;
                 }
                 Err(Hole::Error(message)) => return Err(item.error(relation, path_of(column), message)),
@@ -282,6 +287,9 @@ impl<'s> Shredder<'s> {
                 return Err(item.error(relation, path_of(column), "is null, and part of the key".into()));
             }
             tuple.push(cell);
+            if is_target && !answered {
+                return Ok(tuple);
+            }
         }
         Ok(tuple)
     }
@@ -419,8 +427,10 @@ impl<'s> Shredder<'s> {
             }
             // The key alone decides: what else an item that does not count holds, and refers to, is not looked at.
             OnDuplicate::First | OnDuplicate::Last => {
+                let asked = self.asked;
                 let winners = self.winners(ix, items)?;
-                self.tuples(ix, items, winners)
+                // Until all keys are known nothing else is asked: it might be for an item that does not count.
+                if self.asked == asked { self.tuples(ix, items, winners) } else { Ok(Vec::new()) }
             }
         }
     }
