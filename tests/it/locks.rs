@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rowdelta::postgres::local::Options;
@@ -155,7 +156,10 @@ async fn p21_a_row_touched_by_the_users_own_trigger_is_written_all_the_same() {
 
 /// A server of its own that logs every statement with its parameters.
 async fn logged() -> (Shop, PathBuf) {
-    let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("statements-{}.log", std::process::id()));
+    // One process may run all tests, as threads.
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("statements-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_file(&log);
     let mut options = Options::fast().setting("log_statement", "all").setting("log_line_prefix", "%a|");
     options.log_file = Some(log.clone());
