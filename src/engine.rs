@@ -61,7 +61,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            workers: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4),
+            workers: default_workers(),
             batch_documents_max: 500,
             batch_bytes_max: 2 << 20,
             batch_rows_max: 20_000,
@@ -74,6 +74,11 @@ impl Default for Options {
             wait: Duration::ZERO,
         }
     }
+}
+
+/// How many batches are worked on at once where nobody says: the number of cores, 2 to 4.
+pub fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4)
 }
 
 /// One item of a feed: a document, or why there is none.

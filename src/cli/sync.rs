@@ -14,7 +14,7 @@ use crate::cli::input::{Feed, FeedOptions, Record};
 use crate::cli::output::{Exit, report, summary};
 use rowdelta::document::{Document, Origin};
 use rowdelta::engine::report::Status;
-use rowdelta::engine::{Engine, FeedError, FeedItem};
+use rowdelta::engine::{Engine, FeedError, FeedItem, default_workers};
 use rowdelta::mapping::Mapping;
 use rowdelta::postgres::install;
 
@@ -83,10 +83,6 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         143 if aborted => Exit::Terminated,
         _ => Exit::of(&result),
     })
-}
-
-fn default_workers() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4)
 }
 
 fn write_report(file: &Path, json: &str) -> Result<(), String> {
