@@ -122,10 +122,8 @@ pub(crate) async fn states(
         fingerprint: fixed(row, 2).map(DocumentFingerprint),
         relations: row
             .get::<_, &[u8]>(3)
-            .as_chunks()
-            .0
-            .iter()
-            .map(|bytes| RelationFingerprint(*bytes))
+            .chunks_exact(LENGTH)
+            .filter_map(|bytes| Some(RelationFingerprint(bytes.try_into().ok()?)))
             .collect(),
         settled: row.get(4),
     };

@@ -291,6 +291,6 @@ pub(super) fn trimmed(stored: &[u8]) -> Cow<'_, [u8]> {
 
 /// Digits after the point that the last digit of the wire reaches to.
 fn scale_needed(weight: i64, digit: u16) -> i64 {
-    let zeros = [10, 100, 1000].iter().filter(|power| digit.is_multiple_of(**power)).count() as i64;
+    let zeros = [10, 100, 1000].iter().filter(|power| digit % **power == 0).count() as i64;
     (-weight * GROUP - zeros).max(0)
 }
