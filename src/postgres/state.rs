@@ -283,9 +283,10 @@ pub(crate) async fn finish_run(client: &Client, run: i64, status: &str, report: 
                             report = $3::jsonb - 'failures' WHERE id = $1) \
                INSERT INTO rowdelta.failure (run, document, file, line, item, relation, path, sqlstate, message, \
                                               retryable) \
-               SELECT $1, f.document, f.file, f.line, f.item, f.relation, f.path, f.sqlstate, f.message, f.retryable \
-               FROM jsonb_to_recordset($3::jsonb -> 'failures') AS f (document text, file text, line bigint, item bigint, \
-                    relation text, path text, sqlstate text, message text, retryable boolean)";
+               SELECT $1, f.document, f.file, f.line, f.item, f.relation, f.path, f.sqlstate, f.message, \
+                      f.retryable \
+               FROM jsonb_to_recordset($3::jsonb -> 'failures') AS f (document text, file text, line bigint, \
+                    item bigint, relation text, path text, sqlstate text, message text, retryable boolean)";
     client.execute_typed(sql, params).await?;
     Ok(())
 }

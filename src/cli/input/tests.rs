@@ -1,8 +1,7 @@
+use super::text::BLOCK_BYTES;
 use super::*;
 use std::io::{Cursor, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
-
-const BLOCK_BYTES: usize = 256 * 1024;
 
 /// A directory that goes when the test ends.
 struct Temp(PathBuf);

@@ -12,7 +12,7 @@ use super::files::is_stdin;
 use super::scan::{Extent, is_space};
 
 /// How much is read at a time, before and after decompression. Of a smaller file, all of it.
-const BLOCK_BYTES: usize = 256 * 1024;
+pub const BLOCK_BYTES: usize = 256 * 1024;
 const SMALL_BLOCK_BYTES: usize = 8 * 1024;
 
 /// What PowerShell and Notepad write at the start of a file.
