@@ -68,6 +68,7 @@ CREATE TABLE rowdelta.failure (
     document  text,
     file      text,
     line      bigint,
+    item      bigint,
     relation  text,
     path      text,
     sqlstate  text,

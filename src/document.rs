@@ -23,16 +23,20 @@ impl From<&str> for Document {
 pub struct Origin {
     /// The file, or `None` where the caller handed the document over.
     pub file: Option<Arc<str>>,
-    /// Line in the file, or place in the feed; counted from 1.
+    /// Line in the file at which it begins, or place in the feed; counted from 1. 0: none, as of a file as a whole.
     pub line: u64,
+    /// Its number in the file, from 1, where several documents may begin on one line: in an array, say.
+    pub item: Option<u64>,
 }
 
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.file {
-            Some(file) => write!(f, "{file}:{}", self.line),
-            None => write!(f, "document {}", self.line),
+            Some(file) if self.line == 0 => f.write_str(file)?,
+            Some(file) => write!(f, "{file}:{}", self.line)?,
+            None => write!(f, "document {}", self.line)?,
         }
+        self.item.map_or(Ok(()), |item| write!(f, ", item {item}"))
     }
 }
 

@@ -95,6 +95,14 @@ pub struct FeedError {
     pub fatal: bool,
 }
 
+impl std::fmt::Display for FeedError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.origin, self.message)
+    }
+}
+
+impl std::error::Error for FeedError {}
+
 /// Keeps the tables of one mapping in step with feeds. Made by [`Engine::builder`]; may be used again.
 pub struct Engine {
     mapping: Arc<Mapping>,
@@ -225,7 +233,7 @@ impl Engine {
         let counted = run.as_ref().map(|run| run.tally(|tally| tally.report.clone()));
         let mut report = counted.unwrap_or_else(|| Report::new(&self.mapping));
         report.run = id;
-        report.failures.sort_by_key(|failure| (failure.file.clone(), failure.line));
+        report.failures.sort_by_key(|failure| (failure.file.clone(), failure.line, failure.item));
         let closed = self.close(&lease, run.as_deref(), ended.as_ref().err(), wal_start, &mut report).await;
         report.elapsed_ms = started.elapsed().as_millis() as u64;
         match ended.and(closed) {

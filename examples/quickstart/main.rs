@@ -55,10 +55,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         // As between two nights: what the last one left behind is not this one's.
         client.batch_execute("VACUUM (ANALYZE)").await?;
         client.batch_execute("CHECKPOINT").await?;
-        let documents = calls
-            .night(night)
-            .enumerate()
-            .map(|(at, bytes)| Ok(Document { bytes, origin: Origin { file: None, line: at as u64 + 1 } }));
+        let documents = calls.night(night).enumerate().map(|(at, bytes)| {
+            Ok(Document { bytes, origin: Origin { file: None, line: at as u64 + 1, item: None } })
+        });
         print_night(name, &engine.sync(stream::iter(documents)).await?);
     }
     Ok(())

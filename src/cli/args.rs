@@ -45,7 +45,8 @@ pub struct Sync {
     #[command(flatten)]
     pub database: Database,
 
-    /// Files of one feed: a JSON object a line, plain, .gz or .zst; `-` for standard input.
+    /// Files of one feed, or directories of them: JSON objects, one a line or over several, or arrays of them;
+    /// plain, .gz or .zst; `-` for standard input.
     #[arg(required = true, value_name = "FEED")]
     pub feed: Vec<PathBuf>,
 

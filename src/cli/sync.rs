@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
@@ -10,9 +9,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cli::args;
 use crate::cli::connect;
-use crate::cli::input::{Feed, FeedOptions, Record};
+use crate::cli::input::{Feed, FeedOptions};
 use crate::cli::output::{Exit, report, summary};
-use rowdelta::document::{Document, Origin};
+use rowdelta::document::Origin;
 use rowdelta::engine::report::Status;
 use rowdelta::engine::{Engine, FeedError, FeedItem, default_workers};
 use rowdelta::mapping::Mapping;
@@ -44,7 +43,7 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
     let mapping =
         Mapping::from_toml(&text).map_err(|error| format!("{}: {error}", args.mapping.display()))?;
     let options = FeedOptions { document_bytes_max: args.document_bytes_max };
-    let feed = Feed::open(&args.feed, options).map_err(|error| words(&error))?;
+    let feed = Feed::open(&args.feed, options).map_err(|error| error.to_string())?;
     let workers = args.workers.unwrap_or_else(default_workers).max(1);
     let pool = connect::pool(connect::config(args.database.database.as_deref())?, workers).await?;
     if args.install {
@@ -97,8 +96,8 @@ fn write_report(file: &Path, json: &str) -> Result<(), String> {
 fn read(feed: Feed, stop: watch::Receiver<u8>) -> impl futures_util::Stream<Item = FeedItem> + Send {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     std::thread::spawn(move || {
-        for record in feed {
-            if sender.blocking_send(item(record)).is_err() {
+        for item in feed {
+            if sender.blocking_send(item).is_err() {
                 return;
             }
         }
@@ -118,37 +117,8 @@ fn read(feed: Feed, stop: watch::Receiver<u8>) -> impl futures_util::Stream<Item
 }
 
 fn stopped() -> FeedItem {
-    let origin = Origin { file: Some("the feed".into()), line: 0 };
+    let origin = Origin { file: Some("the feed".into()), ..Origin::default() };
     Err(FeedError { origin, message: "stopped by a signal".into(), fatal: true })
-}
-
-fn item(record: Result<Record, crate::cli::input::FeedError>) -> FeedItem {
-    match record {
-        Ok(Record { file, line, content }) => {
-            let origin = Origin { file: Some(file), line };
-            match content {
-                Ok(bytes) => Ok(Document { bytes, origin }),
-                Err(error) => Err(FeedError { origin, message: error.to_string(), fatal: false }),
-            }
-        }
-        Err(error) => {
-            let origin = Origin { file: Some(Arc::clone(&error.file)), line: error.line };
-            let cause =
-                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Err(FeedError {
-                origin,
-                message: format!("cannot be read beyond this line: {cause}"),
-                fatal: true,
-            })
-        }
-    }
-}
-
-fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }
 
 /// After SIGINT or SIGTERM nothing more is read; what is in hand is finished and reported. Gives the exit

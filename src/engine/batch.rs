@@ -33,7 +33,12 @@ const NARROWING_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 pub(crate) fn admit(run: &Run, documents: Vec<Prepared>) -> Vec<Prepared> {
     let mut admitted = Vec::with_capacity(documents.len());
     for document in documents {
-        let turn = run.registry().hand_out(&document.key, document.fingerprints.document, &document.origin);
+        let turn = run.registry().hand_out(
+            &document.key,
+            document.fingerprints.document,
+            document.sequence,
+            &document.origin,
+        );
         match turn {
             Turn::First => admitted.push(document),
             Turn::Repeated => run.tally(|tally| tally.report.documents.repeated += 1),

@@ -99,7 +99,7 @@ pub(crate) async fn read_feed(
         let mut document = match item {
             Ok(document) => document,
             Err(error) if error.fatal => {
-                broken = Some(Error::new(ErrorKind::Feed, format!("{}: {}", error.origin, error.message)));
+                broken = Some(Error::new(ErrorKind::Feed, error.to_string()));
                 break;
             }
             Err(error) => {
@@ -133,7 +133,7 @@ fn unreadable(run: &Run, error: &FeedError) {
 /// Looks at the bytes of a document. `None`: that was enough.
 fn glance(run: &Run, document: Document, sequence: u64) -> Option<Unread> {
     let raw = fingerprint::raw(&run.schema, &document.bytes);
-    let glance = run.registry().glance(raw, &document.origin);
+    let glance = run.registry().glance(raw, sequence, &document.origin);
     run.tally(|tally| {
         let report = &mut tally.report;
         report.documents.read += 1;

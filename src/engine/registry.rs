@@ -15,11 +15,29 @@ use crate::fingerprint::{DocumentFingerprint, RawFingerprint};
 use crate::mapping::RelationIx;
 use crate::row::Tuple;
 
-/// An [`Origin`] in eight bytes; 0: none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Place(u64);
+/// Where a document stands, in eight bytes, ordered as the feed is; [`Stretch`] has the rest of its [`Origin`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// Place in the feed, over all its files, from 1; 0: none.
+    sequence: u32,
+    line: u32,
+}
 
-const FILE_SHIFT: u32 = 44;
+/// Documents that follow one another in one file.
+#[derive(Debug)]
+struct Stretch {
+    /// Place in the feed of the first.
+    first: u32,
+    file: Option<Arc<str>>,
+    /// Number in the file of the first; the others count on from it.
+    item: Option<u64>,
+}
+
+impl Stretch {
+    fn item(&self, sequence: u32) -> Option<u64> {
+        self.item.map(|item| item + u64::from(sequence - self.first))
+    }
+}
 
 /// How a document of the feed was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +104,8 @@ pub(crate) enum Claim {
 pub(crate) struct Registry {
     known: HashMap<RawFingerprint, Known>,
     handed: HashMap<u64, Handed>,
-    files: Vec<Option<Arc<str>>>,
+    /// In the order of the feed.
+    stretches: Vec<Stretch>,
     /// Children that their documents no longer have, of relations whose key is unique in the table.
     released: HashSet<(RelationIx, Tuple)>,
     /// Documents from which a child was taken as they were not in the feed so far: one that is compared at the
@@ -99,9 +118,10 @@ impl Registry {
         self.known.insert(raw, Known { key: key.short(), seen: Place::default() });
     }
 
-    /// Looks at the bytes of a document only.
-    pub fn glance(&mut self, raw: RawFingerprint, origin: &Origin) -> Glance {
-        let place = self.place(origin);
+    /// Looks at the bytes of a document only. Documents come in the order of the feed.
+    pub fn glance(&mut self, raw: RawFingerprint, sequence: u64, origin: &Origin) -> Glance {
+        let place = Place::of(sequence, origin);
+        self.note(place, origin);
         let Some(known) = self.known.get_mut(&raw) else { return Glance::Look };
         if known.seen != Place::default() {
             return Glance::Repeated;
@@ -115,8 +135,14 @@ impl Registry {
     }
 
     /// Takes note of a document that was looked at.
-    pub fn hand_out(&mut self, key: &DocumentKey, fingerprint: DocumentFingerprint, origin: &Origin) -> Turn {
-        let place = self.place(origin);
+    pub fn hand_out(
+        &mut self,
+        key: &DocumentKey,
+        fingerprint: DocumentFingerprint,
+        sequence: u64,
+        origin: &Origin,
+    ) -> Turn {
+        let place = Place::of(sequence, origin);
         let [first, _] = fingerprint.0.as_chunks::<8>().0 else { return Turn::First };
         let fingerprint = u64::from_le_bytes(*first);
         let handed = Handed { place, fingerprint, outcome: Outcome::Open };
@@ -137,7 +163,7 @@ impl Registry {
     /// before the document itself.
     pub fn skipped_at(&self, raw: RawFingerprint, key: &DocumentKey) -> Option<(Origin, bool)> {
         let known = self.known.get(&raw).filter(|known| known.seen != Place::default())?;
-        let before = self.handed.get(&key.short()).is_none_or(|handed| known.seen.0 < handed.place.0);
+        let before = self.handed.get(&key.short()).is_none_or(|handed| known.seen < handed.place);
         Some((self.origin(known.seen), before))
     }
 
@@ -207,19 +233,31 @@ impl Registry {
         Claim::Free
     }
 
-    fn place(&mut self, origin: &Origin) -> Place {
-        // A feed has few files, and they come one after the other.
-        let known = self.files.iter().rposition(|file| *file == origin.file);
-        let file = known.unwrap_or_else(|| {
-            self.files.push(origin.file.clone());
-            self.files.len() - 1
-        });
-        Place(((file as u64) << FILE_SHIFT) | origin.line)
+    /// Begins a new stretch, unless the document carries on the last one.
+    fn note(&mut self, place: Place, origin: &Origin) {
+        let goes_on = |last: &Stretch| last.file == origin.file && last.item(place.sequence) == origin.item;
+        if !self.stretches.last().is_some_and(goes_on) {
+            let (file, item) = (origin.file.clone(), origin.item);
+            self.stretches.push(Stretch { first: place.sequence, file, item });
+        }
     }
 
     fn origin(&self, place: Place) -> Origin {
-        let file = self.files.get((place.0 >> FILE_SHIFT) as usize).cloned().flatten();
-        Origin { file, line: place.0 & ((1 << FILE_SHIFT) - 1) }
+        let after = self.stretches.partition_point(|stretch| stretch.first <= place.sequence);
+        let stretch = after.checked_sub(1).map(|at| &self.stretches[at]);
+        Origin {
+            file: stretch.and_then(|stretch| stretch.file.clone()),
+            line: place.line.into(),
+            item: stretch.and_then(|stretch| stretch.item(place.sequence)),
+        }
+    }
+}
+
+impl Place {
+    /// More documents than 32 bits count would not fit into memory.
+    fn of(sequence: u64, origin: &Origin) -> Self {
+        let [sequence, line] = [sequence, origin.line].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+        Place { sequence, line }
     }
 }
 
@@ -228,7 +266,30 @@ mod tests {
     use super::*;
 
     fn origin(line: u64) -> Origin {
-        Origin { file: Some("feed".into()), line }
+        Origin { file: Some("feed".into()), line, item: None }
+    }
+
+    #[test]
+    fn a_place_is_that_of_the_document_in_any_file() {
+        let mut registry = Registry::default();
+        let origin = |file: &str, line, item| Origin { file: Some(file.into()), line, item };
+        let feed = [
+            origin("lines", 1, None),
+            origin("lines", 3, None),
+            origin("array", 1, Some(1)),
+            origin("array", 1, Some(2)),
+            // One between them was too long.
+            origin("array", 7, Some(4)),
+            origin("lines", 1, None),
+        ];
+        let sequences = [1, 2, 3, 4, 6, 7];
+        for (sequence, origin) in sequences.iter().zip(&feed) {
+            registry.glance(RawFingerprint::default(), *sequence, origin);
+        }
+        for (sequence, origin) in sequences.iter().zip(&feed) {
+            assert_eq!(registry.origin(Place::of(*sequence, origin)), *origin);
+        }
+        assert_eq!(registry.stretches.len(), 3);
     }
 
     #[test]
@@ -236,15 +297,15 @@ mod tests {
         let mut registry = Registry::default();
         let (raw, key) = (RawFingerprint([1; 16]), DocumentKey(vec![7]));
         registry.remember(raw, &key);
-        assert_eq!(registry.glance(raw, &origin(1)), Glance::Unchanged);
-        assert_eq!(registry.glance(raw, &origin(2)), Glance::Repeated);
-        assert_eq!(registry.glance(RawFingerprint([2; 16]), &origin(3)), Glance::Look);
+        assert_eq!(registry.glance(raw, 1, &origin(1)), Glance::Unchanged);
+        assert_eq!(registry.glance(raw, 2, &origin(2)), Glance::Repeated);
+        assert_eq!(registry.glance(RawFingerprint([2; 16]), 3, &origin(3)), Glance::Look);
         assert_eq!(registry.skipped_at(raw, &key), Some((origin(1), true)));
         let other = DocumentKey(vec![8]);
-        assert_eq!(registry.hand_out(&other, DocumentFingerprint([1; 16]), &origin(4)), Turn::First);
-        assert_eq!(registry.hand_out(&other, DocumentFingerprint([1; 16]), &origin(5)), Turn::Repeated);
+        assert_eq!(registry.hand_out(&other, DocumentFingerprint([1; 16]), 4, &origin(4)), Turn::First);
+        assert_eq!(registry.hand_out(&other, DocumentFingerprint([1; 16]), 5, &origin(5)), Turn::Repeated);
         assert_eq!(
-            registry.hand_out(&other, DocumentFingerprint([2; 16]), &origin(6)),
+            registry.hand_out(&other, DocumentFingerprint([2; 16]), 6, &origin(6)),
             Turn::Differs(origin(4))
         );
     }
@@ -256,9 +317,9 @@ mod tests {
         let (raw, owner) = (RawFingerprint([1; 16]), DocumentKey(vec![7]));
         registry.remember(raw, &owner);
         assert_eq!(registry.claim(&child, &owner, Some(raw), false), Claim::Free);
-        assert_eq!(registry.glance(raw, &origin(1)), Glance::Look, "the robbed document is looked at");
+        assert_eq!(registry.glance(raw, 1, &origin(1)), Glance::Look, "the robbed document is looked at");
         assert!(registry.take_robbed(&owner) && !registry.take_robbed(&owner));
-        registry.hand_out(&owner, DocumentFingerprint::default(), &origin(1));
+        registry.hand_out(&owner, DocumentFingerprint::default(), 1, &origin(1));
         assert_eq!(registry.claim(&child, &owner, Some(raw), false), Claim::Wait);
         assert_eq!(registry.claim(&child, &owner, Some(raw), true), Claim::Taken(origin(1)));
         registry.release(child.0, child.1.clone());

@@ -142,8 +142,10 @@ pub struct Failure {
     pub document: Option<String>,
     /// The file.
     pub file: Option<String>,
-    /// Line in the file, or place in the feed, from 1.
+    /// Line in the file at which the document begins, or place in the feed, from 1.
     pub line: u64,
+    /// The document's number in the file, from 1, where several may begin on one line.
+    pub item: Option<u64>,
     /// The relation.
     pub relation: Option<String>,
     /// The place in the document.
@@ -163,6 +165,7 @@ impl Failure {
             document,
             file: origin.file.as_deref().map(str::to_owned),
             line: origin.line,
+            item: origin.item,
             message,
             ..Failure::default()
         }
@@ -182,13 +185,10 @@ impl Failure {
 impl fmt::Display for Failure {
     /// `order-7 (feed.ndjson:3): lines[1].qty: expected an integer, found "two"`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let origin = match &self.file {
-            Some(file) => format!("{file}:{}", self.line),
-            None => format!("document {}", self.line),
-        };
+        let origin = Origin { file: self.file.as_deref().map(Into::into), line: self.line, item: self.item };
         match &self.document {
             Some(document) => write!(f, "{document} ({origin})")?,
-            None => f.write_str(&origin)?,
+            None => origin.fmt(f)?,
         }
         match (&self.path, &self.relation) {
             (Some(path), _) => write!(f, ": {path}")?,

@@ -279,10 +279,12 @@ pub(crate) async fn finish_run(client: &Client, run: i64, status: &str, report: 
         &[(&run, Type::INT8), (&status, Type::TEXT), (&report, Type::TEXT)];
     let sql = "WITH run AS (UPDATE rowdelta.run SET finished = clock_timestamp(), status = $2, \
                             report = $3::jsonb - 'failures' WHERE id = $1) \
-               INSERT INTO rowdelta.failure (run, document, file, line, relation, path, sqlstate, message, retryable) \
-               SELECT $1, f.document, f.file, f.line, f.relation, f.path, f.sqlstate, f.message, f.retryable \
+               INSERT INTO rowdelta.failure (run, document, file, line, item, relation, path, sqlstate, message, \
+                                              retryable) \
+               SELECT $1, f.document, f.file, f.line, f.item, f.relation, f.path, f.sqlstate, f.message, \
+                      f.retryable \
                FROM jsonb_to_recordset($3::jsonb -> 'failures') AS f (document text, file text, line bigint, \
-                    relation text, path text, sqlstate text, message text, retryable boolean)";
+                    item bigint, relation text, path text, sqlstate text, message text, retryable boolean)";
     client.execute_typed(sql, params).await?;
     Ok(())
 }

@@ -123,8 +123,8 @@ async fn p25_every_bad_document_is_reported_with_its_place_and_all_others_are_in
 async fn p25_the_ledger_holds_what_the_report_says() {
     let shop = Shop::open().await;
     let ran = shop.run_file(&faulty_feed(&shop), &SHORT).await;
-    let columns = "jsonb_build_object('document', document, 'file', file, 'line', line, 'relation', relation,
-        'path', path, 'sqlstate', sqlstate, 'message', message, 'retryable', retryable)";
+    let columns = "jsonb_build_object('document', document, 'file', file, 'line', line, 'item', item,
+        'relation', relation, 'path', path, 'sqlstate', sqlstate, 'message', message, 'retryable', retryable)";
     let id = ran.report["run"].to_string();
     let ledger = shop
         .db

@@ -4,6 +4,7 @@
 
 mod feeds;
 mod fingerprints;
+mod inputs;
 mod layers;
 mod lists;
 mod local;

@@ -104,6 +104,16 @@ fn total(edits: &Edits) -> u64 {
     edits.values().map(|edit| edit.inserted + edit.updated + edit.deleted).sum()
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p01_all_real_calls_as_one_array_are_the_documents_of_the_lines() {
+    let Some(path) = feed::real(REAL_ALL) else { return };
+    let (night, scratch) = (Night::of("convocatorias").await, Scratch::new());
+    night.fill(&path).await;
+    let array = scratch.write("calls.json", format!("[{}]", feed::lines(&path).join(",")));
+    let ran = night.sync_nothing(&array).await;
+    assert_eq!((ran.documents("read"), ran.documents("unchanged")), (8776, 8776));
+}
+
 /// All the feeds of a folder, by date.
 fn nights(folder: &str) -> Option<Vec<PathBuf>> {
     let entries = std::fs::read_dir(feed::real(folder)?).unwrap();

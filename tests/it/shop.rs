@@ -218,7 +218,7 @@ pub fn edits(list: &[(&str, u64, u64, u64)]) -> Edits {
 }
 
 /// The failures of a report, one a line, without the directory of their file:
-/// `file:line [document] relation path: message (sqlstate) retryable`.
+/// `file:line, item n [document] relation path: message (sqlstate) retryable`.
 pub fn failures(ran: &Ran) -> Vec<String> {
     let list = ran.report["failures"].as_array().unwrap_or_else(|| panic!("no report\n{}", ran.stderr));
     list.iter().map(failure).collect()
@@ -228,6 +228,9 @@ fn failure(failure: &Value) -> String {
     let text = |name: &str| failure[name].as_str();
     let file = text("file").map(|file| Path::new(file).file_name().unwrap().to_string_lossy().into_owned());
     let mut line = format!("{}:{}", file.unwrap_or_default(), failure["line"]);
+    if let Some(item) = failure["item"].as_u64() {
+        line += &format!(", item {item}");
+    }
     if let Some(document) = text("document") {
         line += &format!(" [{document}]");
     }

@@ -138,7 +138,7 @@ impl Case<'_> {
     /// Syncs a feed of which every document must succeed, and checks that all are accounted for.
     async fn sync(&self, feed: &Night) -> Result<Report> {
         let document = |(at, text): (usize, &String)| -> FeedItem {
-            let origin = Origin { file: None, line: at as u64 + 1 };
+            let origin = Origin { file: None, line: at as u64 + 1, item: None };
             Ok(Document { bytes: text.clone().into_bytes(), origin })
         };
         let items: Vec<FeedItem> = feed.docs.iter().enumerate().map(document).collect();
