@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod connect;
+pub mod demo;
 pub mod input;
 pub mod output;
 pub mod sync;

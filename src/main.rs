@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::args::{Cli, Command, Log};
 use crate::cli::output::Exit;
-use crate::cli::sync;
+use crate::cli::{demo, sync};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match cli.command {
+            Command::Demo(args) => demo::demo(args).await,
             Command::Install(database) => sync::install(database).await,
             Command::Sync(args) => sync::sync(args).await,
         }

@@ -20,10 +20,32 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show four nights on a PostgreSQL of its own: what each wrote, beside deleting and re-creating.
+    Demo(Demo),
     /// Install the schema `rowdelta`, in which state and ledger are kept.
     Install(Database),
     /// Bring the tables in step with a feed.
     Sync(Sync),
+}
+
+/// Show four nights on a PostgreSQL of its own: what each wrote, beside deleting and re-creating.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// How many grant calls are generated.
+    #[arg(long, value_name = "N", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub calls: u32,
+
+    /// What they are drawn from.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Leave the databases up afterwards, and say how to connect, until Ctrl-C.
+    #[arg(long)]
+    pub keep: bool,
+
+    /// Only write the nights' dumps, the mapping and the tables into a directory, for a database of your own.
+    #[arg(long, value_name = "DIR", conflicts_with = "keep")]
+    pub write: Option<PathBuf>,
 }
 
 /// The database.
@@ -32,6 +54,10 @@ pub struct Database {
     /// Connection string or URL; otherwise DATABASE_URL, or libpq's PGHOST, PGSERVICE and the like.
     #[arg(short, long, value_name = "URL")]
     pub database: Option<String>,
+
+    /// A PostgreSQL managed by rowdelta instead, started for this command; its data is kept in the user's data directory.
+    #[arg(long, conflicts_with = "database")]
+    pub local: bool,
 }
 
 /// Bring the tables in step with a feed.

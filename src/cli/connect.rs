@@ -3,12 +3,68 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
+use crate::cli::args;
 use bb8_postgres::PostgresConnectionManager;
+use rowdelta::postgres::local::{LocalError, LocalServer, Options};
 use tokio_postgres::{Config, NoTls};
 
+/// What makes connections, without TLS.
+pub type Manager = PostgresConnectionManager<NoTls>;
+
 /// A pool of connections without TLS.
-pub type Pool = bb8::Pool<PostgresConnectionManager<NoTls>>;
+pub type Pool = bb8::Pool<Manager>;
+
+/// The database that a command works on.
+pub struct Target {
+    /// How to connect.
+    pub config: Config,
+    /// With `--local`: what has to live as long as the command uses it.
+    _server: Option<LocalServer>,
+}
+
+impl Target {
+    /// The database that the arguments name; with `--local` its server is started.
+    ///
+    /// # Errors
+    /// None is named, or its server does not start; in words.
+    pub async fn open(args: &args::Database) -> Result<Self, String> {
+        if !args.local {
+            return Ok(Self { config: config(args.database.as_deref())?, _server: None });
+        }
+        let server = tokio::task::spawn_blocking(start_local).await.map_err(|error| error.to_string())??;
+        Ok(Self { config: server.config("postgres"), _server: Some(server) })
+    }
+}
+
+/// Starts the local server that is kept, after any other command that uses it just now.
+fn start_local() -> Result<LocalServer, String> {
+    let mut waited = false;
+    loop {
+        match LocalServer::start(Options::kept()) {
+            Err(error @ LocalError::InUse(_)) => {
+                if !std::mem::replace(&mut waited, true) {
+                    eprintln!("rowdelta: {error}; waiting for it");
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            Err(error) => return Err(local_words(&error)),
+            Ok(server) => {
+                eprintln!("rowdelta: {}, data in {}", server.description(), server.data_dir().display());
+                return Ok(server);
+            }
+        }
+    }
+}
+
+/// Why a local server could not be had, with the cause.
+pub fn local_words(error: &LocalError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
 
 /// Finds out which database is meant.
 ///

@@ -25,7 +25,8 @@ const READ_AHEAD: usize = 64;
 /// # Errors
 /// In words.
 pub async fn install(database: args::Database) -> Result<Exit, String> {
-    let pool = connect::pool(connect::config(database.database.as_deref())?, 1).await?;
+    let target = connect::Target::open(&database).await?;
+    let pool = connect::pool(target.config.clone(), 1).await?;
     let mut client = pool.get().await.map_err(|error| error.to_string())?;
     let done = install::install(&mut client).await.map_err(|error| error.to_string())?;
     let what = if done { "installed" } else { "is installed already" };
@@ -45,7 +46,8 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
     let options = FeedOptions { document_bytes_max: args.document_bytes_max };
     let feed = Feed::open(&args.feed, options).map_err(|error| error.to_string())?;
     let workers = args.workers.unwrap_or_else(default_workers).max(1);
-    let pool = connect::pool(connect::config(args.database.database.as_deref())?, workers).await?;
+    let target = connect::Target::open(&args.database).await?;
+    let pool = connect::pool(target.config.clone(), workers).await?;
     if args.install {
         let mut client = pool.get().await.map_err(|error| error.to_string())?;
         install::install(&mut client).await.map_err(|error| error.to_string())?;

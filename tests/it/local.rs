@@ -90,3 +90,20 @@ fn a_server_does_not_outlive_an_owner_that_was_killed() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
+
+#[test]
+fn two_commands_with_local_take_turns_and_find_what_the_other_wrote() {
+    // Not under target/: under root the server runs as a user that may not reach it.
+    let data = std::env::temp_dir().join(format!("rowdelta-data-{:08x}", fastrand::u32(..)));
+    let install = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rowdelta"));
+        command.args(["install", "--local"]).env("ROWDELTA_DATA", &data);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let outputs = [install(), install()].map(|child| child.wait_with_output().unwrap());
+    let texts = outputs.each_ref().map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
+    let first = |text: &String| text.contains("installed") && !text.contains("already");
+    assert_eq!(texts.iter().filter(|text| first(text)).count(), 1, "{texts:?}");
+    std::fs::remove_dir_all(data).unwrap();
+}

