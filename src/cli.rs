@@ -4,4 +4,5 @@ pub mod args;
 pub mod connect;
 pub mod input;
 pub mod output;
+pub mod schema;
 pub mod sync;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::args::{Cli, Command, Log};
 use crate::cli::output::Exit;
-use crate::cli::sync;
+use crate::cli::{schema, sync};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Install(database) => sync::install(database).await,
+            Command::Schema(args) => schema::schema(args).await,
             Command::Sync(args) => sync::sync(args).await,
         }
     });

@@ -22,6 +22,8 @@ pub struct Cli {
 pub enum Command {
     /// Install the schema `rowdelta`, in which state and ledger are kept.
     Install(Database),
+    /// Print the tables of a mapping as SQL, with types given in it or inferred from a feed.
+    Schema(Schema),
     /// Bring the tables in step with a feed.
     Sync(Sync),
 }
@@ -32,6 +34,30 @@ pub struct Database {
     /// Connection string or URL; otherwise DATABASE_URL, or libpq's PGHOST, PGSERVICE and the like.
     #[arg(short, long, value_name = "URL")]
     pub database: Option<String>,
+}
+
+/// Print the tables of a mapping as SQL.
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// The mapping, a TOML file.
+    #[arg(short, long, value_name = "MAP")]
+    pub mapping: PathBuf,
+
+    /// Leave out the tables that this database has. Not taken from the environment, except for --create.
+    #[arg(short, long, value_name = "URL")]
+    pub database: Option<String>,
+
+    /// Create the tables, in one transaction, instead of printing them.
+    #[arg(long)]
+    pub create: bool,
+
+    /// Documents longer than this are passed over, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    pub document_bytes_max: usize,
+
+    /// Files of one feed to infer types from; without them every column needs a `type` in the mapping.
+    #[arg(value_name = "FEED")]
+    pub feed: Vec<PathBuf>,
 }
 
 /// Bring the tables in step with a feed.

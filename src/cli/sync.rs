@@ -39,10 +39,7 @@ pub async fn install(database: args::Database) -> Result<Exit, String> {
 /// # Errors
 /// What kept it from starting, in words.
 pub async fn sync(args: args::Sync) -> Result<Exit, String> {
-    let text = std::fs::read_to_string(&args.mapping)
-        .map_err(|error| format!("{}: {error}", args.mapping.display()))?;
-    let mapping =
-        Mapping::from_toml(&text).map_err(|error| format!("{}: {error}", args.mapping.display()))?;
+    let mapping = read_mapping(&args.mapping)?;
     let options = FeedOptions { document_bytes_max: args.document_bytes_max };
     let feed = Feed::open(&args.feed, options).map_err(|error| words(&error))?;
     let workers = args.workers.unwrap_or_else(default_workers).max(1);
@@ -83,6 +80,15 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         143 if aborted => Exit::Terminated,
         _ => Exit::of(&result),
     })
+}
+
+/// Reads a mapping from a TOML file.
+///
+/// # Errors
+/// In words.
+pub fn read_mapping(file: &Path) -> Result<Mapping, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Mapping::from_toml(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 fn write_report(file: &Path, json: &str) -> Result<(), String> {
@@ -144,7 +150,8 @@ fn item(record: Result<Record, crate::cli::input::FeedError>) -> FeedItem {
     }
 }
 
-fn words(error: &(dyn std::error::Error + 'static)) -> String {
+/// An error's text with its cause.
+pub fn words(error: &(dyn std::error::Error + 'static)) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
