@@ -205,6 +205,8 @@ amount = { path = "amount", type = "numeric(10, 2)" }
 small = { path = "small", type = "Small" }
 color = { path = "color", type = "color" }
 at = { path = "at", type = "timestamp(3) with time zone" }
+counts = { path = "counts", type = "int ARRAY" }
+wait = { path = "wait", type = "interval day to second(3)" }
 tag_id = { lookup = "tag", match = { label = "tag" } }
 [lookups.tag]
 table = "tag"
@@ -215,7 +217,7 @@ columns = { label = { path = "tag", type = "char(2)" } }
 "#;
 const TYPES: &str =
     "CREATE DOMAIN small AS numeric(4,1) NOT NULL; CREATE TYPE color AS ENUM ('red', 'green')";
-const TYPED_ROW: &str = r#"{"code": "000001", "amount": 1.5, "small": 2, "color": "red", "at": "2024-05-31T10:00:00Z", "tag": "x"}"#;
+const TYPED_ROW: &str = r#"{"code": "000001", "amount": 1.5, "small": 2, "color": "red", "at": "2024-05-31T10:00:00Z", "counts": "{1,2}", "wait": "90 min", "tag": "x"}"#;
 
 #[tokio::test]
 async fn types_of_the_mapping_make_tables_without_a_feed() {
@@ -239,7 +241,7 @@ async fn a_column_of_another_type_than_the_mapping_gives_is_a_fault() {
     db.execute(
         "CREATE TABLE tag (id bigserial PRIMARY KEY, label char(3) UNIQUE);
          CREATE TABLE t (code varchar(7) PRIMARY KEY, amount numeric(10,2), small numeric(4,1), color text,
-                         at timestamptz(3), tag_id bigint)",
+                         at timestamptz(3), counts int[], wait interval day to second(3), tag_id bigint)",
     )
     .await;
     install(db.url());

@@ -55,7 +55,12 @@ impl<'a> Rest<'a> {
             }
         }
         while !self.0.is_empty() {
-            let is_part = self.modifier() || self.brackets() || self.further_word();
+            // What has begun must end as it should: nothing else is tried on the rest of it.
+            let is_part = match self.0.as_bytes()[0] {
+                b'(' => self.modifier(),
+                b'[' => self.brackets(),
+                _ => self.further_word(),
+            };
             if !is_part {
                 return false;
             }
@@ -168,6 +173,8 @@ mod tests {
             "text) , evil (int",
             "varchar(6",
             "varchar()",
+            "varchar(6 time",
+            "int[5 time",
             "int[",
             "\"open",
             "\"\"",

@@ -79,7 +79,10 @@ pub(super) async fn type_of(client: &Client, written: &str) -> Result<Result<Str
     let described = client.prepare(&format!("SELECT CAST(NULL AS {written})")).await.map_err(Error::from);
     let statement = match described {
         Ok(statement) => statement,
-        Err(error) if error.kind() == ErrorKind::Rejected => return Ok(Err(error.to_string())),
+        // A type that is not there is rejected; a schema that is not there counts as the set-up's fault.
+        Err(error) if matches!(error.kind(), ErrorKind::Rejected | ErrorKind::Setup) => {
+            return Ok(Err(error.to_string()));
+        }
         Err(error) => return Err(error),
     };
     let modifier = statement.columns()[0].type_modifier();
