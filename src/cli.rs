@@ -5,4 +5,5 @@ pub mod connect;
 pub mod demo;
 pub mod input;
 pub mod output;
+pub mod schema;
 pub mod sync;

@@ -64,6 +64,7 @@
 //! database, [`engine`] drives it. How a mapping is written is in `docs/mapping.md`, which values count as the same in
 //! `docs/types.md`.
 
+pub mod ddl;
 pub mod diff;
 pub mod document;
 pub mod engine;
@@ -74,6 +75,7 @@ pub mod mapping;
 pub mod plan;
 pub mod postgres;
 pub mod row;
+pub mod sample;
 pub mod schema;
 pub mod shred;
 pub mod value;

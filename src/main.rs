@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::args::{Cli, Command, Log};
 use crate::cli::output::Exit;
-use crate::cli::{demo, sync};
+use crate::cli::{demo, schema, sync};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Demo(args) => demo::demo(args).await,
             Command::Install(database) => sync::install(database).await,
+            Command::Schema(args) => schema::schema(args).await,
             Command::Sync(args) => sync::sync(args).await,
         }
     });

@@ -6,8 +6,9 @@
 //! relations is flattened into one list, parents before their children, so that
 //! every later stage walks it with a loop and names a relation by its index.
 //!
-//! Nothing here knows a column's type: types come from the database's catalog
-//! ([`crate::schema`]).
+//! Columns have the types of the database's catalog ([`crate::schema`]). A mapping
+//! may give some as well: for tables that do not exist yet ([`crate::ddl`]), and to
+//! be told when the catalog has another.
 
 mod parse;
 mod path;
@@ -154,6 +155,9 @@ pub struct Column {
     pub source: Source,
     /// What happens to the column when the document does not have the field.
     pub when_absent: WhenAbsent,
+    /// The type as the mapping gives it, a type's name in SQL. (Not serialised: the catalog's type decides.)
+    #[serde(skip)]
+    pub ty: Option<String>,
 }
 
 /// Where a column's value comes from.
@@ -192,6 +196,9 @@ pub struct Lookup {
     pub missing: Missing,
     /// Columns beyond the key to fill when a row is inserted, as paths in the item that refers to it.
     pub columns: Vec<(String, Path)>,
+    /// Types that the mapping gives, by column, those of the key included. (Not serialised, as [`Column::ty`].)
+    #[serde(skip)]
+    pub types: Vec<(String, String)>,
 }
 
 /// Options of the whole sync.
@@ -234,6 +241,15 @@ impl Mapping {
 }
 
 impl Relation {
+    /// What faults call it: `root`, `children.lines`, `links.tags`.
+    pub fn place(&self) -> String {
+        match self.kind {
+            RelationKind::Root => "root".to_owned(),
+            RelationKind::Child => format!("children.{}", self.name),
+            RelationKind::Link => format!("links.{}", self.name),
+        }
+    }
+
     /// Positions of the key's columns among [`Relation::columns`], in the key's order.
     pub fn key_columns(&self) -> Vec<usize> {
         let position = |name: &String| self.columns.iter().position(|column| column.name == *name);

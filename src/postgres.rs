@@ -2,8 +2,8 @@
 //!
 //! Statements for the user's tables are built here from a [`crate::schema::Schema`];
 //! what is recorded about documents goes through the functions of the schema
-//! `rowdelta`, whose text is in `sql/`. Nothing is prepared by name but COPY, and no
-//! session state outlives a transaction.
+//! `rowdelta`, whose text is in `sql/`. Nothing is prepared by name but COPY and the
+//! types that a mapping gives, and no session state outlives a transaction.
 
 pub mod catalog;
 pub(crate) mod fetch;
@@ -12,6 +12,7 @@ pub mod local;
 pub(crate) mod owners;
 pub(crate) mod questions;
 pub(crate) mod state;
+pub mod tables;
 pub(crate) mod wire;
 pub(crate) mod write;
 

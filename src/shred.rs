@@ -6,7 +6,7 @@
 //! is missing it says so, all of it at once, as [`Questions`]. The caller asks the
 //! database and shreds again: with every answer known it is one pass.
 
-mod item;
+pub(crate) mod item;
 mod questions;
 
 pub use questions::{Answers, CatalogueRow, Conversion, Questions};
@@ -17,13 +17,13 @@ use crate::document::DocumentKey;
 use crate::fingerprint::{self, Level, TreeFingerprint, comparison_tuple, trees};
 use crate::json::Json;
 use crate::mapping::{
-    Column, LookupIx, Mapping, Missing, OnDuplicate, Path, Relation, RelationIx, RelationKind, Segment,
-    Source, UniqueIn, WhenAbsent, WhenNull,
+    Column, LookupIx, Mapping, Missing, OnDuplicate, Path, RelationIx, RelationKind, Source, UniqueIn,
+    WhenAbsent, WhenNull,
 };
 use crate::row::{Cell, RelationRows, Row, RowSet, Tuple};
 use crate::schema::{Schema, Table};
 use crate::value::{self, ColumnType, Encoded, ValueError, comparison_form};
-use item::{Found, Item, Place};
+use item::{Found, Item, items, path_of};
 
 /// A shredded document, or what must be asked before it can be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -496,50 +496,6 @@ impl<'s> Shredder<'s> {
         }
         Ok(())
     }
-}
-
-/// The items of a list, or of a map.
-fn items<'a>(
-    relation: &'a Relation,
-    outer: &'a Item<'a>,
-    json: &'a Json<'a>,
-) -> Result<Vec<Item<'a>>, ShredError> {
-    let up = Some((outer, &relation.path));
-    match json {
-        Json::Array(items) => {
-            let item = |(at, json)| Item { json, place: Place::Index(at), up };
-            Ok(items.iter().enumerate().map(item).collect())
-        }
-        Json::Object(members) if is_map(relation) => {
-            // The last member of a name counts.
-            let places = members.iter().enumerate().map(|(at, (name, _))| (name.as_ref(), at));
-            let last: HashMap<&str, usize> = places.collect();
-            let counts =
-                |(at, member): &(usize, &(_, _))| last.get(AsRef::<str>::as_ref(&member.0)) == Some(at);
-            let members = members.iter().enumerate().filter(counts);
-            Ok(members.map(|(_, (name, json))| Item { json, place: Place::Name(name), up }).collect())
-        }
-        other => {
-            let message = format!("expected a list, found {}", other.describe());
-            Err(outer.error(relation, &relation.path, message))
-        }
-    }
-}
-
-fn path_of(column: &Column) -> &Path {
-    match &column.source {
-        Source::Path { paths, .. } => &paths[0],
-        Source::Lookup { matching, .. } => &matching[0],
-    }
-}
-
-/// Whether a relation reads an object as a map: one of its own columns asks for the item's name.
-fn is_map(relation: &Relation) -> bool {
-    let asks = |path: &Path| path.0.first() == Some(&Segment::Key);
-    relation.columns.iter().any(|column| match &column.source {
-        Source::Path { paths, .. } => paths.iter().any(asks),
-        Source::Lookup { matching, .. } => matching.iter().any(asks),
-    })
 }
 
 /// Whether two cells hold one value, as far as the document says.

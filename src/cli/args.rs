@@ -24,6 +24,8 @@ pub enum Command {
     Demo(Demo),
     /// Install the schema `rowdelta`, in which state and ledger are kept.
     Install(Database),
+    /// Print the tables of a mapping as SQL, with types given in it or inferred from a feed.
+    Schema(Schema),
     /// Bring the tables in step with a feed.
     Sync(Sync),
 }
@@ -58,6 +60,30 @@ pub struct Database {
     /// A PostgreSQL managed by rowdelta instead, started for this command; its data is kept in the user's data directory.
     #[arg(long, conflicts_with = "database")]
     pub local: bool,
+}
+
+/// Print the tables of a mapping as SQL.
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// The mapping, a TOML file.
+    #[arg(short, long, value_name = "MAP")]
+    pub mapping: PathBuf,
+
+    /// The database whose tables are left out. Only with --create it is taken from the environment.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// Create the tables, in one transaction, instead of printing them.
+    #[arg(long)]
+    pub create: bool,
+
+    /// Documents longer than this are passed over, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    pub document_bytes_max: usize,
+
+    /// Files of one feed to infer types from; without them every column needs a `type` in the mapping.
+    #[arg(value_name = "FEED")]
+    pub feed: Vec<PathBuf>,
 }
 
 /// Bring the tables in step with a feed.

@@ -39,10 +39,7 @@ pub async fn install(database: args::Database) -> Result<Exit, String> {
 /// # Errors
 /// What kept it from starting, in words.
 pub async fn sync(args: args::Sync) -> Result<Exit, String> {
-    let text = std::fs::read_to_string(&args.mapping)
-        .map_err(|error| format!("{}: {error}", args.mapping.display()))?;
-    let mapping =
-        Mapping::from_toml(&text).map_err(|error| format!("{}: {error}", args.mapping.display()))?;
+    let mapping = read_mapping(&args.mapping)?;
     let options = FeedOptions { document_bytes_max: args.document_bytes_max };
     let feed = Feed::open(&args.feed, options).map_err(|error| error.to_string())?;
     let workers = args.workers.unwrap_or_else(default_workers).max(1);
@@ -84,6 +81,15 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         143 if aborted => Exit::Terminated,
         _ => Exit::of(&result),
     })
+}
+
+/// Reads a mapping from a TOML file.
+///
+/// # Errors
+/// In words.
+pub fn read_mapping(file: &Path) -> Result<Mapping, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Mapping::from_toml(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 fn write_report(file: &Path, json: &str) -> Result<(), String> {

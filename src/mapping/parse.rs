@@ -10,6 +10,7 @@ mod faults;
 mod relations;
 mod rules;
 mod tree;
+mod types;
 
 pub use faults::{Fault, MappingError};
 

@@ -5,18 +5,19 @@
 mod check;
 mod read;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use futures_util::future::try_join_all;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
+use crate::ddl::ExistingTable;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::FORMAT;
 use crate::mapping::{Mapping, RelationIx, Source, TableName};
 use crate::schema::{Schema, Table};
 use check::Checker;
-use read::{CatalogTable, read_table};
+use read::{CatalogTable, read_table, type_of};
 
 /// A mapping does not fit the database: every fault found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,12 +35,9 @@ impl std::fmt::Display for SchemaFaults {
 /// # Errors
 /// The database's; or [`ErrorKind::Setup`] with every fault of the mapping against the catalog.
 pub async fn read(client: &Client, mapping: &Mapping) -> Result<Schema, Error> {
-    let names = mapping.relations.iter().map(|relation| &relation.table);
-    let names: Vec<&TableName> = names.chain(mapping.lookups.iter().map(|lookup| &lookup.table)).collect();
-    let found = try_join_all(names.iter().map(|name| read_table(client, name))).await?;
-    let mut checker = Checker { mapping, faults: Vec::new() };
-    let tables: HashMap<&TableName, CatalogTable> =
-        names.into_iter().zip(found).filter_map(|(name, table)| table.map(|table| (name, table))).collect();
+    let tables: HashMap<&TableName, CatalogTable> = tables(client, mapping).await?.into_iter().collect();
+    let types = given_types(client, mapping).await?;
+    let mut checker = Checker { mapping, types, faults: Vec::new() };
     let lookups: Vec<_> = mapping.lookups.iter().map(|lookup| checker.lookup(lookup, &tables)).collect();
     let mut relations: Vec<Option<Table>> = Vec::new();
     for relation in &mapping.relations {
@@ -57,6 +55,47 @@ pub async fn read(client: &Client, mapping: &Mapping) -> Result<Schema, Error> {
     };
     digest(mapping, &mut schema);
     Ok(schema)
+}
+
+/// The tables of a mapping that the database has, in the mapping's order.
+///
+/// # Errors
+/// The database's.
+pub async fn existing(client: &Client, mapping: &Mapping) -> Result<Vec<ExistingTable>, Error> {
+    let table = |(name, table): (&TableName, CatalogTable)| ExistingTable {
+        name: name.clone(),
+        columns: table.columns.into_iter().map(|column| (column.name, column.ty.sql)).collect(),
+    };
+    Ok(tables(client, mapping).await?.into_iter().map(table).collect())
+}
+
+/// What the catalog has of each table of a mapping that is there.
+async fn tables<'m>(
+    client: &Client,
+    mapping: &'m Mapping,
+) -> Result<Vec<(&'m TableName, CatalogTable)>, Error> {
+    let relations = mapping.relations.iter().map(|relation| &relation.table);
+    let mut names: Vec<&TableName> = Vec::new();
+    for name in relations.chain(mapping.lookups.iter().map(|lookup| &lookup.table)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let found = try_join_all(names.iter().map(|name| read_table(client, name))).await?;
+    Ok(names.into_iter().zip(found).filter_map(|(name, table)| Some((name, table?))).collect())
+}
+
+/// What the server makes of the types that a mapping gives.
+async fn given_types<'m>(
+    client: &Client,
+    mapping: &'m Mapping,
+) -> Result<HashMap<&'m str, Result<String, String>>, Error> {
+    let columns = mapping.relations.iter().flat_map(|relation| &relation.columns);
+    let given = columns.filter_map(|column| column.ty.as_deref());
+    let of_lookups = mapping.lookups.iter().flat_map(|lookup| &lookup.types).map(|(_, ty)| ty.as_str());
+    let given: BTreeSet<&str> = given.chain(of_lookups).collect();
+    let types = try_join_all(given.iter().map(|ty| type_of(client, ty))).await?;
+    Ok(given.into_iter().zip(types).collect())
 }
 
 /// Fills in the digests: of each relation what decides its rows, of the schema all of them.

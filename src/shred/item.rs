@@ -1,27 +1,28 @@
 //! One item of a document: what its paths find, and what its place is called.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::ShredError;
 use crate::json::Json;
-use crate::mapping::{Path, Relation, Segment};
+use crate::mapping::{Column, Path, Relation, Segment, Source};
 
 /// One object (or scalar) of the document, with the way back up.
-pub(super) struct Item<'a> {
+pub(crate) struct Item<'a> {
     pub json: &'a Json<'a>,
     pub place: Place<'a>,
     pub up: Option<(&'a Item<'a>, &'a Path)>,
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Place<'a> {
+pub(crate) enum Place<'a> {
     Root,
     Index(usize),
     Name(&'a str),
 }
 
-pub(super) enum Found<'a> {
+pub(crate) enum Found<'a> {
     Absent,
     Value(Cow<'a, Json<'a>>),
 }
@@ -111,4 +112,49 @@ impl<'a> Item<'a> {
         };
         ShredError { relation: relation.name.clone(), path, message }
     }
+}
+
+/// The items of a list, or of a map.
+pub(crate) fn items<'a>(
+    relation: &'a Relation,
+    outer: &'a Item<'a>,
+    json: &'a Json<'a>,
+) -> Result<Vec<Item<'a>>, ShredError> {
+    let up = Some((outer, &relation.path));
+    match json {
+        Json::Array(items) => {
+            let item = |(at, json)| Item { json, place: Place::Index(at), up };
+            Ok(items.iter().enumerate().map(item).collect())
+        }
+        Json::Object(members) if is_map(relation) => {
+            // The last member of a name counts.
+            let places = members.iter().enumerate().map(|(at, (name, _))| (name.as_ref(), at));
+            let last: HashMap<&str, usize> = places.collect();
+            let counts =
+                |(at, member): &(usize, &(_, _))| last.get(AsRef::<str>::as_ref(&member.0)) == Some(at);
+            let members = members.iter().enumerate().filter(counts);
+            Ok(members.map(|(_, (name, json))| Item { json, place: Place::Name(name), up }).collect())
+        }
+        other => {
+            let message = format!("expected a list, found {}", other.describe());
+            Err(outer.error(relation, &relation.path, message))
+        }
+    }
+}
+
+/// The path that stands for a column in messages.
+pub(crate) fn path_of(column: &Column) -> &Path {
+    match &column.source {
+        Source::Path { paths, .. } => &paths[0],
+        Source::Lookup { matching, .. } => &matching[0],
+    }
+}
+
+/// Whether a relation reads an object as a map: one of its own columns asks for the item's name.
+fn is_map(relation: &Relation) -> bool {
+    let asks = |path: &Path| path.0.first() == Some(&Segment::Key);
+    relation.columns.iter().any(|column| match &column.source {
+        Source::Path { paths, .. } => paths.iter().any(asks),
+        Source::Lookup { matching, .. } => matching.iter().any(asks),
+    })
 }

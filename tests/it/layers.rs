@@ -3,8 +3,20 @@
 use std::path::{Path, PathBuf};
 
 /// The stages of the core, each of which may use those before it.
-const CORE: [&str; 10] =
-    ["json", "document", "mapping", "row", "value", "schema", "fingerprint", "diff", "shred", "plan"];
+const CORE: [&str; 12] = [
+    "json",
+    "document",
+    "mapping",
+    "row",
+    "value",
+    "schema",
+    "fingerprint",
+    "diff",
+    "shred",
+    "sample",
+    "ddl",
+    "plan",
+];
 
 /// What only the rings around the core may touch.
 const OUTSIDE: [&str; 9] = [

@@ -47,8 +47,9 @@ const LINK: &[&str] = &[
     "columns",
 ];
 const LOOKUP: &[&str] = &["table", "id", "key", "missing", "columns"];
-const COLUMN: &[&str] = &["path", "zone", "when_absent", "lookup", "match"];
-const COLUMN_RESERVED: &[&str] = &["type", "value", "nullable", "nul", "position"];
+const LOOKUP_COLUMN: &[&str] = &["path", "type"];
+const COLUMN: &[&str] = &["path", "zone", "type", "when_absent", "lookup", "match"];
+const COLUMN_RESERVED: &[&str] = &["value", "nullable", "nul", "position"];
 
 const WHEN_ABSENT: &[(&str, WhenAbsent)] = &[("keep", WhenAbsent::Keep), ("empty", WhenAbsent::Empty)];
 const COLUMN_ABSENT: &[(&str, WhenAbsent)] = &[("keep", WhenAbsent::Keep), ("null", WhenAbsent::Empty)];
@@ -157,9 +158,10 @@ impl<'a> Reader<'_, 'a> {
             key = found.map(|at| self.faults.names(&at)).unwrap_or_default();
         }
         let columns = self.lookup_columns(at, &key);
+        let types = self.lookup_types(at);
         let table = if is_table { self.table_name(at) } else { no_table() };
         let missing = self.faults.choice(at, "missing", MISSING, Missing::default());
-        Lookup { name: name.to_owned(), table, id, key, missing, columns }
+        Lookup { name: name.to_owned(), table, id, key, missing, columns, types }
     }
 
     /// The columns beyond the key; what identifies a row comes from `match`.
@@ -170,12 +172,31 @@ impl<'a> Reader<'_, 'a> {
         }
         let mut columns = Vec::new();
         for (name, at) in at.entries() {
-            let path = self.faults.path_anywhere(&at);
+            let path = self.lookup_path(&at);
             if !key.iter().any(|column| column == name) {
                 columns.extend(path.map(|path| (name.to_owned(), path)));
             }
         }
         columns
+    }
+
+    /// A path, or a table with one and perhaps a type.
+    fn lookup_path(&mut self, at: &At<'a>) -> Option<Path> {
+        if !matches!(at.node.value, Value::Table(_)) {
+            return self.faults.path_anywhere(at);
+        }
+        self.faults.table(at, LOOKUP_COLUMN, &[]);
+        let path = self.faults.required(at, "path", "say where the value is")?;
+        self.faults.path_anywhere(&path)
+    }
+
+    /// The types that columns give, those of the key too.
+    fn lookup_types(&mut self, at: &At<'a>) -> Vec<(String, String)> {
+        let columns = at.get("columns").map(|at| at.entries()).unwrap_or_default();
+        columns
+            .iter()
+            .filter_map(|(name, at)| Some(((*name).to_owned(), self.faults.type_name(at)?)))
+            .collect()
     }
 
     fn root(&mut self, at: &At<'a>, name: &str) {
@@ -273,6 +294,7 @@ impl<'a> Reader<'_, 'a> {
             name: name.clone(),
             source: source.clone().unwrap_or_else(no_source),
             when_absent: WhenAbsent::Empty,
+            ty: None,
         };
         let mut columns: Vec<Column> = key.iter().map(target).collect();
         if let Some(at) = at.get("columns") {
@@ -359,6 +381,7 @@ impl<'a> Reader<'_, 'a> {
     fn column(&mut self, name: &str, at: &At<'a>, rules: &Rules<'_>) -> Column {
         let identifies = rules.identifies(name);
         let mut when_absent = if identifies { WhenAbsent::Empty } else { rules.absent };
+        let mut ty = None;
         if name.is_empty() {
             self.faults.add(&at.spot, "a column without a name; write its name");
         }
@@ -370,11 +393,12 @@ impl<'a> Reader<'_, 'a> {
                     "rows are told apart by this column, so it cannot keep its value; leave when_absent out";
                 self.faults.add(&at.spot_of("when_absent"), message);
             }
+            ty = self.faults.type_name(at);
             self.column_table(at, rules.depth)
         } else {
             self.paths(at, rules.depth).map(|paths| Source::Path { paths, zone: None })
         };
-        Column { name: name.to_owned(), source: source.unwrap_or_else(no_source), when_absent }
+        Column { name: name.to_owned(), source: source.unwrap_or_else(no_source), when_absent, ty }
     }
 
     fn column_table(&mut self, at: &At<'a>, depth: usize) -> Option<Source> {
@@ -385,7 +409,7 @@ impl<'a> Reader<'_, 'a> {
             let paths = self.paths(&found?, depth)?;
             return Some(Source::Path { paths, zone });
         }
-        for key in ["path", "zone"] {
+        for key in ["path", "zone", "type"] {
             if at.get(key).is_some() {
                 self.faults.add(
                     &at.spot_of(key),

@@ -12,6 +12,8 @@ use crate::value::{ColumnType, Kind};
 
 pub(super) struct Checker<'m> {
     pub mapping: &'m Mapping,
+    /// What the server makes of each type that the mapping gives: `format_type` of it, or why it is none.
+    pub types: HashMap<&'m str, Result<String, String>>,
     pub faults: Vec<String>,
 }
 
@@ -83,6 +85,21 @@ impl<'m> Checker<'m> {
         Some(column)
     }
 
+    /// A column has the type that the mapping gives, if it gives one.
+    fn given_type(&mut self, place: &str, table: &CatalogTable, name: &str, given: Option<&str>) {
+        let Some((given, column)) = given.zip(table.column(name)) else { return };
+        match self.types.get(given) {
+            Some(Ok(sql)) if *sql == column.ty.sql => {}
+            Some(Err(message)) => self.fault(place, format!("type = {given:?}: {message}; correct it")),
+            _ => {
+                let found = &column.ty.sql;
+                let mend = format!("ALTER TABLE {} ALTER COLUMN {} TYPE {given}", table.name, quote(name));
+                let message = format!("column \"{name}\" is {found}, not {given} as the mapping says");
+                self.fault(place, format!("{message}: {mend}, or correct the mapping's type"));
+            }
+        }
+    }
+
     fn unique(&mut self, place: &str, table: &CatalogTable, columns: &[String]) {
         if !table.is_unique(columns) && columns.iter().all(|column| table.column(column).is_some()) {
             let list = columns.iter().map(|column| quote(column)).collect::<Vec<_>>().join(", ");
@@ -110,6 +127,9 @@ impl<'m> Checker<'m> {
         let columns = lookup.columns.iter();
         let columns: Vec<_> =
             columns.map(|(name, _)| self.written(&format!("{place}.columns"), table, name)).collect();
+        for (name, given) in &lookup.types {
+            self.given_type(&format!("{place}.columns.{name}"), table, name, Some(given));
+        }
         self.unique(&place, table, &lookup.key);
         if lookup.missing == Missing::Insert {
             let given = |name: &str| {
@@ -145,17 +165,17 @@ impl<'m> Checker<'m> {
         done: &[Option<Table>],
         lookups: &[Option<LookupTable>],
     ) -> Option<Table> {
-        let place = match relation.kind {
-            RelationKind::Root => "root".to_owned(),
-            RelationKind::Child => format!("children.{}", relation.name),
-            RelationKind::Link => format!("links.{}", relation.name),
-        };
+        let place = relation.place();
         let table = self.table(&place, &relation.table, &["SELECT", "INSERT", "UPDATE", "DELETE"], tables)?;
         let columns: Vec<_> = relation
             .columns
             .iter()
             .map(|column| self.written(&format!("{place}.columns.{}", column.name), table, &column.name))
             .collect();
+        for column in &relation.columns {
+            let place = format!("{place}.columns.{}", column.name);
+            self.given_type(&place, table, &column.name, column.ty.as_deref());
+        }
         let id = self.id(&place, relation, table);
         let parent: Vec<_> = relation
             .parent

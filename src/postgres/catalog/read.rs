@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::mapping::TableName;
 use crate::postgres::quote;
 use crate::value::{ColumnType, Kind};
@@ -73,6 +73,27 @@ pub(super) async fn read_table(client: &Client, name: &TableName) -> Result<Opti
         missing_privileges: row.get("missing_privileges"),
     }))
 }
+
+/// `format_type` of a type as it is written, the way [`ColumnType::sql`] has it; or why there is no such type.
+pub(super) async fn type_of(client: &Client, written: &str) -> Result<Result<String, String>, Error> {
+    let described = client.prepare(&format!("SELECT CAST(NULL AS {written})")).await.map_err(Error::from);
+    let statement = match described {
+        Ok(statement) => statement,
+        // A type that is not there is rejected; a schema that is not there counts as the set-up's fault.
+        Err(error) if matches!(error.kind(), ErrorKind::Rejected | ErrorKind::Setup) => {
+            return Ok(Err(error.to_string()));
+        }
+        Err(error) => return Err(error),
+    };
+    let modifier = statement.columns()[0].type_modifier();
+    let row = client.query_typed_one(TYPE, &[(&written, Type::TEXT), (&modifier, Type::INT4)]).await?;
+    Ok(Ok(row.get(0)))
+}
+
+/// The description of a statement has the type below a domain; a domain itself has no modifier.
+const TYPE: &str = "
+SELECT format_type(t.oid, CASE WHEN t.typtype = 'd' THEN -1 ELSE $2 END)
+FROM pg_type t WHERE t.oid = to_regtype($1)";
 
 const TABLE: &str = "
 SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, c.relkind::text,

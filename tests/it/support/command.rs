@@ -119,8 +119,15 @@ pub fn start_sync(url: &str, mapping: &Path, feed: &Path) -> Child {
 
 /// The command with just these arguments: its exit code, and what it said on standard error.
 pub fn run(arguments: &[&str]) -> (i32, String) {
+    let (code, _, stderr) = output(arguments);
+    (code, stderr)
+}
+
+/// The command with just these arguments: its exit code, its standard output, its standard error.
+pub fn output(arguments: &[&str]) -> (i32, String, String) {
     let output = binary().args(arguments).output().expect("run the command");
-    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
 /// With no database named in its environment.
