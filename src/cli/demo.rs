@@ -32,9 +32,9 @@ use table::{Cell, Survived};
 const MAPPING: &str = include_str!("../../examples/convocatorias/mapping.toml");
 const TABLES: &str = include_str!("../../examples/convocatorias/schema.sql");
 
-const COMPARED: &str =
-    "rowdelta, beside deleting and re-creating the lists of every call, and beside the same
-for only those calls whose hash differs (what the usual code does at its best).";
+const COMPARED: &str = "\
+rowdelta, beside deleting and re-creating the lists of every call, and beside
+the same for only those calls whose hash differs: the usual code at its best.";
 
 /// What each night is called, and what has happened by then.
 const NIGHTS: [(&str, Night); 4] = [

@@ -100,7 +100,7 @@ pub fn night(at: usize, title: &str, read: u64, mapping: &Mapping, cells: &[Cell
 /// What survived the nights. In the order of the cells of a night.
 pub fn survived(of: &[Survived]) -> String {
     let mut text =
-        String::from("After the first night a later step filled in a storage_path for each document.\n");
+        String::from("After the first night a later step filled in storage_path of each document.\n");
     let mut line = |name: &str, value: &dyn Fn(&Survived) -> u64| {
         let _ = write!(text, "  {name:<22}{:>30}", dot(value(&of[0])));
         of[1..].iter().for_each(|one| text.push_str(&format!("{:>11}", dot(value(one)))));
