@@ -243,9 +243,9 @@ fn progress(text: &str) {
 async fn keep(server: &LocalServer) -> Result<(), String> {
     let psql = server.bin_dir().join("psql");
     let psql = if psql.exists() { psql.display().to_string() } else { "psql".into() };
-    println!("\nThe databases are there until you press Ctrl-C:\n");
+    println!("\nThe databases are there until you press Ctrl-C:");
     for (way, name) in WAYS {
-        println!("  {psql} '{}'   # {}", server.url(name), way.title());
+        println!("\n# {}\n{psql} '{}'", way.title(), server.url(name));
     }
     stop_signal().await
 }
