@@ -18,7 +18,7 @@ use crate::json::Json;
 const WHOLE_DIGITS_MAX: i64 = 131_072;
 /// Digits after the point that a `numeric` can have.
 const SCALE_MAX: i64 = 16_383;
-/// The server refuses exponents from here on, whatever the digits.
+/// The server refuses exponents from here on, whatever the digits (from version 16 on it takes this very one).
 const EXPONENT_LIMIT: i64 = (i32::MAX / 2) as i64;
 
 /// Decimal digits in one of the wire's digits.
