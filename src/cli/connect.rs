@@ -49,20 +49,12 @@ fn start_local() -> Result<LocalServer, String> {
                 }
                 std::thread::sleep(Duration::from_millis(200));
             }
-            Err(error) => return Err(local_words(&error)),
+            Err(error) => return Err(words(&error)),
             Ok(server) => {
                 eprintln!("rowdelta: {}, data in {}", server.description(), server.data_dir().display());
                 return Ok(server);
             }
         }
-    }
-}
-
-/// Why a local server could not be had, with the cause.
-pub fn local_words(error: &LocalError) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
     }
 }
 
@@ -163,9 +155,9 @@ pub async fn pool(config: Config, workers: usize) -> Result<Pool, String> {
     pool.map_err(|error| unreachable(&error))
 }
 
-/// The driver's text with its cause, which it leaves out.
-fn words(error: &tokio_postgres::Error) -> String {
-    match std::error::Error::source(error) {
+/// An error's text with its cause, which its own text leaves out.
+pub fn words(error: &dyn std::error::Error) -> String {
+    match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     }

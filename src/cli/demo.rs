@@ -25,6 +25,7 @@ use tokio_postgres::Client;
 use crate::cli::args;
 use crate::cli::connect::{self, Pool};
 use crate::cli::output::Exit;
+use crate::cli::sync::stop_on_signals;
 use calls::{Calls, Night, RATE};
 use rewrite::Rewrite;
 use table::{Cell, Survived};
@@ -79,7 +80,7 @@ pub async fn demo(args: args::Demo) -> Result<Exit, String> {
     let start = tokio::task::spawn_blocking(|| LocalServer::start(options))
         .await
         .map_err(|error| error.to_string())?;
-    let server = start.map_err(|error| connect::local_words(&error))?;
+    let server = start.map_err(|error| connect::words(&error))?;
     println!("{}", server.description());
     println!("{} generated grant calls, seed {}; fsync on", table::number(calls.count.into()), calls.seed);
     println!("{COMPARED}\n");
@@ -164,11 +165,8 @@ impl Contestant {
             .build(self.pool.clone())
             .await
             .map_err(|error| error.to_string())?;
-        let feed = documents.iter().enumerate().map(|(at, bytes)| {
-            let origin = Origin { line: at as u64 + 1, ..Origin::default() };
-            Ok(Document { bytes: bytes.clone(), origin })
-        });
-        let feed: Vec<_> = feed.collect();
+        let feed =
+            documents.iter().map(|bytes| Ok(Document { bytes: bytes.clone(), origin: Origin::default() }));
         let report = engine.sync(stream::iter(feed)).await.map_err(|error| error.to_string())?;
         Ok(Cell::of_report(&report, mapping))
     }
@@ -247,17 +245,7 @@ async fn keep(server: &LocalServer) -> Result<(), String> {
     for (way, name) in WAYS {
         println!("\n# {}\n{psql} '{}'", way.title(), server.url(name));
     }
-    stop_signal().await
-}
-
-async fn stop_signal() -> Result<(), String> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminated = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminated.recv() => {}
-    }
-    Ok(())
+    stop_on_signals().wait_for(|signal| *signal != 0).await.map(drop).map_err(|error| error.to_string())
 }
 
 /// Writes the dumps, the mapping and the tables, for a database of one's own.

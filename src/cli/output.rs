@@ -98,7 +98,8 @@ fn plural(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-fn bytes(count: u64) -> String {
+/// A number of bytes for people.
+pub fn bytes(count: u64) -> String {
     match count {
         0..1024 => format!("{count} bytes"),
         1024..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),

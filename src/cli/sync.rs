@@ -129,9 +129,9 @@ fn stopped() -> FeedItem {
     Err(FeedError { origin, message: "stopped by a signal".into(), fatal: true })
 }
 
-/// After SIGINT or SIGTERM nothing more is read; what is in hand is finished and reported. Gives the exit
-/// code of the signal that came, 0 for none.
-fn stop_on_signals() -> watch::Receiver<u8> {
+/// Waits for SIGINT or SIGTERM, on which a sync reads nothing more, and finishes and reports what is in hand. Gives
+/// the exit code of the signal that came, 0 for none.
+pub fn stop_on_signals() -> watch::Receiver<u8> {
     use tokio::signal::unix::{SignalKind, signal};
     let (sender, receiver) = watch::channel(0);
     for (kind, code) in [(SignalKind::interrupt(), 130), (SignalKind::terminate(), 143)] {

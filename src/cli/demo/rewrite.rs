@@ -193,12 +193,11 @@ impl Rewrite {
         }
         let catalogue = &self.mapping.lookups[lookup];
         let (table, names) = (&catalogue.table, catalogue.key.join(", "));
-        let places =
-            |from: usize| (from..from + key.len()).map(|at| format!("${at}")).collect::<Vec<_>>().join(", ");
+        let places = (1..=key.len()).map(|at| format!("${at}")).collect::<Vec<_>>().join(", ");
         let params: Vec<&(dyn ToSql + Sync)> = key.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-        let insert = format!("INSERT INTO {table} ({names}) VALUES ({}) ON CONFLICT DO NOTHING", places(1));
+        let insert = format!("INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT DO NOTHING");
         let inserted = client.execute(&insert, &params).await?;
-        let select = format!("SELECT {} FROM {table} WHERE ({names}) = ({})", catalogue.id, places(1));
+        let select = format!("SELECT {} FROM {table} WHERE ({names}) = ({places})", catalogue.id);
         let id: i64 = client.query_one(&select, &params).await?.get(0);
         ids.insert((lookup, key), id);
         self.written.lock().expect("no panic while it is held").lookups += inserted;

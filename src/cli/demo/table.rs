@@ -7,6 +7,7 @@ use rowdelta::engine::report::Report;
 use rowdelta::mapping::Mapping;
 
 use super::rewrite::Written;
+use crate::cli::output::bytes;
 
 /// What one way to sync did in one night.
 pub struct Cell {
@@ -124,13 +125,6 @@ pub fn number(count: u64) -> String {
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
     groups.join(",")
-}
-
-fn bytes(count: u64) -> String {
-    match count {
-        0..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),
-        _ => format!("{:.1} MiB", count as f64 / 1_048_576.0),
-    }
 }
 
 #[cfg(test)]
