@@ -91,6 +91,10 @@ fn table(relation: &Relation) -> Table {
         locator: Vec::new(),
         own_locator: 0,
         marks: Marks::default(),
+        nullable: Vec::new(),
+        parent_nullable: false,
+        uniques: Vec::new(),
+        references: Vec::new(),
         way: WriteWay::Copy,
         digest: [7; 32],
     }

@@ -257,11 +257,12 @@ impl Tally {
             let counts = &mut self.report.relations[step.relation];
             let rows = step.action.rows() as u64;
             match step.action {
+                ref action if action.is_detour() => self.report.parked += rows,
                 Action::Delete(_) => counts.removed += rows,
                 Action::Update { moves: false, .. } => counts.updated += rows,
                 Action::Update { moves: true, .. } => counts.moved += rows,
-                Action::Mark(_) => {}
                 Action::Insert { .. } => counts.added += rows,
+                Action::Mark(_) | Action::Park { .. } | Action::Fill { .. } => {}
             }
         }
     }

@@ -1,0 +1,1 @@
+//! Plans against a small model of a database.
