@@ -56,11 +56,23 @@ fn differs(label: &str, origin: &Origin, first: &Origin) -> Failure {
     Failure::of_document(origin, Some(label.to_owned()), message)
 }
 
-/// Applies documents, narrowing down to those that fail. `last`: nothing is put off any more.
+/// When documents are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Round {
+    /// As the feed brings them: what others may still give or take waits for the end.
+    Feed,
+    /// At its end, all that waited together. What removals held back are in the way of waits for them.
+    Together,
+    /// Nothing is put off any more.
+    Last,
+}
+
+/// Applies documents, narrowing down to those that fail.
 ///
 /// # Errors
 /// Only what ends the run: the lease was lost, or the database is out of reach.
-pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, last: bool) -> Result<(), Error> {
+pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, round: Round) -> Result<(), Error> {
+    let last = round != Round::Feed;
     let mut pending = VecDeque::from([Part::new(run, documents)]);
     while let Some(part) = pending.pop_back() {
         if part.documents.is_empty() {
@@ -81,7 +93,7 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, last: bool) 
                     if part.pause.is_zero() { pending.push_back(part) } else { pending.push_front(part) }
                 }
             }
-            Err(error) => pending.extend(part.narrowed(run, &error, groups, last)),
+            Err(error) => pending.extend(part.narrowed(run, &error, groups, round)),
         }
     }
     Ok(())
@@ -149,11 +161,11 @@ impl Part {
     }
 
     /// After an error that stays: halve, until the document that causes it stands alone.
-    fn narrowed(self, run: &Run, error: &Error, groups: Vec<Vec<usize>>, last: bool) -> Vec<Part> {
+    fn narrowed(self, run: &Run, error: &Error, groups: Vec<Vec<usize>>, round: Round) -> Vec<Part> {
         if self.documents.len() > 1 {
             return self.halves(groups);
         }
-        if !last && error.may_settle_later() {
+        if round != Round::Last && error.may_settle_later() {
             for document in self.documents {
                 if let Some(document) = run.defer(document) {
                     run.fail(&document, Failure::of_error(&document.origin, &document.label, error));

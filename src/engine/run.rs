@@ -137,6 +137,11 @@ impl Run {
         lock(&self.held).insert(key, held);
     }
 
+    /// Whether removals wait for the end of the feed.
+    pub fn holds(&self) -> bool {
+        !lock(&self.held).is_empty()
+    }
+
     pub fn take_held(&self) -> HashMap<DocumentKey, Held> {
         std::mem::take(&mut *lock(&self.held))
     }

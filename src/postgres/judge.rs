@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 use crate::error::Error;
 use crate::plan::{Candidate, Conflict, Question, Sides};
 use crate::postgres::quote;
-use crate::postgres::wire::{ArrayBuilder, Param, array, typed};
+use crate::postgres::wire::{Param, array, typed};
 use crate::schema::{Attribute, Schema, Table, Unique};
 use crate::value::ColumnType;
 
@@ -24,10 +24,10 @@ pub(crate) async fn conflicts(
     let mut conflicts = Vec::new();
     for question in questions {
         let asked = Asked::new(schema, &sides[question.relation], question);
-        // Without an array of its type a column cannot be sent: the natural order has to do.
-        let Some(params) = asked.params() else { continue };
+        // Of so many rows the natural order has to do.
+        let Some((given, params)) = asked.given() else { continue };
         transaction.batch_execute("SET LOCAL enable_hashjoin = on").await?;
-        let pairs = transaction.query_typed(&asked.sql(), &typed(&params)).await?;
+        let pairs = transaction.query_typed(&asked.sql(&given), &typed(&params)).await?;
         transaction.batch_execute("SET LOCAL enable_hashjoin = off").await?;
         for row in pairs {
             let place = |at: usize| row.get::<_, i32>(at) as usize;
@@ -50,6 +50,9 @@ struct Asked<'a> {
     side: &'a Sides,
     question: &'a Question,
 }
+
+/// Parameters of a statement: the protocol counts them in 16 bits.
+const PARAMETERS_MAX: usize = 65_535;
 
 /// Names that no column has, it is hoped: the expressions see them beside the table's columns.
 const PLACE: &str = "\"rowdelta place\"";
@@ -80,38 +83,63 @@ impl<'a> Asked<'a> {
         })
     }
 
-    /// Place, whether it is a row as it will be, the known values, the locator of the stored row.
-    fn params(&self) -> Option<Vec<Param>> {
-        let places: Vec<[u8; 4]> =
-            self.candidates().map(|(place, ..)| (place as i32).to_be_bytes()).collect();
-        let after: Vec<[u8; 1]> = self.candidates().map(|(_, after, _)| [u8::from(after)]).collect();
-        let mut params = vec![
-            array(Type::INT4.oid(), Type::INT4_ARRAY.oid(), places.iter().map(|place| Some(&place[..]))),
-            array(Type::BOOL.oid(), Type::BOOL_ARRAY.oid(), after.iter().map(|after| Some(&after[..]))),
+    /// The types of what is sent of a row: its place, whether it is a row as it will be, the known values, the
+    /// locator of the stored row.
+    fn types(&self) -> Vec<(u32, u32, &'a str)> {
+        let of = |ty: &'a ColumnType| (ty.oid, ty.array_oid, ty.sql.as_str());
+        let locator = self.table.locator[..self.table.own_locator].iter().map(|column| of(&column.ty));
+        let mut types = vec![
+            (Type::INT4.oid(), Type::INT4_ARRAY.oid(), "int4"),
+            (Type::BOOL.oid(), Type::BOOL_ARRAY.oid(), "bool"),
         ];
-        for (place, _, ty) in self.known() {
-            let cells = self.candidates().map(|(.., row)| row.cells[place].as_deref());
-            params.push(array(ty.oid, Some(ty.array_oid).filter(|oid| *oid != 0)?, cells));
+        types.extend(self.known().map(|(.., ty)| of(ty)).chain(locator));
+        types
+    }
+
+    /// What is sent, a list a row.
+    fn rows(&self) -> Vec<Vec<Option<Vec<u8>>>> {
+        let row = |(place, after, row): (usize, bool, &Candidate)| {
+            let head = [(place as i32).to_be_bytes().to_vec(), vec![u8::from(after)]].map(Some);
+            let known = self.known().map(|(place, ..)| row.cells[place].clone());
+            let locator = row.stored.map(|stored| &self.side.stored[stored as usize].locator);
+            let own = (0..self.table.own_locator)
+                .map(|at| locator.and_then(|locator| locator.cell(at).bytes().map(<[u8]>::to_vec)));
+            head.into_iter().chain(known).chain(own).collect()
+        };
+        self.candidates().map(row).collect()
+    }
+
+    /// The rows as a table expression, and its parameters: arrays side by side, or where a type has no array each
+    /// value for itself. `None` if that would be more than a statement takes.
+    fn given(&self) -> Option<(String, Vec<Param>)> {
+        let (types, rows) = (self.types(), self.rows());
+        if types.iter().all(|(_, array_oid, _)| *array_oid != 0) {
+            let column = |(at, (oid, array_oid, _)): (usize, &(u32, u32, &str))| {
+                array(*oid, *array_oid, rows.iter().map(|row| row[at].as_deref()))
+            };
+            let places: Vec<String> = (1..=types.len()).map(|n| format!("${n}")).collect();
+            let params = types.iter().enumerate().map(column).collect();
+            return Some((format!("unnest({})", places.join(", ")), params));
         }
-        for (at, column) in self.table.locator[..self.table.own_locator].iter().enumerate() {
-            let mut cells = ArrayBuilder::new(column.ty.oid, column.ty.array_oid);
-            for (.., row) in self.candidates() {
-                let locator = row.stored.map(|row| self.side.stored[row as usize].locator.cell(at));
-                cells.push(locator.and_then(|cell| cell.bytes()));
-            }
-            params.push(cells.finish());
+        if types.len() * rows.len() > PARAMETERS_MAX {
+            return None;
         }
-        Some(params)
+        let place = |n: usize| format!("${}::{}", n + 1, types[n % types.len()].2);
+        let row =
+            |r: usize| (0..types.len()).map(|at| place(r * types.len() + at)).collect::<Vec<_>>().join(", ");
+        let values: Vec<String> = (0..rows.len()).map(|r| format!("({})", row(r))).collect();
+        let params = rows.iter().flat_map(|row| row.iter().zip(&types));
+        let params = params.map(|(value, (oid, ..))| Param::scalar(*oid, value.as_deref())).collect();
+        Some((format!("(VALUES {})", values.join(", ")), params))
     }
 
     /// The pairs of places of rows that conflict.
-    fn sql(&self) -> String {
+    fn sql(&self, given: &str) -> String {
         let known: Vec<String> = self.known().map(|(_, name, _)| quote(name)).collect();
         let locator = &self.table.locator[..self.table.own_locator];
         let own: Vec<String> = (0..locator.len()).map(|at| format!("\"rowdelta locator {at}\"")).collect();
         let columns: Vec<String> =
             [PLACE.to_owned(), AFTER.to_owned()].into_iter().chain(known).chain(own.clone()).collect();
-        let params: Vec<String> = (1..=columns.len()).map(|n| format!("${n}")).collect();
         let find =
             locator.iter().zip(&own).map(|(column, own)| format!("t.{} = v.{own}", quote(&column.name)));
         let find = find.collect::<Vec<_>>().join(" AND ");
@@ -120,11 +148,10 @@ impl<'a> Asked<'a> {
             self.unique.terms.iter().enumerate().map(|(k, term)| format!(", ({}) AS k{k}", term.expression));
         let condition = self.unique.predicate.as_deref().unwrap_or("true");
         format!(
-            "WITH given AS (SELECT v.*{unmapped} FROM unnest({}) AS v ({}) LEFT JOIN {} t ON {find}),
+            "WITH given AS (SELECT v.*{unmapped} FROM {given} AS v ({}) LEFT JOIN {} t ON {find}),
                   made AS (SELECT given.*{generated} FROM given),
                   keys AS MATERIALIZED (SELECT {PLACE} AS place, {AFTER} AS after{} FROM made WHERE {condition})
              SELECT f.place, t.place FROM keys f JOIN keys t ON NOT f.after AND t.after{}",
-            params.join(", "),
             columns.join(", "),
             self.table.name,
             keys.collect::<String>(),

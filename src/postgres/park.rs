@@ -6,8 +6,9 @@
 use crate::row::Cell;
 use crate::value::Kind;
 
-/// Values to try for a column that holds `stored` now, best first. Other rows have another `salt`.
-pub(crate) fn candidates(kind: &Kind, stored: Cell<'_>, salt: u64) -> Vec<String> {
+/// Values to try for a column that holds `stored` now, best first; `text` is that as text, for a type that is not
+/// known here. Other rows have another `salt`.
+pub(crate) fn candidates(kind: &Kind, stored: Cell<'_>, text: &str, salt: u64) -> Vec<String> {
     let small = salt % 1000;
     match kind {
         Kind::Int2 => {
@@ -29,8 +30,10 @@ pub(crate) fn candidates(kind: &Kind, stored: Cell<'_>, salt: u64) -> Vec<String
             numbers(top - far, far - top, None)
         }
         Kind::Float8 => vec![format!("{salt}e90"), format!("-{salt}e90")],
-        Kind::Text => texts(stored, salt, usize::MAX),
-        Kind::Varchar(length) => texts(stored, salt, length.map_or(usize::MAX, |length| length as usize)),
+        Kind::Text => texts(utf8(stored), salt, usize::MAX),
+        Kind::Varchar(length) => {
+            texts(utf8(stored), salt, length.map_or(usize::MAX, |length| length as usize))
+        }
         Kind::Date | Kind::Timestamp(_) | Kind::Timestamptz(_) => {
             let day = |year: u64| format!("{year}-{:02}-{:02}", salt / 7 % 12 + 1, salt / 84 % 28 + 1);
             vec![day(10_000 + salt % 200_000), day(1 + salt % 1000), "infinity".into(), "-infinity".into()]
@@ -39,7 +42,7 @@ pub(crate) fn candidates(kind: &Kind, stored: Cell<'_>, salt: u64) -> Vec<String
         Kind::Bool => vec!["true".into(), "false".into()],
         Kind::Enum(labels) => labels.to_vec(),
         Kind::Jsonb => vec![format!("\"{salt:016x}\"")],
-        Kind::Server => of_any_type(salt),
+        Kind::Server => of_any_type(salt).into_iter().chain(alike(text, salt)).collect(),
     }
 }
 
@@ -61,21 +64,30 @@ fn number(cell: Cell<'_>) -> Option<i128> {
     Some(i128::from_be_bytes(wide))
 }
 
-fn texts(stored: Cell<'_>, salt: u64, length: usize) -> Vec<String> {
+fn utf8(cell: Cell<'_>) -> &str {
+    cell.bytes().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+}
+
+fn texts(stored: &str, salt: u64, length: usize) -> Vec<String> {
     let cut = |text: String| text.chars().take(length).collect::<String>();
-    let stored = stored.bytes().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
-    let alike = (0..ALIKE).map(|nth| scrambled(stored, salt.rotate_left(nth * 13)));
-    std::iter::once(cut(format!("{salt:016x}"))).chain(alike).chain([cut(salt.to_string())]).collect()
+    let far = std::iter::once(cut(format!("{salt:016x}")));
+    far.chain(alike(stored, salt)).chain([cut(salt.to_string())]).collect()
 }
 
 /// How many texts of the stored one's pattern are tried.
-const ALIKE: u32 = 4;
+const ALIKE: u32 = 6;
 
-/// Every digit becomes another digit, every letter another letter of its case.
+/// Texts of the pattern of one.
+fn alike(text: &str, salt: u64) -> impl Iterator<Item = String> {
+    (0..ALIKE).map(move |nth| scrambled(text, salt.rotate_left(nth * 11)))
+}
+
+/// Every digit becomes another digit, every letter another letter of its case; of bits, others.
 fn scrambled(text: &str, salt: u64) -> String {
     let mut random = fastrand::Rng::with_seed(salt);
+    let digits = if text.chars().all(|c| matches!(c, '0' | '1')) { 2 } else { 10 };
     let other = |c: char| match c {
-        '0'..='9' => random.digit(10),
+        '0'..='9' => random.digit(digits),
         'a'..='z' => random.lowercase(),
         'A'..='Z' => random.uppercase(),
         c => c,
@@ -114,19 +126,19 @@ mod tests {
 
     #[test]
     fn p19_numbers_fit_their_types_and_neighbours_follow() {
-        let of = |kind, stored: &[u8]| candidates(&kind, Cell::Value(stored), 1_234_567);
+        let of = |kind, stored: &[u8]| candidates(&kind, Cell::Value(stored), "", 1_234_567);
         let small = of(Kind::Int2, &(-5i16).to_be_bytes());
         assert_eq!(small[..4], ["32200", "-32201", "-4", "-6"]);
         assert!(small.iter().all(|text| text.parse::<i16>().is_ok()));
         assert!(of(Kind::Int4, &7i32.to_be_bytes()).iter().all(|text| text.parse::<i32>().is_ok()));
         assert!(of(Kind::Int8, &7i64.to_be_bytes()).iter().all(|text| text.parse::<i64>().is_ok()));
-        let decimal = candidates(&Kind::Numeric(Some((5, 2))), Cell::Null, 1_234_567);
+        let decimal = candidates(&Kind::Numeric(Some((5, 2))), Cell::Null, "", 1_234_567);
         assert!(decimal.iter().all(|text| text.parse::<i32>().unwrap().abs() < 1000), "{decimal:?}");
     }
 
     #[test]
     fn p19_texts_keep_the_length_and_the_pattern() {
-        let texts = candidates(&Kind::Varchar(Some(6)), Cell::Value(b"AB-123"), 99);
+        let texts = candidates(&Kind::Varchar(Some(6)), Cell::Value(b"AB-123"), "", 99);
         let is_alike = |text: &String| {
             let shape = |c: char| {
                 if c.is_ascii_digit() {

@@ -4,18 +4,21 @@
 //! A parked value must be nobody's and pass the table's checks. What passes only the server can tell, so it is
 //! tried, under a savepoint, value after value by the column's type.
 
+use futures_util::future::join_all;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{Filled, Writer, check_count, same_version, update_sql};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::RelationIx;
 use crate::plan::{Action, Step};
-use crate::postgres::fetch::{cells, selected};
+use crate::postgres::fetch::{cells, raw, selected};
 use crate::postgres::park::candidates;
+use crate::postgres::quote;
 use crate::postgres::wire::{Param, typed};
 use crate::row::Tuple;
-use crate::value::ColumnType;
-use futures_util::future::join_all;
+use crate::schema::PhysicalColumn;
+use crate::value::{ColumnType, Kind};
 
 /// Stored rows and their locators after a write.
 type Locators = Vec<((RelationIx, u32), Tuple)>;
@@ -62,30 +65,14 @@ impl Writer<'_> {
         parent: bool,
         rows: &[u32],
     ) -> Result<Locators, Error> {
-        let table = &self.schema.tables[ix];
-        let parked: Vec<Vec<Vec<Option<String>>>> =
-            columns.iter().map(|&at| self.parking(ix, at, rows)).collect();
-        let tries = parked.iter().flatten().map(Vec::len).max().unwrap_or(1);
+        let mut parking = Vec::new();
+        for &at in columns {
+            parking.push(self.parking(ix, at, rows).await?);
+        }
+        let tries = parking.iter().flatten().map(Vec::len).max().unwrap_or(1);
         let mut refused = None;
         for nth in 0..tries {
-            let mut set: Vec<Set<'_>> = columns
-                .iter()
-                .zip(&parked)
-                .map(|(&at, values)| {
-                    let nth = |row: &Vec<Option<String>>| row.get(nth).or(row.last()).cloned().flatten();
-                    let values = values.iter().map(|row| nth(row).map(String::into_bytes));
-                    Set {
-                        name: &table.names[at],
-                        ty: &table.columns[at],
-                        as_text: true,
-                        cells: values.collect(),
-                    }
-                })
-                .collect();
-            if parent {
-                let null = |column| Set { cells: vec![None; rows.len()], ..Set::empty(column) };
-                set.extend(table.parent.iter().map(null));
-            }
+            let set = self.parked_cells(ix, columns, parent, &parking, nth, rows.len());
             self.transaction.batch_execute("SAVEPOINT rowdelta_park").await?;
             match self.rewrite(ix, rows, &set).await {
                 Ok(locators) => {
@@ -98,83 +85,136 @@ impl Writer<'_> {
             let undo = "ROLLBACK TO SAVEPOINT rowdelta_park; RELEASE SAVEPOINT rowdelta_park";
             self.transaction.batch_execute(undo).await?;
         }
-        let names: Vec<&str> = columns.iter().map(|&at| table.names[at].as_str()).collect();
+        let names: Vec<&str> = columns.iter().map(|&at| self.schema.tables[ix].names[at].as_str()).collect();
         let why = format!("rows swap values of {}, and none can be parked meanwhile", names.join(", "));
         Err(refused.map_or_else(|| Error::new(ErrorKind::Rejected, why.clone()), |error| error.because(&why)))
     }
 
-    /// Per row, the values that are tried for one column.
-    fn parking(&self, ix: RelationIx, at: usize, rows: &[u32]) -> Vec<Vec<Option<String>>> {
+    /// The columns to park, each with the `nth` of the values to try; the last where there are not so many.
+    fn parked_cells(
+        &self,
+        ix: RelationIx,
+        columns: &[usize],
+        parent: bool,
+        parking: &[Vec<Parking>],
+        nth: usize,
+        rows: usize,
+    ) -> Vec<Set<'_>> {
         let table = &self.schema.tables[ix];
-        let of_row = |&row: &u32| {
+        let set = |(&at, values): (&usize, &Vec<Parking>)| {
+            let nth = |row: &Parking| row.get(nth).or(row.last()).cloned().flatten().map(String::into_bytes);
+            let cells = values.iter().map(nth).collect();
+            Set { name: &table.names[at], ty: &table.columns[at], parks: Some(at), cells }
+        };
+        let mapped = columns.iter().zip(parking).map(set);
+        let null = |column| Set::null(column, rows);
+        mapped.chain(table.parent.iter().filter(|_| parent).map(null)).collect()
+    }
+
+    /// Per row, the values to try for one column.
+    async fn parking(&self, ix: RelationIx, at: usize, rows: &[u32]) -> Result<Vec<Parking>, Error> {
+        let table = &self.schema.tables[ix];
+        let kind = &table.columns[at].kind;
+        let mut parking = Vec::new();
+        for &row in rows {
             let stored = &self.sides[ix].stored[row as usize];
             let salt = u64::from_be_bytes(*stored.fingerprint.0.first_chunk().expect("16 bytes"));
-            let nulls = table.nullable[at].then_some(None);
-            let values =
-                candidates(&table.columns[at].kind, stored.tuple.cell(at), salt.wrapping_add(row.into()));
-            nulls.into_iter().chain(values.into_iter().map(Some)).collect()
-        };
-        rows.iter().map(of_row).collect()
+            let text = if *kind == Kind::Server { self.text(ix, at, row).await? } else { String::new() };
+            let values = candidates(kind, stored.tuple.cell(at), &text, salt.wrapping_add(row.into()));
+            let null = table.nullable[at].then_some(None);
+            parking.push(null.into_iter().chain(values.into_iter().map(Some)).collect());
+        }
+        Ok(parking)
+    }
+
+    /// A stored value as text.
+    async fn text(&self, ix: RelationIx, at: usize, row: u32) -> Result<String, Error> {
+        let table = &self.schema.tables[ix];
+        let own = table.locator[..table.own_locator].iter();
+        let equal =
+            own.clone().enumerate().map(|(n, column)| format!("{} = ${}", quote(&column.name), n + 1));
+        let equal = equal.collect::<Vec<_>>().join(" AND ");
+        let sql = format!("SELECT {}::text FROM {} WHERE {equal}", quote(&table.names[at]), table.name);
+        let cells = own.zip(self.locator(ix, row).cells());
+        let params: Vec<Param> =
+            cells.map(|(column, cell)| Param::scalar(column.ty.oid, cell.bytes())).collect();
+        let found = self.transaction.query_typed(&sql, &typed(&params)).await?;
+        Ok(found.first().and_then(|row| row.get(0)).unwrap_or_default())
     }
 
     /// Sets columns of stored rows, and reads their locators anew.
     async fn rewrite(&self, ix: RelationIx, rows: &[u32], set: &[Set<'_>]) -> Result<Locators, Error> {
         let table = &self.schema.tables[ix];
-        let assigned: Vec<(&str, String)> =
-            set.iter().enumerate().map(|(at, set)| (set.name, set.place(at + 1))).collect();
+        let assigned = set.iter().enumerate().map(|(at, set)| (set.name, set.place(at + 1)));
+        let assigned: Vec<(&str, String)> = assigned.collect();
         let locator = table.locator.iter().enumerate();
+        let place = |at: usize| format!("${}", set.len() + at + 1);
         let locator: Vec<(&str, String)> =
-            locator.map(|(at, column)| (column.name.as_str(), format!("${}", set.len() + at + 1))).collect();
-        let returned: Vec<String> =
-            table.locator.iter().map(|column| selected("t", &column.name, &column.ty)).collect();
+            locator.map(|(at, column)| (column.name.as_str(), place(at))).collect();
+        let parked = set.iter().filter(|set| set.parks.is_some()).map(|set| (set.name, set.ty));
+        let returned = table.locator.iter().map(|column| (column.name.as_str(), &column.ty)).chain(parked);
+        let returned: Vec<String> = returned.map(|(name, ty)| selected("t", name, ty)).collect();
         let sql = update_sql(&table.name, &assigned, None, &same_version(table, &locator));
         let sql = format!("{sql} RETURNING {}", returned.join(", "));
-        let params: Vec<Vec<Param>> = rows
-            .iter()
-            .enumerate()
-            .map(|(place, &row)| {
-                let values = set.iter().map(|set| set.param(place));
-                let found = table.locator.iter().zip(self.locator(ix, row).cells());
-                values.chain(found.map(|(column, cell)| Param::scalar(column.ty.oid, cell.bytes()))).collect()
-            })
-            .collect();
+        let params = rows.iter().enumerate().map(|(place, &row)| {
+            let found = table.locator.iter().zip(self.locator(ix, row).cells());
+            let found = found.map(|(column, cell)| Param::scalar(column.ty.oid, cell.bytes()));
+            set.iter().map(|set| set.param(place)).chain(found).collect()
+        });
+        let params: Vec<Vec<Param>> = params.collect();
         let typed: Vec<Vec<(&(dyn ToSql + Sync), Type)>> =
             params.iter().map(|params| typed(params)).collect();
-        let answers = join_all(typed.iter().map(|params| self.transaction.query_typed(&sql, params))).await;
+        let sent = typed.iter().map(|params| self.transaction.query_typed(&sql, params));
         let mut locators = Vec::new();
-        for (&row, answer) in rows.iter().zip(answers) {
+        for (&row, answer) in rows.iter().zip(join_all(sent).await) {
             let found = answer?;
             check_count(1, found.len() as u64)?;
+            self.check_parked(ix, row, set, &found[0])?;
             locators.push(((ix, row), cells(&found[0], 0..table.locator.len())?));
         }
         Ok(locators)
     }
+
+    /// A value that is parked is not the one that others wait for.
+    fn check_parked(&self, ix: RelationIx, row: u32, set: &[Set<'_>], found: &Row) -> Result<(), Error> {
+        let stored = &self.sides[ix].stored[row as usize].tuple;
+        let parked = set.iter().filter_map(|set| set.parks);
+        for (place, at) in parked.enumerate() {
+            if raw(found, self.schema.tables[ix].locator.len() + place)? == stored.cell(at).bytes() {
+                return Err(Error::new(ErrorKind::Rejected, "the value to park is the stored one"));
+            }
+        }
+        Ok(())
+    }
 }
+
+/// The values to try for one column of one row; `None` is NULL.
+type Parking = Vec<Option<String>>;
 
 /// A column and its values, one a row.
 struct Set<'c> {
     name: &'c str,
     ty: &'c ColumnType,
-    /// Values are texts, for the server to convert.
-    as_text: bool,
+    /// The mapped column that is parked: its values are texts, for the server to convert.
+    parks: Option<usize>,
     cells: Vec<Option<Vec<u8>>>,
 }
 
 impl<'c> Set<'c> {
     fn of(filled: &'c Filled<'c>) -> Self {
-        Set { name: filled.name, ty: filled.ty, as_text: false, cells: filled.cells.clone() }
+        Set { name: filled.name, ty: filled.ty, parks: None, cells: filled.cells.clone() }
     }
 
-    fn empty(column: &'c crate::schema::PhysicalColumn) -> Self {
-        Set { name: &column.name, ty: &column.ty, as_text: false, cells: Vec::new() }
+    fn null(column: &'c PhysicalColumn, rows: usize) -> Self {
+        Set { name: &column.name, ty: &column.ty, parks: None, cells: vec![None; rows] }
     }
 
     fn place(&self, n: usize) -> String {
-        if self.as_text { format!("${n}::{}", self.ty.sql) } else { format!("${n}") }
+        if self.parks.is_some() { format!("${n}::{}", self.ty.sql) } else { format!("${n}") }
     }
 
     fn param(&self, row: usize) -> Param {
-        let oid = if self.as_text { Type::TEXT.oid() } else { self.ty.oid };
+        let oid = if self.parks.is_some() { Type::TEXT.oid() } else { self.ty.oid };
         Param::scalar(oid, self.cells[row].as_deref())
     }
 }
