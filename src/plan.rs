@@ -25,6 +25,7 @@
 //! *held back*, with whatever encloses them: later in the feed they may turn up
 //! under another parent, and must then still have their ids.
 
+mod cascades;
 mod changes;
 mod cycles;
 mod describe;
@@ -41,10 +42,11 @@ use crate::fingerprint::{RowFingerprint, TreeFingerprint};
 use crate::mapping::{Mapping, RelationIx};
 use crate::row::Tuple;
 use crate::schema::Schema;
-use changes::{Changes, Class, Rows, What, changes};
-use edges::edges;
+use changes::{Changes, Class, Node, Rows, What, changes};
+use edges::{Edge, edges};
 use order::{groups, order};
 
+pub use cascades::{Dangling, dangling};
 pub use edges::{Candidate, Conflict, Question, questions};
 
 /// A row that a document of the batch asks for.
@@ -200,21 +202,28 @@ impl Action {
 /// Orders the changes of a batch. `conflicts` are the server's answers to [`questions`].
 pub fn plan(batch: Batch<'_>, conflicts: &[Conflict]) -> Plan {
     let Changes { mut nodes, held, unchanged, touched } = changes(batch);
+    cascades::follow(batch, &mut nodes);
     let mut edges = edges(batch, &nodes, conflicts);
     let groups = if batch.holds { Vec::new() } else { groups(batch, &nodes, &edges) };
     let deferred = order::defer(batch.schema, &nodes, &mut edges);
     let (rounds, edges) = order(batch, &mut nodes, edges);
-    let mut steps: BTreeMap<(u32, &Class), (Vec<Rows>, BTreeSet<String>)> = BTreeMap::new();
-    for (node, round) in nodes.iter().zip(&rounds) {
+    let steps = steps(batch.schema, &nodes, &rounds, &edges);
+    Plan { deferred, steps, held, unchanged, touched, groups }
+}
+
+/// The rows of a step, and the constraints that it waits for.
+type Gathered = (Vec<Rows>, BTreeSet<String>);
+
+fn steps(schema: &Schema, nodes: &[Node], rounds: &[u32], edges: &[Edge]) -> Vec<Step> {
+    let mut steps: BTreeMap<(u32, &Class), Gathered> = BTreeMap::new();
+    for (node, round) in nodes.iter().zip(rounds) {
         steps.entry((*round, &node.class)).or_default().0.push(node.rows);
     }
-    for edge in edges.iter().filter(|edge| !edge.is_natural(&nodes)) {
+    for edge in edges.iter().filter(|edge| !edge.is_natural(nodes)) {
         let step = (rounds[edge.after], &nodes[edge.after].class);
-        let name = edge.why.name(batch.schema).map(str::to_owned);
-        steps.entry(step).or_default().1.extend(name);
+        steps.entry(step).or_default().1.extend(edge.why.name(schema).map(str::to_owned));
     }
-    let steps = steps.into_iter().map(|((_, class), (rows, after))| step(class, rows, after)).collect();
-    Plan { deferred, steps, held, unchanged, touched, groups }
+    steps.into_iter().map(|((_, class), (rows, after))| step(class, rows, after)).collect()
 }
 
 fn step(class: &Class, rows: Vec<Rows>, after: BTreeSet<String>) -> Step {

@@ -52,6 +52,8 @@ pub struct Table {
     pub uniques: Vec<Unique>,
     /// The foreign keys to tables of the mapping.
     pub references: Vec<Reference>,
+    /// Columns that foreign keys of any table refer to.
+    pub referred: Vec<Attribute>,
     /// How new rows may be written.
     pub way: WriteWay,
     /// Digest of what decides the relation's fingerprints: its mapping, its columns' types, the format.
@@ -80,6 +82,21 @@ impl Table {
         let parent = || self.parent.iter().position(|column| column.name == name).map(Attribute::Parent);
         let id = || self.id.as_ref().filter(|id| id.column.name == name).map(|_| Attribute::Id);
         mapped.or_else(parent).or_else(id)
+    }
+
+    /// Columns by which this transaction finds a row again that it inserted, whatever its physical place: the primary
+    /// key, else one that is unique and never NULL.
+    pub fn new_row_key(&self) -> Option<Vec<Attribute>> {
+        let primary = self.locator[..self.own_locator].iter().map(|column| self.attribute(&column.name));
+        let is_set = |attribute: &Attribute| match attribute {
+            Attribute::Mapped(at) => !self.nullable[*at],
+            Attribute::Parent(_) => !self.parent_nullable,
+            Attribute::Id => true,
+            Attribute::Unmapped { .. } => false,
+        };
+        let unique =
+            || self.uniques.iter().find(|unique| unique.plain && unique.attributes.iter().all(is_set));
+        primary.collect::<Option<_>>().or_else(|| unique().map(|unique| unique.attributes.clone()))
     }
 
     /// The types of the key's columns.

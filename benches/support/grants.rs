@@ -95,6 +95,7 @@ fn table(relation: &Relation) -> Table {
         parent_nullable: false,
         uniques: Vec::new(),
         references: Vec::new(),
+        referred: Vec::new(),
         way: WriteWay::Copy,
         digest: [7; 32],
     }

@@ -20,7 +20,7 @@ use crate::engine::report::Failure;
 use crate::engine::run::{Held, HeldRow, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::UniqueIn;
-use crate::plan::{Batch, Plan, Sides, plan, questions};
+use crate::plan::{Batch, Dangling, Plan, Sides, dangling, plan, questions};
 use crate::postgres::state::{self, Record, State};
 use crate::postgres::write::{Marking, Writer, transaction_time};
 use crate::postgres::{Limits, begin, judge};
@@ -280,6 +280,10 @@ async fn transact(
         let place = |conflict: Conflict| Conflict { document: batch.places[conflict.document], ..conflict };
         return Ok(Tried::Conflicts(conflicts.into_iter().map(place).collect()));
     }
+    let conflicts = dangling_references(run, &batch, &compared.sides, last);
+    if !conflicts.is_empty() {
+        return Ok(Tried::Conflicts(conflicts));
+    }
     let plan = planned(run, &transaction, &batch, &compared.sides, last).await?;
     *groups = batch.groups(&plan);
     let written = write(run, &transaction, &batch, compared, plan).await?;
@@ -305,6 +309,25 @@ async fn recorded<'a>(
         (0..documents.len()).partition(|&at| is_settled(&documents[at], states[at].as_ref()));
     let looked_at = places.iter().map(|&at| &documents[at]).collect();
     Ok(Recorded { documents, states, same, looked_at, places })
+}
+
+/// Documents that keep a reference to a row that they drop, where the server would not refuse that.
+fn dangling_references(run: &Run, batch: &Recorded<'_>, sides: &[Sides], last: bool) -> Vec<Conflict> {
+    let documents = batch.looked_at.len();
+    let view = Batch { mapping: &run.mapping, schema: &run.schema, sides, documents, holds: !last };
+    let conflict = |dangling: Dangling| {
+        let document = batch.looked_at[dangling.document as usize];
+        let message = format!(
+            "keeps a reference to a row that goes, and foreign key {:?} would change or delete what it keeps",
+            dangling.constraint
+        );
+        let failure = Failure {
+            relation: Some(run.mapping.relations[dangling.relation].name.clone()),
+            ..Failure::of_document(&document.origin, Some(document.label.clone()), message)
+        };
+        Conflict { document: batch.places[dangling.document as usize], verdict: Verdict::Fail(failure) }
+    };
+    dangling(view).into_iter().map(conflict).collect()
 }
 
 /// Plans the batch; what only the server can judge it is asked.

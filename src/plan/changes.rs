@@ -92,6 +92,11 @@ impl Class {
         }
     }
 
+    /// Whether nothing is left to do.
+    pub fn is_idle(&self) -> bool {
+        matches!(&self.what, What::Update { moves: false, columns, .. } if columns.is_empty())
+    }
+
     pub fn is_update(&self) -> bool {
         matches!(self.what, What::Update { .. })
     }

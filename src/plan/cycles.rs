@@ -11,6 +11,7 @@
 //!
 //! A circle that none of them opens is left to the server, which refuses the rows.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 
@@ -18,6 +19,7 @@ use super::Batch;
 use super::changes::{Class, Node, Rows, What};
 use super::edges::{Edge, Why};
 use crate::mapping::RelationIx;
+use crate::row::{Cell, Tuple};
 use crate::schema::{Attribute, Table};
 use crate::value::Kind;
 
@@ -54,6 +56,8 @@ enum Grade {
     Nullable,
     /// Its type has many values.
     Wide,
+    /// It refers to another row, and can be NULL.
+    Reference,
     /// Its type has few, or they are not known here.
     Narrow,
 }
@@ -72,11 +76,13 @@ impl Breaker<'_, '_> {
     /// Cuts one circle among these nodes.
     pub fn cut(&mut self, nodes: &[usize]) {
         let inside: Vec<Edge> = self.inside(nodes).copied().collect();
-        let best = nodes.iter().filter_map(|&node| Some((self.ways(node, &inside)?, node))).min();
+        let ways = nodes.iter().filter_map(|&node| Some((node, self.way(node, &inside)?)));
+        // Of equally good ways the one at the node through which most circles go.
+        let best = ways.min_by_key(|(node, cut)| (cut.rank(), Reverse(circles(*node, &inside))));
         match best {
-            Some((Cut::Split { columns, moves }, node)) => self.split(node, columns, moves),
-            Some((Cut::Park { columns, parent, .. }, node)) => self.park(node, &inside, columns, parent),
-            Some((Cut::Fill { columns }, node)) => self.fill(node, &columns),
+            Some((node, Cut::Split { columns, moves })) => self.split(node, columns, moves),
+            Some((node, Cut::Park { columns, parent, .. })) => self.park(node, &inside, columns, parent),
+            Some((node, Cut::Fill { columns })) => self.fill(node, &columns),
             None => self.edges.retain(|edge| !inside.contains(edge)),
         }
     }
@@ -98,13 +104,16 @@ impl Breaker<'_, '_> {
     }
 
     /// The best way to cut a circle at a node.
-    fn ways(&self, node: usize, inside: &[Edge]) -> Option<Cut> {
+    fn way(&self, node: usize, inside: &[Edge]) -> Option<Cut> {
         let outs: Vec<Why> = inside.iter().filter(|edge| edge.before == node).map(|edge| edge.why).collect();
         let ins: Vec<Why> = inside.iter().filter(|edge| edge.after == node).map(|edge| edge.why).collect();
         match &self.nodes[node].class.what {
             What::Update { columns, moves, whole } => {
                 let split = self.way_to_split(columns, *moves, &outs, &ins);
-                let park = || self.way_to_park(node, &outs, |at| columns.contains(&at), *moves);
+                // A column that stays as it is can be parked too, if the update can set it back.
+                let source = self.nodes[node].rows.source.map(|row| self.source(node, row));
+                let is_known = |at| source.is_some_and(|tuple| tuple.cell(at) != Cell::Kept);
+                let park = || self.way_to_park(node, &outs, is_known, *moves);
                 // What was split or parked once already is not done so again.
                 split.filter(|_| *whole).or_else(park)
             }
@@ -114,6 +123,10 @@ impl Breaker<'_, '_> {
             }
             _ => None,
         }
+    }
+
+    fn source(&self, node: usize, row: u32) -> &Tuple {
+        &self.batch.sides[self.nodes[node].class.relation].source[row as usize].tuple
     }
 
     fn way_to_split(&self, columns: &[usize], moves: bool, outs: &[Why], ins: &[Why]) -> Option<Cut> {
@@ -142,7 +155,10 @@ impl Breaker<'_, '_> {
                 };
                 Some((self.grade(ix, why, attribute)?, attribute)).filter(|_| settable)
             });
-            let (worst, attribute) = of_one.min()?;
+            let is_changed =
+                |attribute: &Attribute| self.nodes[node].class.touches(std::slice::from_ref(attribute));
+            let (worst, attribute) =
+                of_one.min_by_key(|(grade, attribute)| (*grade, !is_changed(attribute)))?;
             grade = grade.max(worst);
             match attribute {
                 Attribute::Mapped(at) => drop(columns.insert(*at)),
@@ -160,10 +176,12 @@ impl Breaker<'_, '_> {
             Attribute::Parent(_) => (table.parent_nullable, None),
             Attribute::Id | Attribute::Unmapped { .. } => return None,
         };
-        let referred_to = self.batch.schema.tables.iter().flat_map(|table| &table.references);
-        if referred_to.filter(|reference| reference.target == ix).any(|r| r.to.contains(attribute)) {
+        let references = self.batch.schema.tables.iter().flat_map(|table| &table.references);
+        if references.filter(|reference| reference.target == ix).any(|r| r.to.contains(attribute)) {
             return None;
         }
+        // What refers to it from elsewhere follows a value, or forbids it, but would lose a NULL.
+        let nullable = nullable && !table.referred.contains(attribute);
         let null_helps = match why {
             Why::Free(ix, at) => self.table(ix).uniques[at].nulls_distinct,
             Why::Arrives(..) | Why::Row => return None,
@@ -171,6 +189,7 @@ impl Breaker<'_, '_> {
         };
         let refers = table.references.iter().any(|reference| reference.from.contains(attribute));
         match kind {
+            _ if nullable && matches!(why, Why::Leaves(..)) => Some(Grade::Reference),
             _ if nullable && null_helps => Some(Grade::Nullable),
             Some(_) if refers || matches!(why, Why::Leaves(..)) => None,
             Some(Kind::Bool | Kind::Enum(_) | Kind::Jsonb | Kind::Server) => Some(Grade::Narrow),
@@ -197,7 +216,7 @@ impl Breaker<'_, '_> {
         let needed = outs.iter().flat_map(|&why| self.attributes(why, true));
         let mut needed =
             needed.filter(|attribute| matches!(attribute, Attribute::Mapped(at) if holes.contains(at)));
-        (needed.next().is_none() && table.finds_new_rows()).then_some(Cut::Fill { columns: holes })
+        (needed.next().is_none() && table.new_row_key().is_some()).then_some(Cut::Fill { columns: holes })
     }
 
     /// Adds a node for the part of an update that comes first.
@@ -225,8 +244,14 @@ impl Breaker<'_, '_> {
 
     /// Adds a node that parks a row, for which others need not wait any more.
     fn park(&mut self, node: usize, inside: &[Edge], columns: BTreeSet<usize>, parent: bool) {
+        let relation = self.nodes[node].class.relation;
+        if let What::Update { columns: set, whole, moves } = &self.nodes[node].class.what {
+            let set = set.iter().copied().chain(columns.iter().copied()).collect::<BTreeSet<_>>();
+            let what = What::Update { columns: set.into_iter().collect(), whole: *whole, moves: *moves };
+            self.nodes[node].class = Class::new(relation, what);
+        }
         let columns: Rc<[usize]> = columns.into_iter().collect();
-        let class = Class::new(self.nodes[node].class.relation, What::Park { columns, parent });
+        let class = Class::new(relation, What::Park { columns, parent });
         let rows = Rows { source: None, ..self.nodes[node].rows };
         let park = self.add(Node { class, rows });
         let freed: BTreeSet<Why> =
@@ -265,6 +290,13 @@ impl Breaker<'_, '_> {
     }
 }
 
+/// How many circles may go through a node.
+fn circles(node: usize, inside: &[Edge]) -> usize {
+    let ins = inside.iter().filter(|edge| edge.after == node).count();
+    let outs = inside.iter().filter(|edge| edge.before == node).count();
+    ins.min(outs)
+}
+
 /// A part of what an update changes.
 struct Changed {
     columns: BTreeSet<usize>,
@@ -299,12 +331,5 @@ impl Changed {
             Attribute::Parent(_) => self.moves,
             _ => false,
         })
-    }
-}
-
-impl Table {
-    /// Whether a new row can be found again without asking the server where it went.
-    fn finds_new_rows(&self) -> bool {
-        self.locator[..self.own_locator].iter().all(|column| self.attribute(&column.name).is_some())
     }
 }

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use super::Batch;
 use super::changes::{Node, Rows};
 use super::terms::{Key, Terms};
-use crate::mapping::RelationIx;
+use crate::mapping::{Mapping, RelationIx};
 use crate::schema::{Attribute, OnChange, Reference, Schema, Table, Unique};
 
 /// `before` is written before `after`. Both are places of nodes.
@@ -209,9 +209,7 @@ impl<'a> Finder<'a> {
                 let reference = &self.table(ix).references[at];
                 let changes_target =
                     self.touching(reference.target, &reference.to).any(|at| self.nodes[at].class.is_update());
-                let is_of_tree = self.batch.mapping.relations[ix].enclosing == Some(reference.target)
-                    && reference.from.iter().any(|attribute| matches!(attribute, Attribute::Parent(_)));
-                match is_of_tree {
+                match reference.is_of_tree(ix, self.batch.mapping) {
                     true => changes_target || !self.batch.sides[ix].changes.moved.is_empty(),
                     false => true,
                 }
@@ -311,6 +309,12 @@ impl<'a> Finder<'a> {
 }
 
 impl Reference {
+    /// Whether it is the one by which rows of a relation hang below the enclosing ones.
+    pub(super) fn is_of_tree(&self, ix: RelationIx, mapping: &Mapping) -> bool {
+        let is_parent = |attribute: &Attribute| matches!(attribute, Attribute::Parent(_));
+        mapping.relations[ix].enclosing == Some(self.target) && self.from.iter().all(is_parent)
+    }
+
     /// Whether deleting what is referred to acts at once, though the check is deferred.
     pub(super) fn acts_at_once(&self) -> bool {
         self.on_delete != OnChange::Refused

@@ -271,7 +271,7 @@ impl<'a> Writer<'a> {
     fn fill(&self, ix: RelationIx, columns: &[usize], rows: &[u32]) -> Vec<Statement> {
         let table = &self.schema.tables[ix];
         let mut filled = self.source_cells(ix, columns, rows.iter().copied());
-        filled.extend(self.new_locator_cells(ix, rows));
+        filled.extend(self.new_row_cells(ix, rows));
         self.split(ix, filled, rows.len(), |names, source| {
             let (set, locator) = names.split_at(columns.len());
             let equal = |(column, value): &(&str, String)| format!("t.{} = {value}", quote(column));
@@ -400,19 +400,21 @@ impl<'a> Writer<'a> {
         self.rewritten.get(&(ix, row)).unwrap_or(&self.sides[ix].stored[row as usize].locator)
     }
 
-    /// The row's own columns of the locators of new rows.
-    fn new_locator_cells(&self, ix: RelationIx, rows: &[u32]) -> Vec<Filled<'a>> {
-        let table = &self.schema.tables[ix];
-        let columns = table.locator[..table.own_locator].iter();
-        let filled = columns.filter_map(|column| match table.attribute(&column.name)? {
-            Attribute::Mapped(at) => self.source_cells(ix, &[at], rows.iter().copied()).pop(),
-            Attribute::Parent(at) => Some(self.parent_cells(ix, rows.iter().copied()).swap_remove(at)),
-            Attribute::Id => {
-                let references = rows.iter().map(|&row| &self.references[ix][row as usize]);
-                self.physical_cells([column], references).pop()
-            }
-            Attribute::Unmapped { .. } => None,
-        });
+    /// The columns by which new rows are found again.
+    fn new_row_cells(&self, ix: RelationIx, rows: &[u32]) -> Vec<Filled<'a>> {
+        let schema = self.schema;
+        let table = &schema.tables[ix];
+        let rows = || rows.iter().copied();
+        let filled =
+            table.new_row_key().unwrap_or_default().into_iter().filter_map(|attribute| match attribute {
+                Attribute::Mapped(at) => self.source_cells(ix, &[at], rows()).pop(),
+                Attribute::Parent(at) => Some(self.parent_cells(ix, rows()).swap_remove(at)),
+                Attribute::Id => {
+                    let references = rows().map(|row| &self.references[ix][row as usize]);
+                    self.physical_cells(table.id.as_ref().map(|id| &id.column), references).pop()
+                }
+                Attribute::Unmapped { .. } => None,
+            });
         filled.collect()
     }
 

@@ -147,6 +147,7 @@ fn table(relation: &Value) -> Table {
         parent_nullable: false,
         uniques: Vec::new(),
         references: Vec::new(),
+        referred: Vec::new(),
         way: WriteWay::Copy,
         digest: digest(relation),
     }

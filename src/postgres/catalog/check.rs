@@ -217,6 +217,7 @@ impl<'m> Checker<'m> {
             parent_nullable: relation.parent.iter().all(nullable),
             uniques: Names { relation, table }.uniques(),
             references: Vec::new(),
+            referred: Names { relation, table }.referred(),
             way: if table.row_security { WriteWay::Insert } else { WriteWay::Copy },
             digest: [0; 32],
         })

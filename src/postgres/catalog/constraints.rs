@@ -28,6 +28,7 @@ pub(super) struct CatalogUnique {
 }
 
 /// A foreign key, its columns by name.
+#[derive(Clone)]
 pub(super) struct CatalogReference {
     table: u32,
     name: String,
@@ -45,7 +46,7 @@ pub(super) async fn uniques(client: &Client, table: u32) -> Result<Vec<CatalogUn
     Ok(client.query_typed(UNIQUES, &[(&table, Type::OID)]).await?.iter().map(unique).collect())
 }
 
-/// Reads the foreign keys of tables.
+/// Reads the foreign keys of tables, and which columns of theirs any table's refer to.
 pub(super) async fn references<'t>(
     client: &Client,
     tables: impl Iterator<Item = &'t mut CatalogTable>,
@@ -54,8 +55,13 @@ pub(super) async fn references<'t>(
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     for reference in client.query_typed(REFERENCES, &[(&oids, Type::OID_ARRAY)]).await?.iter().map(reference)
     {
-        if let Some(table) = tables.iter_mut().find(|table| table.oid == reference.table) {
-            table.references.push(reference);
+        for table in &mut tables {
+            if table.name == reference.target {
+                table.referred.extend(reference.to.iter().cloned());
+            }
+            if table.oid == reference.table {
+                table.references.push(reference.clone());
+            }
         }
     }
     Ok(())
@@ -111,7 +117,7 @@ SELECT con.conrelid AS table, con.conname::text AS name, quote_ident(n.nspname) 
         JOIN pg_attribute a ON a.attrelid = con.confrelid AND a.attnum = k.attnum) AS target_columns
 FROM pg_constraint con JOIN pg_namespace n ON n.oid = con.connamespace
 JOIN pg_class t ON t.oid = con.confrelid JOIN pg_namespace tn ON tn.oid = t.relnamespace
-WHERE con.conrelid = ANY ($1) AND con.contype = 'f' AND con.conparentid = 0
+WHERE (con.conrelid = ANY ($1) OR con.confrelid = ANY ($1)) AND con.contype = 'f' AND con.conparentid = 0
 ORDER BY con.conrelid, con.conname";
 
 fn unique(row: &Row) -> CatalogUnique {
@@ -222,6 +228,11 @@ impl Names<'_> {
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// Columns that foreign keys refer to.
+    pub fn referred(&self) -> Vec<Attribute> {
+        self.attributes(&self.table.referred)
     }
 
     /// The foreign keys to tables of the mapping; `relations`: all of them with their tables.

@@ -40,6 +40,8 @@ pub(super) struct CatalogTable {
     pub uniques: Vec<CatalogUnique>,
     /// Filled in once all tables are known.
     pub references: Vec<CatalogReference>,
+    /// Columns that foreign keys of any table refer to, likewise.
+    pub referred: Vec<String>,
 }
 
 impl CatalogTable {
@@ -81,6 +83,7 @@ pub(super) async fn read_table(client: &Client, name: &TableName) -> Result<Opti
         missing_privileges: row.get("missing_privileges"),
         uniques: uniques(client, oid).await?,
         references: Vec::new(),
+        referred: Vec::new(),
     }))
 }
 

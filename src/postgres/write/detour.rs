@@ -17,7 +17,7 @@ use crate::postgres::park::candidates;
 use crate::postgres::quote;
 use crate::postgres::wire::{Param, typed};
 use crate::row::Tuple;
-use crate::schema::PhysicalColumn;
+use crate::schema::{Attribute, PhysicalColumn};
 use crate::value::{ColumnType, Kind};
 
 /// Stored rows and their locators after a write.
@@ -121,7 +121,8 @@ impl Writer<'_> {
             let salt = u64::from_be_bytes(*stored.fingerprint.0.first_chunk().expect("16 bytes"));
             let text = if *kind == Kind::Server { self.text(ix, at, row).await? } else { String::new() };
             let values = candidates(kind, stored.tuple.cell(at), &text, salt.wrapping_add(row.into()));
-            let null = table.nullable[at].then_some(None);
+            let null_is_safe = table.nullable[at] && !table.referred.contains(&Attribute::Mapped(at));
+            let null = null_is_safe.then_some(None);
             parking.push(null.into_iter().chain(values.into_iter().map(Some)).collect());
         }
         Ok(parking)
