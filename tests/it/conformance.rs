@@ -1,4 +1,4 @@
-//! P16–P20, P22: the public conformance suite, `tests/conformance`, run through the library.
+//! P02, P04, P11–P20, P22: the public conformance suite, `tests/conformance`, run through the library.
 //!
 //! Its README describes the cases. They are played by lanes, one for each core, each on a database of its own:
 //!
@@ -33,7 +33,7 @@ pub enum Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p16_p17_p18_p19_p20_p22_conformance_cases_pass() {
+async fn p02_p04_p11_p12_p13_p14_p15_p16_p17_p18_p19_p20_p22_conformance_cases_pass() {
     let filter = std::env::var("ROWDELTA_CONFORMANCE").unwrap_or_default();
     let (all, faults) = case::discover();
     let cases: Vec<Case> = all.into_iter().filter(|case| case.path.contains(&filter)).collect();

@@ -122,10 +122,9 @@ fn is_path(path: &str) -> bool {
 fn parse(text: &str) -> Result<Case, String> {
     let mut table: Table = toml::from_str(text).map_err(|error| error.to_string())?;
     let feed: Table = FEED.iter().filter_map(|&key| table.remove_entry(key)).collect();
-    if !feed.is_empty() {
-        if table.insert("feeds".into(), Value::Array(vec![Value::Table(feed)])).is_some() {
-            return Err("feeds, or the keys of one feed, not both".into());
-        }
+    let feeds = Value::Array(vec![Value::Table(feed.clone())]);
+    if !feed.is_empty() && table.insert("feeds".into(), feeds).is_some() {
+        return Err("feeds, or the keys of one feed, not both".into());
     }
     let case: Case = table.try_into().map_err(|error: toml::de::Error| error.to_string())?;
     let refused = case.feeds.iter().any(|feed| !feed.refused.is_empty()) || case.refused_mapping.is_some();

@@ -23,11 +23,11 @@ impl Rows {
         Rows { columns: lines.next().unwrap_or_default(), rows: lines.collect() }
     }
 
-    /// The cells of a query; NULL and the empty text are written so that they can be told apart.
+    /// The cells of a query; NULL, the empty text and the text NULL are written so that they can be told apart.
     pub fn stored(columns: Vec<String>, rows: Vec<Vec<Option<String>>>) -> Self {
         let cell = |cell: Option<String>| match cell {
             None => "NULL".to_owned(),
-            Some(text) if text.is_empty() => "''".to_owned(),
+            Some(text) if text.is_empty() || text == "NULL" => format!("'{text}'"),
             Some(text) => text,
         };
         let rows = rows.into_iter().map(|row| row.into_iter().map(cell).collect()).collect();
