@@ -158,6 +158,10 @@ pub struct Column {
     /// The type as the mapping gives it, a type's name in SQL. (Not serialised: the catalog's type decides.)
     #[serde(skip)]
     pub ty: Option<String>,
+    /// Whether NULL may stand in it although it is part of the key; NULL is then a value like any other. (Not
+    /// serialised: it decides which documents fail, not what rows hold.)
+    #[serde(skip)]
+    pub nullable: bool,
 }
 
 /// Where a column's value comes from.
@@ -196,6 +200,9 @@ pub struct Lookup {
     pub missing: Missing,
     /// Columns beyond the key to fill when a row is inserted, as paths in the item that refers to it.
     pub columns: Vec<(String, Path)>,
+    /// The columns of the key in which NULL may stand. (Not serialised, as [`Column::nullable`].)
+    #[serde(skip)]
+    pub nullable: Vec<String>,
     /// Types that the mapping gives, by column, those of the key included. (Not serialised, as [`Column::ty`].)
     #[serde(skip)]
     pub types: Vec<(String, String)>,
@@ -254,6 +261,11 @@ impl Relation {
     pub fn key_columns(&self) -> Vec<usize> {
         let position = |name: &String| self.columns.iter().position(|column| column.name == *name);
         self.key.iter().filter_map(position).collect()
+    }
+
+    /// Whether NULL may stand in a column of the key.
+    pub fn has_nullable_key(&self) -> bool {
+        self.key_columns().iter().any(|&at| self.columns[at].nullable)
     }
 
     /// Whether rows are identified by a key; otherwise by their content.

@@ -89,7 +89,14 @@ impl Reader<'_, '_> {
     /// Rows inside need something in the whole table to refer to.
     pub(super) fn check_encloses(&mut self, at: &At<'_>, relation: RelationIx) {
         let relation = &self.relations[relation];
-        if relation.id.is_some() || relation.kind == RelationKind::Root {
+        if relation.id.is_some() {
+            return;
+        }
+        if relation.has_nullable_key() {
+            let message = "has relations inside it, and a key that may be NULL, which nothing can refer to";
+            self.faults.add(&at.spot, format!("{message}; add id, or leave nullable out"));
+        }
+        if relation.kind == RelationKind::Root {
             return;
         }
         if at.get("key").is_none() {

@@ -100,12 +100,30 @@ impl<'m> Checker<'m> {
         }
     }
 
-    fn unique(&mut self, place: &str, table: &CatalogTable, columns: &[String]) {
-        if !table.is_unique(columns) && columns.iter().all(|column| table.column(column).is_some()) {
-            let list = columns.iter().map(|column| quote(column)).collect::<Vec<_>>().join(", ");
-            let mend = format!("CREATE UNIQUE INDEX ON {} ({list})", table.name);
-            self.fault(place, format!("the key ({list}) is not unique in {}: {mend}", table.name));
+    /// The key must be unique; where NULL may stand in a column of it, with NULL as a value like any other.
+    fn unique<'k>(
+        &mut self,
+        place: &str,
+        table: &CatalogTable,
+        key: &[String],
+        nullable: impl IntoIterator<Item = &'k String>,
+    ) {
+        let may_be_null = |name: &String| table.column(name).is_some_and(|column| !column.not_null);
+        let with_null = nullable.into_iter().any(may_be_null);
+        if table.is_unique(key, with_null) || key.iter().any(|column| table.column(column).is_none()) {
+            return;
         }
+        let list = key.iter().map(|column| quote(column)).collect::<Vec<_>>().join(", ");
+        let mend = format!("CREATE UNIQUE INDEX ON {} ({list})", table.name);
+        let message = match with_null {
+            false => format!("the key ({list}) is not unique in {}: {mend}", table.name),
+            true => format!(
+                "the key ({list}) may be NULL in {}, and no unique index counts two NULLs as equal: \
+                 {mend} NULLS NOT DISTINCT, from PostgreSQL 15 on",
+                table.name
+            ),
+        };
+        self.fault(place, message);
     }
 
     pub fn lookup(
@@ -130,7 +148,7 @@ impl<'m> Checker<'m> {
         for (name, given) in &lookup.types {
             self.given_type(&format!("{place}.columns.{name}"), table, name, Some(given));
         }
-        self.unique(&place, table, &lookup.key);
+        self.unique(&place, table, &lookup.key, &lookup.nullable);
         if lookup.missing == Missing::Insert {
             let given = |name: &str| {
                 lookup.key.iter().any(|key| key == name) || lookup.columns.iter().any(|c| c.0 == name)
@@ -294,7 +312,8 @@ impl<'m> Checker<'m> {
     fn key(&mut self, place: &str, relation: &Relation, table: &CatalogTable) {
         if relation.kind == RelationKind::Root || (relation.unique_in == UniqueIn::All && relation.is_keyed())
         {
-            self.unique(&format!("{place}.key"), table, &relation.key);
+            let nullable = relation.columns.iter().filter(|column| column.nullable);
+            self.unique(&format!("{place}.key"), table, &relation.key, nullable.map(|column| &column.name));
         }
         for &at in &relation.key_columns() {
             let Source::Lookup { lookup, .. } = relation.columns[at].source else { continue };

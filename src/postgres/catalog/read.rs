@@ -34,6 +34,8 @@ pub(super) struct CatalogTable {
     pub columns: Vec<CatalogColumn>,
     pub primary_key: Vec<String>,
     pub unique: Vec<Vec<String>>,
+    /// Those of them in which NULL is a value like any other.
+    pub unique_with_null: Vec<Vec<String>>,
     pub missing_privileges: Vec<String>,
 }
 
@@ -42,11 +44,12 @@ impl CatalogTable {
         self.columns.iter().find(|column| column.name == name)
     }
 
-    pub fn is_unique(&self, columns: &[String]) -> bool {
+    /// Whether no two rows have the same values in these columns; `with_null`: NULL being a value like any other.
+    pub fn is_unique(&self, columns: &[String], with_null: bool) -> bool {
         let same = |index: &Vec<String>| {
             index.len() == columns.len() && index.iter().all(|column| columns.contains(column))
         };
-        self.unique.iter().any(same)
+        if with_null { self.unique_with_null.iter().any(same) } else { self.unique.iter().any(same) }
     }
 }
 
@@ -70,6 +73,7 @@ pub(super) async fn read_table(client: &Client, name: &TableName) -> Result<Opti
         columns: columns.iter().map(column).collect(),
         primary_key: primary.map(key).unwrap_or_default(),
         unique: indexes.iter().map(key).collect(),
+        unique_with_null: indexes.iter().filter(|row| row.get("with_null")).map(key).collect(),
         missing_privileges: row.get("missing_privileges"),
     }))
 }
@@ -140,8 +144,9 @@ JOIN pg_type b ON b.oid = base.oid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
+/// `pg_index` is asked as JSON because `indnullsnotdistinct` came with PostgreSQL 15.
 const INDEXES: &str = "
-SELECT i.indisprimary,
+SELECT i.indisprimary, coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS with_null,
        (SELECT array_agg(a.attname::text ORDER BY k.place) FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE k.place <= i.indnkeyatts) AS columns
 FROM pg_index i
