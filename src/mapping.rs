@@ -183,6 +183,11 @@ pub enum Source {
         /// One path for each column of the catalogue's key, in its order.
         matching: Vec<Path>,
     },
+    /// The row's place among the rows that its list asks for.
+    Position {
+        /// The place of the first one.
+        first: i64,
+    },
 }
 
 /// A catalogue: rows that documents refer to by key and that are shared by them.
@@ -261,6 +266,22 @@ impl Relation {
     pub fn key_columns(&self) -> Vec<usize> {
         let position = |name: &String| self.columns.iter().position(|column| column.name == *name);
         self.key.iter().filter_map(position).collect()
+    }
+
+    /// Positions, among [`Relation::columns`], of those that hold the row's place in its list.
+    pub fn position_columns(&self) -> Vec<usize> {
+        let is_position = |column: &Column| matches!(column.source, Source::Position { .. });
+        (0..self.columns.len()).filter(|&at| is_position(&self.columns[at])).collect()
+    }
+
+    /// Whether the relation reads an object as a map: one of its own columns asks for the item's name.
+    pub fn is_map(&self) -> bool {
+        let asks = |path: &Path| path.0.first() == Some(&Segment::Key);
+        self.columns.iter().any(|column| match &column.source {
+            Source::Path { paths, .. } => paths.iter().any(asks),
+            Source::Lookup { matching, .. } => matching.iter().any(asks),
+            Source::Position { .. } => false,
+        })
     }
 
     /// Whether NULL may stand in a column of the key.

@@ -152,6 +152,7 @@ impl Reader<'_> {
             let filled = match &column.source {
                 Source::Path { paths, zone } => self.seen.relations[ix][at].look(item, paths, zone.is_some()),
                 Source::Lookup { lookup, matching } => self.reference(*lookup, matching, item),
+                Source::Position { .. } => Ok(true),
             };
             let error = |message| item.error(relation, path_of(column), message);
             if !filled.map_err(error)? && relation.key.contains(&column.name) && !column.nullable {

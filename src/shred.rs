@@ -192,11 +192,35 @@ impl<'s> Shredder<'s> {
     ) -> Result<(), ShredError> {
         let relation = &self.mapping.relations[ix];
         let items = items(relation, outer, json)?;
-        for (at, tuple) in self.chosen(ix, &items)? {
+        let mut chosen = self.chosen(ix, &items)?;
+        self.number(ix, &items, &mut chosen)?;
+        for (at, tuple) in chosen {
             let rows = &mut self.set.relations[ix].rows;
             rows.push(Row { parent, tuple });
             let row = rows.len() as u32 - 1;
             self.enclosed(ix, &items[at], row)?;
+        }
+        Ok(())
+    }
+
+    /// Fills in the place of each row among those that are asked for: which these are is known by now, unless
+    /// questions are open.
+    fn number(
+        &self,
+        ix: RelationIx,
+        items: &[Item<'_>],
+        chosen: &mut [(usize, Tuple)],
+    ) -> Result<(), ShredError> {
+        let relation = &self.mapping.relations[ix];
+        for at in relation.position_columns() {
+            let (column, ty) = (&relation.columns[at], &self.schema.tables[ix].columns[at]);
+            let Source::Position { first } = column.source else { continue };
+            for (place, (item, tuple)) in (0i128..).zip(&mut *chosen).filter(|_| self.questions.is_empty()) {
+                let (number, mut bytes) = ((i128::from(first) + place).to_string(), Vec::new());
+                value::encode(&Json::Number(&number), ty, None, &mut bytes)
+                    .map_err(|ValueError(message)| items[*item].error(relation, path_of(column), message))?;
+                *tuple = tuple.with(at, Cell::Value(&bytes));
+            }
         }
         Ok(())
     }
@@ -271,6 +295,8 @@ impl<'s> Shredder<'s> {
                 }
             },
             Source::Lookup { lookup, matching } => self.reference(*lookup, matching, column, item, bytes),
+            // Filled in once it is known which rows there are.
+            Source::Position { .. } => Ok(Cell::Null),
         }
     }
 

@@ -14,11 +14,11 @@ use tokio_postgres::Transaction;
 use crate::diff::{ChangeSet, Entry, Identity, diff};
 use crate::engine::prepare::Prepared;
 use crate::error::Error;
-use crate::fingerprint::{Level, TreeFingerprint, comparison_tuple, trees};
+use crate::fingerprint::{self, Level, RowFingerprint, TreeFingerprint, comparison_tuple, trees};
 use crate::mapping::{Mapping, Relation, RelationIx, UniqueIn};
 use crate::plan::{Sides, SourceRow, StoredRow};
 use crate::postgres::fetch::{attach, referable, rows};
-use crate::row::Tuple;
+use crate::row::{Cell, Tuple};
 use crate::schema::{Schema, Table};
 
 /// A batch compared with what is stored of it.
@@ -300,23 +300,25 @@ impl Comparison<'_> {
 
     fn diff(&self, ix: RelationIx, stored_trees: &[TreeFingerprint]) -> ChangeSet {
         let (relation, table, side) = (&self.mapping.relations[ix], &self.schema.tables[ix], &self.sides[ix]);
-        let keys =
-            |tuple: &Tuple| if relation.is_keyed() { compared_key(table, tuple) } else { Tuple::default() };
-        let stored_keys: Vec<Tuple> = side.stored.iter().map(|row| keys(&row.tuple)).collect();
-        let source_keys: Vec<Tuple> = side.source.iter().map(|row| keys(&row.tuple)).collect();
+        let identities = Identities { relation, table, places: relation.position_columns() };
+        let key = |tuple, fingerprint| identities.of(tuple, fingerprint);
+        let stored_keys: Vec<Vec<u8>> =
+            side.stored.iter().map(|row| key(&row.tuple, row.fingerprint)).collect();
+        let source_keys: Vec<Vec<u8>> =
+            side.source.iter().map(|row| key(&row.tuple, row.fingerprint)).collect();
         let slots = self.slots(relation);
         let stored = side.stored.iter().zip(&stored_keys).enumerate().map(|(index, (row, key))| Entry {
             slot: slots
                 .as_ref()
                 .map_or(0, |slots| row.parent.map_or(u32::MAX, |parent| slots[parent as usize])),
-            key: key.as_bytes(),
+            key,
             fingerprint: row.fingerprint,
             tree: stored_trees.get(index).copied().unwrap_or(TreeFingerprint(row.fingerprint.0)),
             index: index as u32,
         });
         let source = side.source.iter().zip(&source_keys).enumerate().map(|(index, (row, key))| Entry {
             slot: if slots.is_some() { row.parent } else { 0 },
-            key: key.as_bytes(),
+            key,
             fingerprint: row.fingerprint,
             tree: row.tree,
             index: index as u32,
@@ -334,6 +336,28 @@ impl Comparison<'_> {
             slots[stored as usize] = source;
         }
         Some(slots)
+    }
+}
+
+/// What tells the rows of a relation apart.
+struct Identities<'a> {
+    relation: &'a Relation,
+    table: &'a Table,
+    /// The columns that hold the place in the list.
+    places: Vec<usize>,
+}
+
+impl Identities<'_> {
+    /// The key in comparison form; else a fingerprint of the content, in which the place does not count.
+    fn of(&self, tuple: &Tuple, fingerprint: RowFingerprint) -> Vec<u8> {
+        if self.relation.is_keyed() {
+            return compared_key(self.table, tuple).as_bytes().to_vec();
+        }
+        if self.places.is_empty() {
+            return fingerprint.0.to_vec();
+        }
+        let content = self.places.iter().fold(tuple.clone(), |tuple, &at| tuple.with(at, Cell::Null));
+        fingerprint::row(&self.table.columns, &content).0.to_vec()
     }
 }
 

@@ -56,9 +56,8 @@ fn queries(
     let mut list: Vec<String> =
         nearest.iter().map(|column| selected("t0", &column.name, &column.ty)).collect();
     list.extend(root.iter().map(|column| selected(&last, &column.name, &column.ty)));
-    let word = |column: &PhysicalColumn| {
-        format!("coalesce({last}.{}::text, '{NULL_LABEL}')", quote(&column.name))
-    };
+    let word =
+        |column: &PhysicalColumn| format!("coalesce({last}.{}::text, '{NULL_LABEL}')", quote(&column.name));
     let words: Vec<String> = root.iter().map(word).collect();
     list.push(format!("concat_ws(',', {})", words.join(", ")));
     let mut from = format!("{} t0", schema.tables[chain[0]].name);

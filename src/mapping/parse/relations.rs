@@ -48,8 +48,8 @@ const LINK: &[&str] = &[
 ];
 const LOOKUP: &[&str] = &["table", "id", "key", "missing", "columns"];
 const LOOKUP_COLUMN: &[&str] = &["path", "type", "nullable"];
-const COLUMN: &[&str] = &["path", "zone", "type", "when_absent", "nullable", "lookup", "match"];
-const COLUMN_RESERVED: &[&str] = &["value", "nul", "position"];
+const COLUMN: &[&str] = &["path", "zone", "type", "when_absent", "nullable", "lookup", "match", "position"];
+const COLUMN_RESERVED: &[&str] = &["value", "nul"];
 
 const WHEN_ABSENT: &[(&str, WhenAbsent)] = &[("keep", WhenAbsent::Keep), ("empty", WhenAbsent::Empty)];
 const COLUMN_ABSENT: &[(&str, WhenAbsent)] = &[("keep", WhenAbsent::Keep), ("null", WhenAbsent::Empty)];
@@ -347,6 +347,7 @@ impl<'a> Reader<'_, 'a> {
         self.check_key(at, &relation);
         self.check_id(at, &relation);
         self.check_parent_columns(at, &relation);
+        self.check_positions(at, &relation);
         let outer = Outer { relation: self.relations.len(), depth, absent_columns };
         self.relations.push(relation);
         self.places.push(at.clone());
@@ -430,11 +431,29 @@ impl<'a> Reader<'_, 'a> {
             if nullable && !rules.is_key(name) {
                 self.faults.add(&at.spot_of("nullable"), "only columns of the key need it; leave it out");
             }
-            self.column_table(at, rules.depth)
+            match at.get("position") {
+                Some(position) => self.position(at, &position),
+                None => self.column_table(at, rules.depth),
+            }
         } else {
             self.paths(at, rules.depth).map(|paths| Source::Path { paths, zone: None })
         };
         Column { name: name.to_owned(), source: source.unwrap_or_else(no_source), when_absent, ty, nullable }
+    }
+
+    /// The place in the list, counted from the number that `position` is.
+    fn position(&mut self, at: &At<'a>, position: &At<'a>) -> Option<Source> {
+        for key in ["path", "zone", "lookup", "match", "when_absent", "nullable"] {
+            if at.get(key).is_some() {
+                let message = "the value is the row's place in its list; leave this out, or position";
+                self.faults.add(&at.spot_of(key), message);
+            }
+        }
+        match position.node.value {
+            Value::Integer(first) => return Some(Source::Position { first }),
+            _ => self.faults.expected(position, "the place of the first row, an integer"),
+        }
+        None
     }
 
     fn column_table(&mut self, at: &At<'a>, depth: usize) -> Option<Source> {

@@ -79,6 +79,27 @@ impl Reader<'_, '_> {
         }
     }
 
+    /// A place is one in a list, and identifies nothing.
+    pub(super) fn check_positions(&mut self, at: &At<'_>, relation: &Relation) {
+        for column in relation.position_columns().into_iter().map(|column| &relation.columns[column]) {
+            let message = match () {
+                () if relation.kind == RelationKind::Root => {
+                    "a document has no place in a list; leave it out"
+                }
+                () if relation.key.contains(&column.name) => {
+                    "rows would be told apart by their place; take the column out of the key, or map it to @index"
+                }
+                () if relation.is_map() => {
+                    "the relation reads an object as a map (@key), which has no order; leave it out"
+                }
+                () => continue,
+            };
+            let columns = at.get("columns");
+            let spot = columns.map_or_else(|| at.spot_of("columns"), |at| at.spot_of(&column.name));
+            self.faults.add(&spot, message);
+        }
+    }
+
     pub(super) fn check_id(&mut self, at: &At<'_>, relation: &Relation) {
         if relation.id.as_ref().is_some_and(|id| relation.parent.contains(id)) {
             let message = "this column refers to the parent; name a column of the row's own, or leave id out";

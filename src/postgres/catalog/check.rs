@@ -214,6 +214,7 @@ impl<'m> Checker<'m> {
         let columns: Vec<PhysicalColumn> = columns.into_iter().collect::<Option<_>>()?;
         let parent: Vec<PhysicalColumn> = parent.into_iter().collect::<Option<_>>()?;
         self.lookup_types(&place, relation, &columns, lookups);
+        self.position_types(&place, relation, &columns);
         if let Some(outer) = relation.enclosing {
             self.reference_types(&place, &parent, done[outer].as_ref()?);
         }
@@ -348,6 +349,18 @@ impl<'m> Checker<'m> {
             let Source::Lookup { lookup, .. } = column.source else { continue };
             let Some(target) = &lookups[lookup] else { continue };
             self.same_type(&format!("{place}.columns.{}", column.name), physical, &target.id);
+        }
+    }
+
+    /// A place is a whole number.
+    fn position_types(&mut self, place: &str, relation: &Relation, columns: &[PhysicalColumn]) {
+        for column in relation.position_columns().into_iter().map(|at| &columns[at]) {
+            if !matches!(column.ty.kind, Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric(_)) {
+                let (name, ty) = (&column.name, &column.ty.sql);
+                let message = format!("column \"{name}\" is {ty}, but holds the place in the list");
+                let mend = "make it smallint, integer, bigint or numeric";
+                self.fault(&format!("{place}.columns.{name}"), format!("{message}: {mend}"));
+            }
         }
     }
 
