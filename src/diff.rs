@@ -14,6 +14,10 @@
 //! rows: applying the result to `stored` gives `source`, and equal sides give an
 //! empty [`ChangeSet`].
 
+mod pair;
+
+pub use pair::{Leftover, PAIRS_MAX, pair};
+
 use crate::fingerprint::{RowFingerprint, TreeFingerprint};
 
 /// One row of a side.
@@ -144,7 +148,11 @@ fn match_keyed(old: &[Entry<'_>], new: &[Entry<'_>], changes: &mut ChangeSet) {
 /// Rows of equal content: first those whose whole tree is equal are matched, then those that are equal but for
 /// what is below them, then the rest in order.
 fn match_equal(old: &[Entry<'_>], new: &[Entry<'_>], changes: &mut ChangeSet) {
-    let (old, new) = (old.iter().collect(), new.iter().collect());
+    let (old, new): (Vec<_>, Vec<_>) = (old.iter().collect(), new.iter().collect());
+    if old.len() == 1 && new.len() == 1 {
+        match_by(|_| (), old, new, changes);
+        return;
+    }
     let (old, new) = match_by(|entry| entry.tree.0, old, new, changes);
     let (old, new) = match_by(|entry| entry.fingerprint.0, old, new, changes);
     let (old, new) = match_by(|_| (), old, new, changes);

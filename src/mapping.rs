@@ -63,6 +63,10 @@ pub struct Relation {
     pub key: Vec<String>,
     /// Where the key is unique.
     pub unique_in: UniqueIn,
+    /// Whether rows without a key that are left over are paired, so that a changed row is an update. (Not
+    /// serialised: it decides how a difference is written, not what rows there are.)
+    #[serde(skip)]
+    pub pair: bool,
     /// What a missing field does to the relation's rows.
     pub when_absent: WhenAbsent,
     /// What `null` in place of the list does.

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::try_join_all;
 use tokio_postgres::Transaction;
 
-use crate::diff::{ChangeSet, Entry, Identity, diff};
+use crate::diff::{ChangeSet, Entry, Identity, Leftover, diff, pair};
+use crate::engine::held::own_place;
 use crate::engine::prepare::Prepared;
 use crate::error::Error;
 use crate::fingerprint::{self, Level, RowFingerprint, TreeFingerprint, comparison_tuple, trees};
@@ -20,6 +21,7 @@ use crate::plan::{Sides, SourceRow, StoredRow};
 use crate::postgres::fetch::{attach, referable, rows};
 use crate::row::{Cell, Tuple};
 use crate::schema::{Schema, Table};
+use crate::value::{ColumnType, Kind};
 
 /// A batch compared with what is stored of it.
 pub(crate) struct Compared {
@@ -323,7 +325,42 @@ impl Comparison<'_> {
             tree: row.tree,
             index: index as u32,
         });
-        diff(stored.collect(), source.collect(), identity(relation))
+        let mut changes = diff(stored.collect(), source.collect(), identity(relation));
+        if relation.pair {
+            let (removed, added) = self.leftovers(ix, &changes, &slots.unwrap_or_default());
+            pair(&mut changes, &removed, &added);
+        }
+        changes
+    }
+
+    /// What is left of a relation without a key: stored rows in the order of their ids, source rows in that of
+    /// their lists.
+    fn leftovers(
+        &self,
+        ix: RelationIx,
+        changes: &ChangeSet,
+        slots: &[u32],
+    ) -> (Vec<Leftover>, Vec<Leftover>) {
+        let (table, side) = (&self.schema.tables[ix], &self.sides[ix]);
+        let types: Vec<&ColumnType> = table.columns.iter().collect();
+        let cells = |tuple: &Tuple| {
+            let compared = comparison_tuple(&types, tuple);
+            compared.cells().map(|cell| cell.bytes().map(<[u8]>::to_vec)).collect()
+        };
+        let mut removed = changes.removed.clone();
+        removed.sort_by_cached_key(|&row| place_in_order(table, &side.stored[row as usize]));
+        let stored = |index: u32| {
+            let row = &side.stored[index as usize];
+            let slot = row.parent.map_or(u32::MAX, |parent| slots[parent as usize]);
+            Leftover { slot, index, cells: cells(&row.tuple) }
+        };
+        let source = |&index: &u32| {
+            let row = &side.source[index as usize];
+            Leftover { slot: row.parent, index, cells: cells(&row.tuple) }
+        };
+        let mut added = changes.added.clone();
+        added.sort_unstable();
+        (removed.into_iter().map(stored).collect(), added.iter().map(source).collect())
     }
 
     /// For each stored row of the enclosing relation, the slot of what is below it: the source row it was
@@ -359,6 +396,18 @@ impl Identities<'_> {
         let content = self.places.iter().fold(tuple.clone(), |tuple, &at| tuple.with(at, Cell::Null));
         fingerprint::row(&self.table.columns, &content).0.to_vec()
     }
+}
+
+/// Sorts stored rows by their id, or by what else finds them. Integers have a sign.
+fn place_in_order(table: &Table, row: &StoredRow) -> Vec<u8> {
+    let (mut bytes, kind) = match (&row.id, &table.id) {
+        (Some(id), Some(column)) => (id.clone(), &column.column.ty.kind),
+        _ => (own_place(table, row).as_bytes().to_vec(), &Kind::Server),
+    };
+    if let (Kind::Int2 | Kind::Int4 | Kind::Int8, Some(first)) = (kind, bytes.first_mut()) {
+        *first ^= 0x80;
+    }
+    bytes
 }
 
 fn identity(relation: &Relation) -> Identity {

@@ -249,6 +249,7 @@ impl<'a> Reader<'_, 'a> {
             parent: Vec::new(),
             key,
             unique_in: UniqueIn::All,
+            pair: false,
             when_absent: WhenAbsent::Keep,
             when_null: WhenNull::Empty,
             on_duplicate: OnDuplicate::Error,
@@ -264,6 +265,8 @@ impl<'a> Reader<'_, 'a> {
         let (name, path) = self.name_and_path(at);
         let key = at.get("key").map(|at| self.faults.names(&at));
         self.check_keyless(at, key.is_none());
+        let pair = self.faults.flag(at, "pair");
+        self.check_pair(at, pair && key.is_some());
         let absent_columns = self.absent_columns(at, outer.absent_columns);
         let depth = outer.depth + 1;
         let rules = Rules { key: key.as_deref(), depth, absent: absent_columns };
@@ -277,13 +280,13 @@ impl<'a> Reader<'_, 'a> {
             id: self.faults.optional(at, "id"),
             parent: self.parent(at, outer.relation),
             unique_in: self.faults.choice(at, "unique_in", UNIQUE_IN, UniqueIn::default()),
+            pair,
             when_absent: self.faults.choice(at, "when_absent", WHEN_ABSENT, WhenAbsent::default()),
             when_null: self.faults.choice(at, "when_null", WHEN_NULL, WhenNull::default()),
             on_duplicate: self.faults.choice(at, "on_duplicate", ON_DUPLICATE, OnDuplicate::default()),
             key: key.unwrap_or_default(),
             columns,
         };
-        self.check_pair(at);
         self.add(at, relation, depth, absent_columns);
     }
 
@@ -308,6 +311,7 @@ impl<'a> Reader<'_, 'a> {
             id: None,
             parent: self.parent(at, outer.relation),
             unique_in: UniqueIn::Parent,
+            pair: false,
             when_absent: self.faults.choice(at, "when_absent", WHEN_ABSENT, WhenAbsent::default()),
             when_null: self.faults.choice(at, "when_null", WHEN_NULL, WhenNull::default()),
             // The same catalogue row twice is one pair.

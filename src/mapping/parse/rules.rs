@@ -2,7 +2,7 @@
 
 use super::faults::nearest;
 use super::relations::Reader;
-use super::tree::{At, Value};
+use super::tree::At;
 use crate::mapping::{LookupIx, Path, Relation, RelationIx, RelationKind, SyncOptions, UniqueIn};
 
 const SYNC: &[&str] = &["atomic", "mark_hash", "mark_time"];
@@ -129,12 +129,11 @@ impl Reader<'_, '_> {
         }
     }
 
-    pub(super) fn check_pair(&mut self, at: &At<'_>) {
-        let Some(pair) = at.get("pair") else { return };
-        match pair.node.value {
-            Value::Bool(false) => {}
-            Value::Bool(true) => self.faults.add(&pair.spot, "reserved, not supported yet; leave it out"),
-            _ => self.faults.expected(&pair, "a boolean"),
+    /// Rows with a key are matched by it.
+    pub(super) fn check_pair(&mut self, at: &At<'_>, keyed: bool) {
+        if keyed {
+            let message = "rows with a key are the same row if their key is; leave pair out, or key";
+            self.faults.add(&at.spot_of("pair"), message);
         }
     }
 
