@@ -3,6 +3,7 @@
 //! Every fault found is reported at once, before the first write, with what would mend it.
 
 mod check;
+mod equality;
 mod read;
 
 use std::collections::{BTreeSet, HashMap};

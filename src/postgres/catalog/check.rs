@@ -149,6 +149,7 @@ impl<'m> Checker<'m> {
             self.given_type(&format!("{place}.columns.{name}"), table, name, Some(given));
         }
         self.unique(&place, table, &lookup.key, &lookup.nullable);
+        self.comparable(&format!("{place}.key"), table, &lookup.key);
         if lookup.missing == Missing::Insert {
             let given = |name: &str| {
                 lookup.key.iter().any(|key| key == name) || lookup.columns.iter().any(|c| c.0 == name)
@@ -326,13 +327,14 @@ impl<'m> Checker<'m> {
                 self.fault(&format!("{place}.key"), message);
             }
         }
-        for name in &relation.key {
-            let Some(column) = table.column(name) else { continue };
-            if matches!(column.ty.kind, Kind::Jsonb) {
-                self.fault(
-                    &format!("{place}.key"),
-                    format!("column \"{name}\" is jsonb, which cannot be a key"),
-                );
+        self.comparable(&format!("{place}.key"), table, &relation.key);
+    }
+
+    /// Keys are compared as bytes here, and by `=` in the server: that must be the same.
+    fn comparable(&mut self, place: &str, table: &CatalogTable, key: &[String]) {
+        for name in key {
+            if let Some(reason) = table.unequal.get(name) {
+                self.fault(place, format!("column \"{name}\" {reason}"));
             }
         }
     }

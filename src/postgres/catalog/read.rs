@@ -7,6 +7,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, ErrorKind};
 use crate::mapping::TableName;
+use crate::postgres::catalog::equality::{Unequal, unequal};
 use crate::postgres::quote;
 use crate::value::{ColumnType, Kind};
 
@@ -37,6 +38,7 @@ pub(super) struct CatalogTable {
     /// Those of them in which NULL is a value like any other.
     pub unique_with_null: Vec<Vec<String>>,
     pub missing_privileges: Vec<String>,
+    pub unequal: Unequal,
 }
 
 impl CatalogTable {
@@ -75,6 +77,7 @@ pub(super) async fn read_table(client: &Client, name: &TableName) -> Result<Opti
         unique: indexes.iter().map(key).collect(),
         unique_with_null: indexes.iter().filter(|row| row.get("with_null")).map(key).collect(),
         missing_privileges: row.get("missing_privileges"),
+        unequal: unequal(client, oid).await?,
     }))
 }
 
