@@ -46,7 +46,7 @@ CREATE TABLE rowdelta.document (
     PRIMARY KEY (mapping, key)
 ) WITH (fillfactor = 80);
 
-COMMENT ON COLUMN rowdelta.document.key IS 'cells of the root''s key: int32 length and binary value each';
+COMMENT ON COLUMN rowdelta.document.key IS 'cells of the root''s key: int32 length and binary value each; NULL: the length -1';
 COMMENT ON COLUMN rowdelta.document.raw IS 'of the document''s bytes; NULL: not known';
 COMMENT ON COLUMN rowdelta.document.fingerprint IS 'of all its rows; NULL: rows were taken from it since';
 COMMENT ON COLUMN rowdelta.document.relations IS 'fingerprints of its relations, 16 bytes each: a set';

@@ -14,6 +14,10 @@
 //! rows: applying the result to `stored` gives `source`, and equal sides give an
 //! empty [`ChangeSet`].
 
+mod pair;
+
+pub use pair::{Leftover, PAIRS_MAX, pair};
+
 use crate::fingerprint::{RowFingerprint, TreeFingerprint};
 
 /// One row of a side.
@@ -21,7 +25,8 @@ use crate::fingerprint::{RowFingerprint, TreeFingerprint};
 pub struct Entry<'a> {
     /// The enclosing row.
     pub slot: u32,
-    /// The key's cells in comparison form; ignored where content is the identity.
+    /// What tells rows apart: the key's cells in comparison form; or, where content is the identity, a fingerprint
+    /// of the columns that count as such.
     pub key: &'a [u8],
     /// The row's content.
     pub fingerprint: RowFingerprint,
@@ -38,7 +43,7 @@ pub enum Identity {
     KeyInParent,
     /// The key alone: a row may turn up under another parent.
     KeyEverywhere,
-    /// The content, among the rows of one parent: a multiset.
+    /// The content, among the rows of one parent: a multiset. What does not count as content may change.
     Content,
 }
 
@@ -93,9 +98,8 @@ pub fn diff(mut stored: Vec<Entry<'_>>, mut source: Vec<Entry<'_>>, identity: Id
 
 fn compare(identity: Identity, a: &Entry<'_>, b: &Entry<'_>) -> std::cmp::Ordering {
     match identity {
-        Identity::KeyInParent => (a.slot, a.key).cmp(&(b.slot, b.key)),
+        Identity::KeyInParent | Identity::Content => (a.slot, a.key).cmp(&(b.slot, b.key)),
         Identity::KeyEverywhere => a.key.cmp(b.key),
-        Identity::Content => (a.slot, a.fingerprint).cmp(&(b.slot, b.fingerprint)),
     }
 }
 
@@ -141,40 +145,58 @@ fn match_keyed(old: &[Entry<'_>], new: &[Entry<'_>], changes: &mut ChangeSet) {
     }
 }
 
-/// Rows of equal content: those whose whole tree is equal are matched first, then the rest in order.
+/// Rows of equal content: first those whose whole tree is equal are matched, then those that are equal but for
+/// what is below them, then the rest in order.
 fn match_equal(old: &[Entry<'_>], new: &[Entry<'_>], changes: &mut ChangeSet) {
-    let by_tree = |entries: &[Entry<'_>]| {
-        let mut sorted: Vec<(TreeFingerprint, u32)> = entries.iter().map(|e| (e.tree, e.index)).collect();
-        sorted.sort_unstable();
-        sorted
-    };
-    let (old, new) = (by_tree(old), by_tree(new));
+    let (old, new): (Vec<_>, Vec<_>) = (old.iter().collect(), new.iter().collect());
+    if old.len() == 1 && new.len() == 1 {
+        match_by(|_| (), old, new, changes);
+        return;
+    }
+    let (old, new) = match_by(|entry| entry.tree.0, old, new, changes);
+    let (old, new) = match_by(|entry| entry.fingerprint.0, old, new, changes);
+    let (old, new) = match_by(|_| (), old, new, changes);
+    changes.removed.extend(old.iter().map(|entry| entry.index));
+    changes.added.extend(new.iter().map(|entry| entry.index));
+}
+
+/// Matches, in order, rows of which `by` gives the same. Gives those that are left on each side.
+fn match_by<'e, 'k, T: Ord>(
+    by: impl Fn(&Entry<'k>) -> T,
+    mut old: Vec<&'e Entry<'k>>,
+    mut new: Vec<&'e Entry<'k>>,
+    changes: &mut ChangeSet,
+) -> (Vec<&'e Entry<'k>>, Vec<&'e Entry<'k>>) {
+    for side in [&mut old, &mut new] {
+        side.sort_by_cached_key(|entry| (by(entry), entry.index));
+    }
     let (mut left_old, mut left_new) = (Vec::new(), Vec::new());
     let (mut i, mut j) = (0, 0);
     while i < old.len() && j < new.len() {
-        match old[i].0.cmp(&new[j].0) {
+        match by(old[i]).cmp(&by(new[j])) {
             std::cmp::Ordering::Equal => {
-                changes.unchanged.push((old[i].1, new[j].1));
+                let pair = (old[i].index, new[j].index);
+                let is_same = old[i].fingerprint == new[j].fingerprint;
+                if is_same {
+                    changes.unchanged.push(pair)
+                } else {
+                    changes.updated.push(pair)
+                }
                 (i, j) = (i + 1, j + 1);
             }
             std::cmp::Ordering::Less => {
-                left_old.push(old[i].1);
+                left_old.push(old[i]);
                 i += 1;
             }
             std::cmp::Ordering::Greater => {
-                left_new.push(new[j].1);
+                left_new.push(new[j]);
                 j += 1;
             }
         }
     }
-    left_old.extend(old[i..].iter().map(|entry| entry.1));
-    left_new.extend(new[j..].iter().map(|entry| entry.1));
-    left_old.sort_unstable();
-    left_new.sort_unstable();
-    let pairs = left_old.len().min(left_new.len());
-    changes.unchanged.extend(left_old.iter().copied().zip(left_new.iter().copied()));
-    changes.removed.extend(&left_old[pairs..]);
-    changes.added.extend(&left_new[pairs..]);
+    left_old.extend(&old[i..]);
+    left_new.extend(&new[j..]);
+    (left_old, left_new)
 }
 
 #[cfg(test)]
@@ -248,6 +270,17 @@ mod tests {
             reversed.reverse();
             prop_assert!(diff(entries(&rows), reversed, identity).is_empty());
         }
+    }
+
+    #[test]
+    fn p13_of_rows_of_equal_content_those_with_their_place_stay() {
+        // Content b, at places 0, 1, 2; now at 2, 3 and 1.
+        let stored = [(0, 1, 0), (0, 1, 1), (0, 1, 2)];
+        let source = [(0, 1, 2), (0, 1, 3), (0, 1, 1)];
+        let changes = diff(entries(&stored), entries(&source), Identity::Content);
+        assert_eq!(changes.unchanged, [(1, 2), (2, 0)]);
+        assert_eq!(changes.updated, [(0, 1)]);
+        assert!(changes.added.is_empty() && changes.removed.is_empty());
     }
 
     #[test]

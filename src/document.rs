@@ -40,7 +40,7 @@ impl std::fmt::Display for Origin {
     }
 }
 
-/// The root's natural key, in comparison form: int32 length and bytes for each key column.
+/// The root's natural key, in comparison form: int32 length and bytes for each key column; −1 for NULL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DocumentKey(pub Vec<u8>);
 

@@ -63,6 +63,10 @@ pub struct Relation {
     pub key: Vec<String>,
     /// Where the key is unique.
     pub unique_in: UniqueIn,
+    /// Whether rows without a key that are left over are paired, so that a changed row is an update. (Not
+    /// serialised: it decides how a difference is written, not what rows there are.)
+    #[serde(skip)]
+    pub pair: bool,
     /// What a missing field does to the relation's rows.
     pub when_absent: WhenAbsent,
     /// What `null` in place of the list does.
@@ -158,6 +162,10 @@ pub struct Column {
     /// The type as the mapping gives it, a type's name in SQL. (Not serialised: the catalog's type decides.)
     #[serde(skip)]
     pub ty: Option<String>,
+    /// Whether NULL may stand in it although it is part of the key; NULL is then a value like any other. (Not
+    /// serialised: it decides which documents fail, not what rows hold.)
+    #[serde(skip)]
+    pub nullable: bool,
 }
 
 /// Where a column's value comes from.
@@ -179,6 +187,11 @@ pub enum Source {
         /// One path for each column of the catalogue's key, in its order.
         matching: Vec<Path>,
     },
+    /// The row's place among the rows that its list asks for.
+    Position {
+        /// The place of the first one.
+        first: i64,
+    },
 }
 
 /// A catalogue: rows that documents refer to by key and that are shared by them.
@@ -196,6 +209,9 @@ pub struct Lookup {
     pub missing: Missing,
     /// Columns beyond the key to fill when a row is inserted, as paths in the item that refers to it.
     pub columns: Vec<(String, Path)>,
+    /// The columns of the key in which NULL may stand. (Not serialised, as [`Column::nullable`].)
+    #[serde(skip)]
+    pub nullable: Vec<String>,
     /// Types that the mapping gives, by column, those of the key included. (Not serialised, as [`Column::ty`].)
     #[serde(skip)]
     pub types: Vec<(String, String)>,
@@ -254,6 +270,27 @@ impl Relation {
     pub fn key_columns(&self) -> Vec<usize> {
         let position = |name: &String| self.columns.iter().position(|column| column.name == *name);
         self.key.iter().filter_map(position).collect()
+    }
+
+    /// Positions, among [`Relation::columns`], of those that hold the row's place in its list.
+    pub fn position_columns(&self) -> Vec<usize> {
+        let is_position = |column: &Column| matches!(column.source, Source::Position { .. });
+        (0..self.columns.len()).filter(|&at| is_position(&self.columns[at])).collect()
+    }
+
+    /// Whether the relation reads an object as a map: one of its own columns asks for the item's name.
+    pub fn is_map(&self) -> bool {
+        let asks = |path: &Path| path.0.first() == Some(&Segment::Key);
+        self.columns.iter().any(|column| match &column.source {
+            Source::Path { paths, .. } => paths.iter().any(asks),
+            Source::Lookup { matching, .. } => matching.iter().any(asks),
+            Source::Position { .. } => false,
+        })
+    }
+
+    /// Whether NULL may stand in a column of the key.
+    pub fn has_nullable_key(&self) -> bool {
+        self.key_columns().iter().any(|&at| self.columns[at].nullable)
     }
 
     /// Whether rows are identified by a key; otherwise by their content.

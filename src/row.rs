@@ -69,6 +69,12 @@ impl Tuple {
         Self::of(positions.iter().map(|&at| cells[at]))
     }
 
+    /// This tuple with another cell at a position.
+    #[must_use]
+    pub fn with(&self, position: usize, cell: Cell<'_>) -> Self {
+        Self::of(self.cells().enumerate().map(|(at, own)| if at == position { cell } else { own }))
+    }
+
     /// The cells in order.
     pub fn cells(&self) -> Cells<'_> {
         Cells(&self.0)

@@ -152,9 +152,10 @@ impl Reader<'_> {
             let filled = match &column.source {
                 Source::Path { paths, zone } => self.seen.relations[ix][at].look(item, paths, zone.is_some()),
                 Source::Lookup { lookup, matching } => self.reference(*lookup, matching, item),
+                Source::Position { .. } => Ok(true),
             };
             let error = |message| item.error(relation, path_of(column), message);
-            if !filled.map_err(error)? && relation.key.contains(&column.name) {
+            if !filled.map_err(error)? && relation.key.contains(&column.name) && !column.nullable {
                 return Err(error("is null, and part of the key".into()));
             }
         }
@@ -178,14 +179,17 @@ impl Reader<'_> {
     /// Whether an item refers to a row of a catalogue; if so, what the row would hold is looked at.
     fn reference(&mut self, ix: LookupIx, matching: &[Path], item: &Item<'_>) -> Result<bool, String> {
         let (lookup, seen) = (&self.mapping.lookups[ix], &mut self.seen.lookups[ix]);
-        let mut filled = 0;
-        for (path, guess) in matching.iter().zip(&mut seen.key) {
-            filled += usize::from(guess.look(item, std::slice::from_ref(path), false)?);
+        let (mut filled, mut missing) = (0, 0);
+        for ((path, guess), column) in matching.iter().zip(&mut seen.key).zip(&lookup.key) {
+            match guess.look(item, std::slice::from_ref(path), false)? {
+                true => filled += 1,
+                false => missing += usize::from(!lookup.nullable.contains(column)),
+            }
         }
         if filled == 0 {
             return Ok(false);
         }
-        if filled < matching.len() {
+        if missing > 0 {
             return Err(format!("part of the key of `{}` is null", lookup.name));
         }
         for ((_, path), guess) in lookup.columns.iter().zip(&mut seen.columns) {

@@ -85,11 +85,17 @@ pub fn label(mapping: &Mapping, json: &Json<'_>) -> String {
     let (root, item) = (mapping.root(), Item::root(json));
     let mut words = Vec::new();
     for at in root.key_columns() {
-        let Source::Path { paths, .. } = &root.columns[at].source else { continue };
-        let Ok(Found::Value(value)) = item.first(paths) else { continue };
-        match value.as_ref() {
-            Json::String(text) => words.push(text.to_string()),
-            Json::Number(text) => words.push((*text).to_owned()),
+        let column = &root.columns[at];
+        let Source::Path { paths, .. } = &column.source else { continue };
+        let Ok(found) = item.first(paths) else { continue };
+        match found {
+            Found::Value(value) if *value != Json::Null => match value.as_ref() {
+                Json::String(text) => words.push(text.to_string()),
+                Json::Number(text) => words.push((*text).to_owned()),
+                _ => {}
+            },
+            // Where it may be null, that is part of what the document is called.
+            _ if column.nullable => words.push(NULL_LABEL.to_owned()),
             _ => {}
         }
     }
@@ -97,6 +103,9 @@ pub fn label(mapping: &Mapping, json: &Json<'_>) -> String {
     // U+0000 would keep the ledger from being written; other control characters would reach terminals.
     words.chars().filter(|letter| !letter.is_control()).take(LABEL_CHARS_MAX).collect()
 }
+
+/// What a NULL of a key is in the words for it.
+pub(crate) const NULL_LABEL: &str = "NULL";
 
 /// A key is short; one that is not must not fill a log.
 const LABEL_CHARS_MAX: usize = 200;
@@ -183,11 +192,35 @@ impl<'s> Shredder<'s> {
     ) -> Result<(), ShredError> {
         let relation = &self.mapping.relations[ix];
         let items = items(relation, outer, json)?;
-        for (at, tuple) in self.chosen(ix, &items)? {
+        let mut chosen = self.chosen(ix, &items)?;
+        self.number(ix, &items, &mut chosen)?;
+        for (at, tuple) in chosen {
             let rows = &mut self.set.relations[ix].rows;
             rows.push(Row { parent, tuple });
             let row = rows.len() as u32 - 1;
             self.enclosed(ix, &items[at], row)?;
+        }
+        Ok(())
+    }
+
+    /// Fills in the place of each row among those that are asked for: which these are is known by now, unless
+    /// questions are open.
+    fn number(
+        &self,
+        ix: RelationIx,
+        items: &[Item<'_>],
+        chosen: &mut [(usize, Tuple)],
+    ) -> Result<(), ShredError> {
+        let relation = &self.mapping.relations[ix];
+        for at in relation.position_columns() {
+            let (column, ty) = (&relation.columns[at], &self.schema.tables[ix].columns[at]);
+            let Source::Position { first } = column.source else { continue };
+            for (place, (item, tuple)) in (0i128..).zip(&mut *chosen).filter(|_| self.questions.is_empty()) {
+                let (number, mut bytes) = ((i128::from(first) + place).to_string(), Vec::new());
+                value::encode(&Json::Number(&number), ty, None, &mut bytes)
+                    .map_err(|ValueError(message)| items[*item].error(relation, path_of(column), message))?;
+                *tuple = tuple.with(at, Cell::Value(&bytes));
+            }
         }
         Ok(())
     }
@@ -234,7 +267,7 @@ impl<'s> Shredder<'s> {
                 Err(Hole::Error(message)) => return Err(item.error(relation, path_of(column), message)),
             };
             let answered = asked == self.asked;
-            if cell == Cell::Null && answered && table.key.contains(&at) {
+            if cell == Cell::Null && answered && table.key.contains(&at) && !column.nullable {
                 return Err(item.error(relation, path_of(column), "is null, and part of the key".into()));
             }
             tuple.push(cell);
@@ -262,6 +295,8 @@ impl<'s> Shredder<'s> {
                 }
             },
             Source::Lookup { lookup, matching } => self.reference(*lookup, matching, column, item, bytes),
+            // Filled in once it is known which rows there are.
+            Source::Position { .. } => Ok(Cell::Null),
         }
     }
 
@@ -309,10 +344,13 @@ impl<'s> Shredder<'s> {
         let (lookup, table) = (&self.mapping.lookups[ix], &self.schema.lookups[ix]);
         let asked = self.asked.conversions;
         let mut key = Tuple::default();
-        let (mut nulls, mut absents) = (0, 0);
+        let (mut nulls, mut missing, mut absents) = (0, 0, 0);
         for (path, column) in matching.iter().zip(&table.key) {
             absents += usize::from(matches!(item.find(path).map_err(Hole::Error)?, Found::Absent));
-            nulls += usize::from(!self.push(&mut key, path, &column.ty, item)?);
+            if !self.push(&mut key, path, &column.ty, item)? {
+                nulls += 1;
+                missing += usize::from(!lookup.nullable.contains(&column.name));
+            }
         }
         match () {
             () if self.asked.conversions > asked => return Ok(Cell::Null),
@@ -320,7 +358,7 @@ impl<'s> Shredder<'s> {
                 return Ok(Cell::Kept);
             }
             () if nulls == matching.len() => return Ok(Cell::Null),
-            () if nulls > 0 => {
+            () if missing > 0 => {
                 return Err(Hole::Error(format!("part of the key of `{}` is null", lookup.name)));
             }
             () => {}

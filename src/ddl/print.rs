@@ -67,13 +67,18 @@ impl Table {
             line += " NOT NULL";
         }
         if self.unique.iter().any(|key| is_alone(key)) {
-            line += " UNIQUE";
+            line += " ";
+            line += self.unique_word();
         }
         for reference in self.references.iter().filter(|reference| is_alone(&reference.columns)) {
             line += " ";
             line += &refers(reference);
         }
         (line, if column.ty.blind { " -- the sample has no value" } else { "" })
+    }
+
+    fn unique_word(&self) -> &'static str {
+        if self.nulls_equal { "UNIQUE NULLS NOT DISTINCT" } else { "UNIQUE" }
     }
 
     /// The constraints over several columns.
@@ -84,7 +89,7 @@ impl Table {
         let references = self.references.iter().filter(|reference| reference.columns.len() > 1);
         primary
             .into_iter()
-            .chain(unique.map(|key| format!("UNIQUE ({})", list(key))))
+            .chain(unique.map(|key| format!("{} ({})", self.unique_word(), list(key))))
             .chain(references.map(|it| format!("FOREIGN KEY ({}) {}", list(&it.columns), refers(it))))
             .collect()
     }

@@ -15,6 +15,8 @@ pub(super) struct Table {
     pub primary_key: Vec<String>,
     /// Further keys.
     pub unique: Vec<Vec<String>>,
+    /// Whether NULL is a value like any other in them.
+    pub nulls_equal: bool,
     pub references: Vec<Reference>,
 }
 
@@ -121,7 +123,7 @@ impl Shaper<'_> {
             if is_key {
                 self.check_key(&format!("lookups.{}.key", lookup.name), name, &ty);
             }
-            columns.push(Column::plain(name, ty, is_key));
+            columns.push(Column::plain(name, ty, is_key && !lookup.nullable.contains(name)));
         }
         let note = match lookup.missing {
             Missing::Insert => None,
@@ -130,7 +132,9 @@ impl Shaper<'_> {
         let primary_key = vec![lookup.id.clone()];
         let unique = further_key(&primary_key, lookup.key.clone());
         let name = lookup.table.clone();
-        Table { name, section: "Catalogues", note, columns, primary_key, unique, references: Vec::new() }
+        let nulls_equal = !lookup.nullable.is_empty();
+        let references = Vec::new();
+        Table { name, section: "Catalogues", note, columns, primary_key, unique, nulls_equal, references }
     }
 
     fn relation(&mut self, ix: RelationIx) -> Table {
@@ -140,7 +144,9 @@ impl Shaper<'_> {
             UniqueIn::All => relation.key.clone(),
             UniqueIn::Parent => [relation.parent.as_slice(), relation.key.as_slice()].concat(),
         };
-        let primary_key = self.surrogate(ix).map_or_else(|| key.clone(), |id| vec![id]);
+        // What may be NULL is no primary key.
+        let own_key = || if relation.has_nullable_key() { Vec::new() } else { key.clone() };
+        let primary_key = self.surrogate(ix).map_or_else(own_key, |id| vec![id]);
         Table {
             name: relation.table.clone(),
             section: match relation.kind {
@@ -151,18 +157,21 @@ impl Shaper<'_> {
             note: None,
             columns: self.columns(ix),
             unique: further_key(&primary_key, key),
+            nulls_equal: relation.has_nullable_key(),
             primary_key,
             references: self.references(ix),
         }
     }
 
-    /// The column that alone identifies a row: the id, also one that the mapping does not name where rows have no key.
+    /// The column that alone identifies a row: the id, also one that the mapping does not name where rows have no key,
+    /// or one that may be NULL.
     fn surrogate(&self, ix: RelationIx) -> Option<String> {
         let relation = &self.mapping.relations[ix];
         let is_taken = || {
             relation.parent.iter().chain(relation.columns.iter().map(|c| &c.name)).any(|name| name == "id")
         };
-        let own = || (!relation.is_keyed() && !is_taken()).then(|| "id".to_owned());
+        let needs_one = !relation.is_keyed() || relation.has_nullable_key();
+        let own = || (needs_one && !is_taken()).then(|| "id".to_owned());
         relation.id.clone().or_else(own)
     }
 
@@ -183,7 +192,7 @@ impl Shaper<'_> {
             if is_key {
                 self.check_key(&format!("{}.key", relation.place()), &column.name, &ty);
             }
-            columns.push(Column::plain(&column.name, ty, is_key));
+            columns.push(Column::plain(&column.name, ty, is_key && !column.nullable));
         }
         if relation.kind == RelationKind::Root {
             let marks =

@@ -40,6 +40,7 @@ impl<'a> Types<'a> {
         let first = match &column.source {
             Source::Lookup { lookup, .. } => return self.id(*lookup).as_str().into(),
             Source::Path { paths, .. } => place_of(&paths[..1]),
+            Source::Position { .. } => Some(&Segment::Index),
         };
         match (&column.ty, first) {
             (Some(ty), _) => ty.as_str().into(),

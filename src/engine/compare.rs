@@ -11,15 +11,17 @@ use std::time::{Duration, Instant};
 use futures_util::future::try_join_all;
 use tokio_postgres::Transaction;
 
-use crate::diff::{ChangeSet, Entry, Identity, diff};
+use crate::diff::{ChangeSet, Entry, Identity, Leftover, diff, pair};
+use crate::engine::held::own_place;
 use crate::engine::prepare::Prepared;
 use crate::error::Error;
-use crate::fingerprint::{Level, TreeFingerprint, comparison_tuple, trees};
+use crate::fingerprint::{self, Level, RowFingerprint, TreeFingerprint, comparison_tuple, trees};
 use crate::mapping::{Mapping, Relation, RelationIx, UniqueIn};
 use crate::plan::{Sides, SourceRow, StoredRow};
 use crate::postgres::fetch::{attach, referable, rows};
-use crate::row::Tuple;
+use crate::row::{Cell, Tuple};
 use crate::schema::{Schema, Table};
+use crate::value::{ColumnType, Kind};
 
 /// A batch compared with what is stored of it.
 pub(crate) struct Compared {
@@ -305,28 +307,65 @@ impl Comparison<'_> {
 
     fn diff(&self, ix: RelationIx, stored_trees: &[TreeFingerprint]) -> ChangeSet {
         let (relation, table, side) = (&self.mapping.relations[ix], &self.schema.tables[ix], &self.sides[ix]);
-        let keys =
-            |tuple: &Tuple| if relation.is_keyed() { compared_key(table, tuple) } else { Tuple::default() };
-        let stored_keys: Vec<Tuple> = side.stored.iter().map(|row| keys(&row.tuple)).collect();
-        let source_keys: Vec<Tuple> = side.source.iter().map(|row| keys(&row.tuple)).collect();
+        let identities = Identities { relation, table, places: relation.position_columns() };
+        let key = |tuple, fingerprint| identities.of(tuple, fingerprint);
+        let stored_keys: Vec<Vec<u8>> =
+            side.stored.iter().map(|row| key(&row.tuple, row.fingerprint)).collect();
+        let source_keys: Vec<Vec<u8>> =
+            side.source.iter().map(|row| key(&row.tuple, row.fingerprint)).collect();
         let slots = self.slots(relation);
         let stored = side.stored.iter().zip(&stored_keys).enumerate().map(|(index, (row, key))| Entry {
             slot: slots
                 .as_ref()
                 .map_or(0, |slots| row.parent.map_or(u32::MAX, |parent| slots[parent as usize])),
-            key: key.as_bytes(),
+            key,
             fingerprint: row.fingerprint,
             tree: stored_trees.get(index).copied().unwrap_or(TreeFingerprint(row.fingerprint.0)),
             index: index as u32,
         });
         let source = side.source.iter().zip(&source_keys).enumerate().map(|(index, (row, key))| Entry {
             slot: if slots.is_some() { row.parent } else { 0 },
-            key: key.as_bytes(),
+            key,
             fingerprint: row.fingerprint,
             tree: row.tree,
             index: index as u32,
         });
-        diff(stored.collect(), source.collect(), identity(relation))
+        let mut changes = diff(stored.collect(), source.collect(), identity(relation));
+        if relation.pair {
+            let (removed, added) = self.leftovers(ix, &changes, &slots.unwrap_or_default());
+            pair(&mut changes, &removed, &added);
+        }
+        changes
+    }
+
+    /// What is left of a relation without a key: stored rows in the order of their ids, source rows in that of
+    /// their lists.
+    fn leftovers(
+        &self,
+        ix: RelationIx,
+        changes: &ChangeSet,
+        slots: &[u32],
+    ) -> (Vec<Leftover>, Vec<Leftover>) {
+        let (table, side) = (&self.schema.tables[ix], &self.sides[ix]);
+        let types: Vec<&ColumnType> = table.columns.iter().collect();
+        let cells = |tuple: &Tuple| {
+            let compared = comparison_tuple(&types, tuple);
+            compared.cells().map(|cell| cell.bytes().map(<[u8]>::to_vec)).collect()
+        };
+        let mut removed = changes.removed.clone();
+        removed.sort_by_cached_key(|&row| place_in_order(table, &side.stored[row as usize]));
+        let stored = |index: u32| {
+            let row = &side.stored[index as usize];
+            let slot = row.parent.map_or(u32::MAX, |parent| slots[parent as usize]);
+            Leftover { slot, index, cells: cells(&row.tuple) }
+        };
+        let source = |&index: &u32| {
+            let row = &side.source[index as usize];
+            Leftover { slot: row.parent, index, cells: cells(&row.tuple) }
+        };
+        let mut added = changes.added.clone();
+        added.sort_unstable();
+        (removed.into_iter().map(stored).collect(), added.iter().map(source).collect())
     }
 
     /// For each stored row of the enclosing relation, the slot of what is below it: the source row it was
@@ -340,6 +379,40 @@ impl Comparison<'_> {
         }
         Some(slots)
     }
+}
+
+/// What tells the rows of a relation apart.
+struct Identities<'a> {
+    relation: &'a Relation,
+    table: &'a Table,
+    /// The columns that hold the place in the list.
+    places: Vec<usize>,
+}
+
+impl Identities<'_> {
+    /// The key in comparison form; else a fingerprint of the content, in which the place does not count.
+    fn of(&self, tuple: &Tuple, fingerprint: RowFingerprint) -> Vec<u8> {
+        if self.relation.is_keyed() {
+            return compared_key(self.table, tuple).as_bytes().to_vec();
+        }
+        if self.places.is_empty() {
+            return fingerprint.0.to_vec();
+        }
+        let content = self.places.iter().fold(tuple.clone(), |tuple, &at| tuple.with(at, Cell::Null));
+        fingerprint::row(&self.table.columns, &content).0.to_vec()
+    }
+}
+
+/// Sorts stored rows by their id, or by what else finds them. Integers have a sign.
+fn place_in_order(table: &Table, row: &StoredRow) -> Vec<u8> {
+    let (mut bytes, kind) = match (&row.id, &table.id) {
+        (Some(id), Some(column)) => (id.clone(), &column.column.ty.kind),
+        _ => (own_place(table, row).as_bytes().to_vec(), &Kind::Server),
+    };
+    if let (Kind::Int2 | Kind::Int4 | Kind::Int8, Some(first)) = (kind, bytes.first_mut()) {
+        *first ^= 0x80;
+    }
+    bytes
 }
 
 fn identity(relation: &Relation) -> Identity {

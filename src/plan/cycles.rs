@@ -30,23 +30,26 @@ pub(super) struct Breaker<'a, 'n> {
     pub edges: Vec<Edge>,
 }
 
-/// One way to cut a circle. Ordered by preference.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// One way to cut a circle.
+#[derive(Clone, Debug)]
 enum Cut {
     /// These are set first: mapped columns, and whether the row moves.
-    Split {
-        columns: BTreeSet<usize>,
-        moves: bool,
-    },
-    /// The worst of the columns' grades comes first.
-    Park {
-        grade: Grade,
-        columns: BTreeSet<usize>,
-        parent: bool,
-    },
-    Fill {
-        columns: BTreeSet<usize>,
-    },
+    Split { columns: BTreeSet<usize>, moves: bool },
+    /// `grade` is the worst of the columns'.
+    Park { grade: Grade, columns: BTreeSet<usize>, parent: bool },
+    /// These are NULL at first.
+    Fill { columns: BTreeSet<usize> },
+}
+
+impl Cut {
+    /// Less is better.
+    fn preference(&self) -> (u8, Grade) {
+        match self {
+            Cut::Split { .. } => (0, Grade::Nullable),
+            Cut::Park { grade, .. } => (1, *grade),
+            Cut::Fill { .. } => (2, Grade::Nullable),
+        }
+    }
 }
 
 /// How likely a column is to take a value that is nobody's.
@@ -78,7 +81,7 @@ impl Breaker<'_, '_> {
         let inside: Vec<Edge> = self.inside(nodes).copied().collect();
         let ways = nodes.iter().filter_map(|&node| Some((node, self.way(node, &inside)?)));
         // Of equally good ways the one at the node through which most circles go.
-        let best = ways.min_by_key(|(node, cut)| (cut.rank(), Reverse(circles(*node, &inside))));
+        let best = ways.min_by_key(|(node, cut)| (cut.preference(), Reverse(circles(*node, &inside))));
         match best {
             Some((node, Cut::Split { columns, moves })) => self.split(node, columns, moves),
             Some((node, Cut::Park { columns, parent, .. })) => self.park(node, &inside, columns, parent),

@@ -4,6 +4,7 @@
 
 mod check;
 mod constraints;
+mod equality;
 mod read;
 
 use std::collections::{BTreeSet, HashMap};

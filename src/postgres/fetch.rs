@@ -1,6 +1,6 @@
 //! Reads stored rows as raw cells.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use futures_util::TryStreamExt;
@@ -26,47 +26,66 @@ pub(crate) async fn rows(
     if values.is_empty() {
         return Ok(Vec::new());
     }
-    let (condition, params) = matching("t", columns, values);
-    let sql = format!("SELECT {} FROM {} t{condition}", select_list(table), table.name);
-    let typed = params.into_iter().map(|param| {
-        let ty = param.ty();
-        (param, ty)
-    });
-    let mut stream = std::pin::pin!(transaction.query_typed_raw(&sql, typed).await?);
     let mut rows = Vec::new();
-    while let Some(row) = stream.try_next().await? {
-        rows.push(stored(table, &row)?);
+    for (condition, params) in matching("t", columns, values) {
+        let sql = format!("SELECT {} FROM {} t{condition}", select_list(table), table.name);
+        let typed = params.into_iter().map(|param| {
+            let ty = param.ty();
+            (param, ty)
+        });
+        let mut stream = std::pin::pin!(transaction.query_typed_raw(&sql, typed).await?);
+        while let Some(row) = stream.try_next().await? {
+            rows.push(stored(table, &row)?);
+        }
     }
     Ok(rows)
 }
 
-/// The end of a query for rows whose `columns` have one of the values, by arrays that an index can answer:
-/// one column takes `= ANY`, which is cheapest; several are joined with the arrays side by side.
-pub(crate) fn matching(alias: &str, columns: &[PhysicalColumn], values: &[Tuple]) -> (String, Vec<Param>) {
-    let mut values: Vec<&Tuple> = values.iter().collect();
+/// The ends of queries for rows whose `columns` have one of the values, NULL being a value like any other: one
+/// query for the values without NULL, and one for each set of columns in which others have it.
+pub(crate) fn matching(
+    alias: &str,
+    columns: &[PhysicalColumn],
+    values: &[Tuple],
+) -> Vec<(String, Vec<Param>)> {
+    let mut by_nulls: BTreeMap<Vec<bool>, Vec<&Tuple>> = BTreeMap::new();
+    for value in values {
+        let nulls = value.cells().map(|cell| cell.bytes().is_none()).collect();
+        by_nulls.entry(nulls).or_default().push(value);
+    }
+    by_nulls.into_iter().map(|(nulls, values)| matching_nulls(alias, columns, &nulls, values)).collect()
+}
+
+/// For values that have NULL in the same columns, by arrays that an index can answer: one column takes `= ANY`,
+/// which is cheapest; several are joined with the arrays side by side.
+fn matching_nulls(
+    alias: &str,
+    columns: &[PhysicalColumn],
+    nulls: &[bool],
+    mut values: Vec<&Tuple>,
+) -> (String, Vec<Param>) {
     values.sort_unstable();
     values.dedup();
-    let params = columns.iter().enumerate().map(|(at, column)| {
+    let name = |at: usize| format!("{alias}.{}", quote(&columns[at].name));
+    let (null, given): (Vec<usize>, Vec<usize>) = (0..columns.len()).partition(|&at| nulls[at]);
+    let params = given.iter().map(|&at| {
         let cells = values.iter().map(|value| value.cell(at).bytes());
-        array(column.ty.oid, column.ty.array_oid, cells)
+        array(columns[at].ty.oid, columns[at].ty.array_oid, cells)
     });
-    let clause = match columns {
-        [column] => format!(" WHERE {alias}.{} = ANY ($1)", quote(&column.name)),
+    let mut conditions: Vec<String> = null.iter().map(|&at| format!("{} IS NULL", name(at))).collect();
+    let mut source = " WHERE ".to_owned();
+    match given[..] {
+        [] => {}
+        [at] => conditions.push(format!("{} = ANY ($1)", name(at))),
         _ => {
             let list =
-                |text: &dyn Fn(usize) -> String| (0..columns.len()).map(text).collect::<Vec<_>>().join(", ");
-            let equal =
-                |(at, column): (usize, &PhysicalColumn)| format!("{alias}.{} = k.c{at}", quote(&column.name));
-            let equal: Vec<String> = columns.iter().enumerate().map(equal).collect();
-            format!(
-                " JOIN unnest({}) AS k ({}) ON {}",
-                list(&|at| format!("${}", at + 1)),
-                list(&|at| format!("c{at}")),
-                equal.join(" AND ")
-            )
+                |text: &dyn Fn(usize) -> String| (0..given.len()).map(text).collect::<Vec<_>>().join(", ");
+            let (places, aliases) = (list(&|n| format!("${}", n + 1)), list(&|n| format!("c{n}")));
+            source = format!(" JOIN unnest({places}) AS k ({aliases}) ON ");
+            conditions.extend(given.iter().enumerate().map(|(n, &at)| format!("{} = k.c{n}", name(at))));
         }
-    };
-    (clause, params.collect())
+    }
+    (source + &conditions.join(" AND "), params.collect())
 }
 
 /// Columns of the reference, the locator, the surrogate, then the mapped ones.

@@ -11,8 +11,8 @@ use crate::postgres::fetch::{cells, matching, selected};
 use crate::postgres::quote;
 use crate::postgres::wire::{Param, typed};
 use crate::row::Tuple;
-use crate::schema::Schema;
-use crate::shred::document_key_of;
+use crate::schema::{PhysicalColumn, Schema};
+use crate::shred::{NULL_LABEL, document_key_of};
 
 /// The document that a row belongs to.
 pub(crate) struct Owner {
@@ -29,19 +29,25 @@ pub(crate) async fn owners(
     ix: RelationIx,
     references: &[Tuple],
 ) -> Result<HashMap<Tuple, Owner>, Error> {
-    let (sql, params) = query(mapping, schema, ix, references);
     let (reference, key) = (schema.tables[ix].parent.len(), schema.tables[0].key.len());
     let mut owners = HashMap::new();
-    for row in transaction.query_typed(&sql, &typed(&params)).await? {
-        let root = cells(&row, reference..reference + key)?;
-        let label = row.try_get(reference + key)?;
-        owners.insert(cells(&row, 0..reference)?, Owner { key: document_key_of(schema, &root), label });
+    for (sql, params) in queries(mapping, schema, ix, references) {
+        for row in transaction.query_typed(&sql, &typed(&params)).await? {
+            let root = cells(&row, reference..reference + key)?;
+            let label = row.try_get(reference + key)?;
+            owners.insert(cells(&row, 0..reference)?, Owner { key: document_key_of(schema, &root), label });
+        }
     }
     Ok(owners)
 }
 
 /// What is referred to, the root's key, and that in words; joined up through the enclosing tables.
-fn query(mapping: &Mapping, schema: &Schema, ix: RelationIx, references: &[Tuple]) -> (String, Vec<Param>) {
+fn queries(
+    mapping: &Mapping,
+    schema: &Schema,
+    ix: RelationIx,
+    references: &[Tuple],
+) -> Vec<(String, Vec<Param>)> {
     let enclosing = |&ix: &RelationIx| mapping.relations[ix].enclosing;
     let chain: Vec<RelationIx> = std::iter::successors(enclosing(&ix), enclosing).collect();
     let nearest = schema.tables[chain[0]].referable_columns();
@@ -50,8 +56,9 @@ fn query(mapping: &Mapping, schema: &Schema, ix: RelationIx, references: &[Tuple
     let mut list: Vec<String> =
         nearest.iter().map(|column| selected("t0", &column.name, &column.ty)).collect();
     list.extend(root.iter().map(|column| selected(&last, &column.name, &column.ty)));
-    let words: Vec<String> =
-        root.iter().map(|column| format!("{last}.{}::text", quote(&column.name))).collect();
+    let word =
+        |column: &PhysicalColumn| format!("coalesce({last}.{}::text, '{NULL_LABEL}')", quote(&column.name));
+    let words: Vec<String> = root.iter().map(word).collect();
     list.push(format!("concat_ws(',', {})", words.join(", ")));
     let mut from = format!("{} t0", schema.tables[chain[0]].name);
     for (at, pair) in chain.windows(2).enumerate() {
@@ -62,6 +69,7 @@ fn query(mapping: &Mapping, schema: &Schema, ix: RelationIx, references: &[Tuple
         });
         from += &format!(" JOIN {} t{} ON {}", outer.name, at + 1, equal.collect::<Vec<_>>().join(" AND "));
     }
-    let (condition, params) = matching("t0", &nearest, references);
-    (format!("SELECT {} FROM {from}{condition}", list.join(", ")), params)
+    let select = format!("SELECT {} FROM {from}", list.join(", "));
+    let ends = matching("t0", &nearest, references).into_iter();
+    ends.map(|(condition, params)| (format!("{select}{condition}"), params)).collect()
 }

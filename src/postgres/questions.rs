@@ -102,15 +102,17 @@ async fn find(
     rows: &[&CatalogueRow],
 ) -> Result<HashMap<Tuple, Vec<u8>>, Error> {
     let keys: Vec<Tuple> = rows.iter().map(|row| row.key.clone()).collect();
-    let (condition, params) = matching("t", &table.key, &keys);
     let columns = std::iter::once(&table.id).chain(&table.key);
     let list: Vec<String> = columns.map(|column| selected("t", &column.name, &column.ty)).collect();
-    let sql = format!("SELECT {} FROM {} t{condition}", list.join(", "), table.name);
+    let list = list.join(", ");
     let types: Vec<&ColumnType> = table.key.iter().map(|column| &column.ty).collect();
     let mut found = HashMap::new();
-    for row in transaction.query_typed(&sql, &typed(&params)).await? {
-        let key = cells(&row, 1..table.key.len() + 1)?;
-        found.insert(comparison_tuple(&types, &key), raw(&row, 0)?.unwrap_or_default().to_vec());
+    for (condition, params) in matching("t", &table.key, &keys) {
+        let sql = format!("SELECT {list} FROM {} t{condition}", table.name);
+        for row in transaction.query_typed(&sql, &typed(&params)).await? {
+            let key = cells(&row, 1..table.key.len() + 1)?;
+            found.insert(comparison_tuple(&types, &key), raw(&row, 0)?.unwrap_or_default().to_vec());
+        }
     }
     Ok(found)
 }

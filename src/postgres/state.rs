@@ -228,7 +228,8 @@ pub(crate) async fn unsettle_lost_roots(client: &Client, mapping: i32, root: &Ta
         let column = &root.columns[*at];
         let name = format!("r.{}", super::quote(&root.names[*at]));
         let sent = format!("{}({})", column.send, crate::value::comparison_sql(&column.kind, &name));
-        format!("int4send(octet_length({sent})) || {sent}")
+        // −1 for NULL, as in a tuple.
+        format!("coalesce(int4send(octet_length({sent})) || {sent}, int4send(-1))")
     };
     let key = root.key.iter().map(cell).collect::<Vec<_>>().join(" || ");
     let sql = format!(

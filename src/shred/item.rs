@@ -126,7 +126,7 @@ pub(crate) fn items<'a>(
             let item = |(at, json)| Item { json, place: Place::Index(at), up };
             Ok(items.iter().enumerate().map(item).collect())
         }
-        Json::Object(members) if is_map(relation) => {
+        Json::Object(members) if relation.is_map() => {
             // The last member of a name counts.
             let places = members.iter().enumerate().map(|(at, (name, _))| (name.as_ref(), at));
             let last: HashMap<&str, usize> = places.collect();
@@ -144,17 +144,10 @@ pub(crate) fn items<'a>(
 
 /// The path that stands for a column in messages.
 pub(crate) fn path_of(column: &Column) -> &Path {
+    static ITEM: Path = Path(Vec::new());
     match &column.source {
         Source::Path { paths, .. } => &paths[0],
         Source::Lookup { matching, .. } => &matching[0],
+        Source::Position { .. } => &ITEM,
     }
-}
-
-/// Whether a relation reads an object as a map: one of its own columns asks for the item's name.
-fn is_map(relation: &Relation) -> bool {
-    let asks = |path: &Path| path.0.first() == Some(&Segment::Key);
-    relation.columns.iter().any(|column| match &column.source {
-        Source::Path { paths, .. } => paths.iter().any(asks),
-        Source::Lookup { matching, .. } => matching.iter().any(asks),
-    })
 }

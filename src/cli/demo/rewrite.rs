@@ -164,7 +164,8 @@ impl Rewrite {
             let mut values = Vec::with_capacity(items.len());
             for item in items {
                 values.push(match &column.source {
-                    Source::Path { .. } => text(item, column),
+                    // The demo's mapping has no positions.
+                    Source::Path { .. } | Source::Position { .. } => text(item, column),
                     Source::Lookup { lookup, matching } => {
                         self.reference(client, *lookup, item, matching).await?
                     }

@@ -47,9 +47,9 @@ const LINK: &[&str] = &[
     "columns",
 ];
 const LOOKUP: &[&str] = &["table", "id", "key", "missing", "columns"];
-const LOOKUP_COLUMN: &[&str] = &["path", "type"];
-const COLUMN: &[&str] = &["path", "zone", "type", "when_absent", "lookup", "match"];
-const COLUMN_RESERVED: &[&str] = &["value", "nullable", "nul", "position"];
+const LOOKUP_COLUMN: &[&str] = &["path", "type", "nullable"];
+const COLUMN: &[&str] = &["path", "zone", "type", "when_absent", "nullable", "lookup", "match", "position"];
+const COLUMN_RESERVED: &[&str] = &["value", "nul"];
 
 const WHEN_ABSENT: &[(&str, WhenAbsent)] = &[("keep", WhenAbsent::Keep), ("empty", WhenAbsent::Empty)];
 const COLUMN_ABSENT: &[(&str, WhenAbsent)] = &[("keep", WhenAbsent::Keep), ("null", WhenAbsent::Empty)];
@@ -113,7 +113,11 @@ struct Rules<'a> {
 impl Rules<'_> {
     /// Whether rows are told apart by this column, so that it cannot be left as it is stored.
     fn identifies(&self, column: &str) -> bool {
-        self.key.is_none_or(|key| key.iter().any(|name| name == column))
+        self.key.is_none() || self.is_key(column)
+    }
+
+    fn is_key(&self, column: &str) -> bool {
+        self.key.is_some_and(|key| key.iter().any(|name| name == column))
     }
 }
 
@@ -159,9 +163,10 @@ impl<'a> Reader<'_, 'a> {
         }
         let columns = self.lookup_columns(at, &key);
         let types = self.lookup_types(at);
+        let nullable = self.lookup_nullable(at, &key);
         let table = if is_table { self.table_name(at) } else { no_table() };
         let missing = self.faults.choice(at, "missing", MISSING, Missing::default());
-        Lookup { name: name.to_owned(), table, id, key, missing, columns, types }
+        Lookup { name: name.to_owned(), table, id, key, missing, columns, nullable, types }
     }
 
     /// The columns beyond the key; what identifies a row comes from `match`.
@@ -172,22 +177,48 @@ impl<'a> Reader<'_, 'a> {
         }
         let mut columns = Vec::new();
         for (name, at) in at.entries() {
-            let path = self.lookup_path(&at);
-            if !key.iter().any(|column| column == name) {
+            let is_key = key.iter().any(|column| column == name);
+            let path = self.lookup_path(&at, is_key);
+            if !is_key {
                 columns.extend(path.map(|path| (name.to_owned(), path)));
             }
         }
         columns
     }
 
-    /// A path, or a table with one and perhaps a type.
-    fn lookup_path(&mut self, at: &At<'a>) -> Option<Path> {
+    /// A path, or a table with one and perhaps a type. A column of the key has its value from `match`.
+    fn lookup_path(&mut self, at: &At<'a>, is_key: bool) -> Option<Path> {
         if !matches!(at.node.value, Value::Table(_)) {
             return self.faults.path_anywhere(at);
         }
         self.faults.table(at, LOOKUP_COLUMN, &[]);
-        let path = self.faults.required(at, "path", "say where the value is")?;
+        let path = match at.get("path") {
+            None if is_key => return None,
+            _ => self.faults.required(at, "path", "say where the value is")?,
+        };
         self.faults.path_anywhere(&path)
+    }
+
+    /// The columns of the key in which NULL may stand.
+    fn lookup_nullable(&mut self, at: &At<'a>, key: &[String]) -> Vec<String> {
+        let columns = at.get("columns").map(|at| at.entries()).unwrap_or_default();
+        let mut nullable = Vec::new();
+        for (name, at) in columns {
+            if !self.faults.flag(&at, "nullable") {
+                continue;
+            }
+            let is_key = key.iter().any(|column| column == name);
+            if is_key && key.len() > 1 {
+                nullable.push(name.to_owned());
+                continue;
+            }
+            let message = match is_key {
+                true => "a reference whose whole key is null is NULL itself; leave it out",
+                false => "only columns of the key need it; leave it out",
+            };
+            self.faults.add(&at.spot_of("nullable"), message);
+        }
+        nullable
     }
 
     /// The types that columns give, those of the key too.
@@ -218,6 +249,7 @@ impl<'a> Reader<'_, 'a> {
             parent: Vec::new(),
             key,
             unique_in: UniqueIn::All,
+            pair: false,
             when_absent: WhenAbsent::Keep,
             when_null: WhenNull::Empty,
             on_duplicate: OnDuplicate::Error,
@@ -233,6 +265,8 @@ impl<'a> Reader<'_, 'a> {
         let (name, path) = self.name_and_path(at);
         let key = at.get("key").map(|at| self.faults.names(&at));
         self.check_keyless(at, key.is_none());
+        let pair = self.faults.flag(at, "pair");
+        self.check_pair(at, pair && key.is_some());
         let absent_columns = self.absent_columns(at, outer.absent_columns);
         let depth = outer.depth + 1;
         let rules = Rules { key: key.as_deref(), depth, absent: absent_columns };
@@ -246,13 +280,13 @@ impl<'a> Reader<'_, 'a> {
             id: self.faults.optional(at, "id"),
             parent: self.parent(at, outer.relation),
             unique_in: self.faults.choice(at, "unique_in", UNIQUE_IN, UniqueIn::default()),
+            pair,
             when_absent: self.faults.choice(at, "when_absent", WHEN_ABSENT, WhenAbsent::default()),
             when_null: self.faults.choice(at, "when_null", WHEN_NULL, WhenNull::default()),
             on_duplicate: self.faults.choice(at, "on_duplicate", ON_DUPLICATE, OnDuplicate::default()),
             key: key.unwrap_or_default(),
             columns,
         };
-        self.check_pair(at);
         self.add(at, relation, depth, absent_columns);
     }
 
@@ -277,6 +311,7 @@ impl<'a> Reader<'_, 'a> {
             id: None,
             parent: self.parent(at, outer.relation),
             unique_in: UniqueIn::Parent,
+            pair: false,
             when_absent: self.faults.choice(at, "when_absent", WHEN_ABSENT, WhenAbsent::default()),
             when_null: self.faults.choice(at, "when_null", WHEN_NULL, WhenNull::default()),
             // The same catalogue row twice is one pair.
@@ -295,6 +330,7 @@ impl<'a> Reader<'_, 'a> {
             source: source.clone().unwrap_or_else(no_source),
             when_absent: WhenAbsent::Empty,
             ty: None,
+            nullable: false,
         };
         let mut columns: Vec<Column> = key.iter().map(target).collect();
         if let Some(at) = at.get("columns") {
@@ -315,6 +351,7 @@ impl<'a> Reader<'_, 'a> {
         self.check_key(at, &relation);
         self.check_id(at, &relation);
         self.check_parent_columns(at, &relation);
+        self.check_positions(at, &relation);
         let outer = Outer { relation: self.relations.len(), depth, absent_columns };
         self.relations.push(relation);
         self.places.push(at.clone());
@@ -381,7 +418,7 @@ impl<'a> Reader<'_, 'a> {
     fn column(&mut self, name: &str, at: &At<'a>, rules: &Rules<'_>) -> Column {
         let identifies = rules.identifies(name);
         let mut when_absent = if identifies { WhenAbsent::Empty } else { rules.absent };
-        let mut ty = None;
+        let (mut ty, mut nullable) = (None, false);
         if name.is_empty() {
             self.faults.add(&at.spot, "a column without a name; write its name");
         }
@@ -394,11 +431,33 @@ impl<'a> Reader<'_, 'a> {
                 self.faults.add(&at.spot_of("when_absent"), message);
             }
             ty = self.faults.type_name(at);
-            self.column_table(at, rules.depth)
+            nullable = self.faults.flag(at, "nullable");
+            if nullable && !rules.is_key(name) {
+                self.faults.add(&at.spot_of("nullable"), "only columns of the key need it; leave it out");
+            }
+            match at.get("position") {
+                Some(position) => self.position(at, &position),
+                None => self.column_table(at, rules.depth),
+            }
         } else {
             self.paths(at, rules.depth).map(|paths| Source::Path { paths, zone: None })
         };
-        Column { name: name.to_owned(), source: source.unwrap_or_else(no_source), when_absent, ty }
+        Column { name: name.to_owned(), source: source.unwrap_or_else(no_source), when_absent, ty, nullable }
+    }
+
+    /// The place in the list, counted from the number that `position` is.
+    fn position(&mut self, at: &At<'a>, position: &At<'a>) -> Option<Source> {
+        for key in ["path", "zone", "lookup", "match", "when_absent", "nullable"] {
+            if at.get(key).is_some() {
+                let message = "the value is the row's place in its list; leave this out, or position";
+                self.faults.add(&at.spot_of(key), message);
+            }
+        }
+        match position.node.value {
+            Value::Integer(first) => return Some(Source::Position { first }),
+            _ => self.faults.expected(position, "the place of the first row, an integer"),
+        }
+        None
     }
 
     fn column_table(&mut self, at: &At<'a>, depth: usize) -> Option<Source> {

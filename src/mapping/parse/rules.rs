@@ -2,7 +2,7 @@
 
 use super::faults::nearest;
 use super::relations::Reader;
-use super::tree::{At, Value};
+use super::tree::At;
 use crate::mapping::{LookupIx, Path, Relation, RelationIx, RelationKind, SyncOptions, UniqueIn};
 
 const SYNC: &[&str] = &["atomic", "mark_hash", "mark_time"];
@@ -79,6 +79,27 @@ impl Reader<'_, '_> {
         }
     }
 
+    /// A place is one in a list, and identifies nothing.
+    pub(super) fn check_positions(&mut self, at: &At<'_>, relation: &Relation) {
+        for column in relation.position_columns().into_iter().map(|column| &relation.columns[column]) {
+            let message = match () {
+                () if relation.kind == RelationKind::Root => {
+                    "a document has no place in a list; leave it out"
+                }
+                () if relation.key.contains(&column.name) => {
+                    "rows would be told apart by their place; take the column out of the key, or map it to @index"
+                }
+                () if relation.is_map() => {
+                    "the relation reads an object as a map (@key), which has no order; leave it out"
+                }
+                () => continue,
+            };
+            let columns = at.get("columns");
+            let spot = columns.map_or_else(|| at.spot_of("columns"), |at| at.spot_of(&column.name));
+            self.faults.add(&spot, message);
+        }
+    }
+
     pub(super) fn check_id(&mut self, at: &At<'_>, relation: &Relation) {
         if relation.id.as_ref().is_some_and(|id| relation.parent.contains(id)) {
             let message = "this column refers to the parent; name a column of the row's own, or leave id out";
@@ -89,7 +110,14 @@ impl Reader<'_, '_> {
     /// Rows inside need something in the whole table to refer to.
     pub(super) fn check_encloses(&mut self, at: &At<'_>, relation: RelationIx) {
         let relation = &self.relations[relation];
-        if relation.id.is_some() || relation.kind == RelationKind::Root {
+        if relation.id.is_some() {
+            return;
+        }
+        if relation.has_nullable_key() {
+            let message = "has relations inside it, and a key that may be NULL, which nothing can refer to";
+            self.faults.add(&at.spot, format!("{message}; add id, or leave nullable out"));
+        }
+        if relation.kind == RelationKind::Root {
             return;
         }
         if at.get("key").is_none() {
@@ -101,12 +129,11 @@ impl Reader<'_, '_> {
         }
     }
 
-    pub(super) fn check_pair(&mut self, at: &At<'_>) {
-        let Some(pair) = at.get("pair") else { return };
-        match pair.node.value {
-            Value::Bool(false) => {}
-            Value::Bool(true) => self.faults.add(&pair.spot, "reserved, not supported yet; leave it out"),
-            _ => self.faults.expected(&pair, "a boolean"),
+    /// Rows with a key are matched by it.
+    pub(super) fn check_pair(&mut self, at: &At<'_>, keyed: bool) {
+        if keyed {
+            let message = "rows with a key are the same row if their key is; leave pair out, or key";
+            self.faults.add(&at.spot_of("pair"), message);
         }
     }
 

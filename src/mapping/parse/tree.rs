@@ -167,6 +167,16 @@ impl Faults {
         None
     }
 
+    /// The boolean that `key` has; false if it is not there.
+    pub(super) fn flag(&mut self, at: &At<'_>, key: &str) -> bool {
+        let Some(at) = at.get(key) else { return false };
+        match at.node.value {
+            Value::Bool(flag) => return flag,
+            _ => self.expected(&at, "a boolean"),
+        }
+        false
+    }
+
     /// The string that `key` has, if it is there.
     pub(super) fn optional(&mut self, at: &At<'_>, key: &str) -> Option<String> {
         at.get(key).and_then(|at| self.text(&at))

@@ -101,12 +101,30 @@ impl<'m> Checker<'m> {
         }
     }
 
-    fn unique(&mut self, place: &str, table: &CatalogTable, columns: &[String]) {
-        if !table.is_unique(columns) && columns.iter().all(|column| table.column(column).is_some()) {
-            let list = columns.iter().map(|column| quote(column)).collect::<Vec<_>>().join(", ");
-            let mend = format!("CREATE UNIQUE INDEX ON {} ({list})", table.name);
-            self.fault(place, format!("the key ({list}) is not unique in {}: {mend}", table.name));
+    /// The key must be unique; where NULL may stand in a column of it, with NULL as a value like any other.
+    fn unique<'k>(
+        &mut self,
+        place: &str,
+        table: &CatalogTable,
+        key: &[String],
+        nullable: impl IntoIterator<Item = &'k String>,
+    ) {
+        let may_be_null = |name: &String| table.column(name).is_some_and(|column| !column.not_null);
+        let with_null = nullable.into_iter().any(may_be_null);
+        if table.is_unique(key, with_null) || key.iter().any(|column| table.column(column).is_none()) {
+            return;
         }
+        let list = key.iter().map(|column| quote(column)).collect::<Vec<_>>().join(", ");
+        let mend = format!("CREATE UNIQUE INDEX ON {} ({list})", table.name);
+        let message = match with_null {
+            false => format!("the key ({list}) is not unique in {}: {mend}", table.name),
+            true => format!(
+                "the key ({list}) may be NULL in {}, and no unique index counts two NULLs as equal: \
+                 {mend} NULLS NOT DISTINCT, from PostgreSQL 15 on",
+                table.name
+            ),
+        };
+        self.fault(place, message);
     }
 
     pub fn lookup(
@@ -131,7 +149,8 @@ impl<'m> Checker<'m> {
         for (name, given) in &lookup.types {
             self.given_type(&format!("{place}.columns.{name}"), table, name, Some(given));
         }
-        self.unique(&place, table, &lookup.key);
+        self.unique(&place, table, &lookup.key, &lookup.nullable);
+        self.comparable(&format!("{place}.key"), table, &lookup.key);
         if lookup.missing == Missing::Insert {
             let given = |name: &str| {
                 lookup.key.iter().any(|key| key == name) || lookup.columns.iter().any(|c| c.0 == name)
@@ -197,6 +216,7 @@ impl<'m> Checker<'m> {
         let columns: Vec<PhysicalColumn> = columns.into_iter().collect::<Option<_>>()?;
         let parent: Vec<PhysicalColumn> = parent.into_iter().collect::<Option<_>>()?;
         self.lookup_types(&place, relation, &columns, lookups);
+        self.position_types(&place, relation, &columns);
         if let Some(outer) = relation.enclosing {
             self.reference_types(&place, &parent, done[outer].as_ref()?);
         }
@@ -301,7 +321,8 @@ impl<'m> Checker<'m> {
     fn key(&mut self, place: &str, relation: &Relation, table: &CatalogTable) {
         if relation.kind == RelationKind::Root || (relation.unique_in == UniqueIn::All && relation.is_keyed())
         {
-            self.unique(&format!("{place}.key"), table, &relation.key);
+            let nullable = relation.columns.iter().filter(|column| column.nullable);
+            self.unique(&format!("{place}.key"), table, &relation.key, nullable.map(|column| &column.name));
         }
         for &at in &relation.key_columns() {
             let Source::Lookup { lookup, .. } = relation.columns[at].source else { continue };
@@ -313,13 +334,14 @@ impl<'m> Checker<'m> {
                 self.fault(&format!("{place}.key"), message);
             }
         }
-        for name in &relation.key {
-            let Some(column) = table.column(name) else { continue };
-            if matches!(column.ty.kind, Kind::Jsonb) {
-                self.fault(
-                    &format!("{place}.key"),
-                    format!("column \"{name}\" is jsonb, which cannot be a key"),
-                );
+        self.comparable(&format!("{place}.key"), table, &relation.key);
+    }
+
+    /// Keys are compared as bytes here, and by `=` in the server: that must be the same.
+    fn comparable(&mut self, place: &str, table: &CatalogTable, key: &[String]) {
+        for name in key {
+            if let Some(reason) = table.unequal.get(name) {
+                self.fault(place, format!("column \"{name}\" {reason}"));
             }
         }
     }
@@ -336,6 +358,18 @@ impl<'m> Checker<'m> {
             let Source::Lookup { lookup, .. } = column.source else { continue };
             let Some(target) = &lookups[lookup] else { continue };
             self.same_type(&format!("{place}.columns.{}", column.name), physical, &target.id);
+        }
+    }
+
+    /// A place is a whole number.
+    fn position_types(&mut self, place: &str, relation: &Relation, columns: &[PhysicalColumn]) {
+        for column in relation.position_columns().into_iter().map(|at| &columns[at]) {
+            if !matches!(column.ty.kind, Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric(_)) {
+                let (name, ty) = (&column.name, &column.ty.sql);
+                let message = format!("column \"{name}\" is {ty}, but holds the place in the list");
+                let mend = "make it smallint, integer, bigint or numeric";
+                self.fault(&format!("{place}.columns.{name}"), format!("{message}: {mend}"));
+            }
         }
     }
 

@@ -27,6 +27,13 @@ pub(super) struct CatalogUnique {
     columns: Vec<String>,
 }
 
+impl CatalogUnique {
+    /// Whether NULL is a value like any other.
+    pub fn is_with_null(&self) -> bool {
+        !self.nulls_distinct
+    }
+}
+
 /// A foreign key, its columns by name.
 #[derive(Clone)]
 pub(super) struct CatalogReference {

@@ -8,6 +8,7 @@ use tokio_postgres::{Client, Row};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::TableName;
 use crate::postgres::catalog::constraints::{CatalogReference, CatalogUnique, uniques};
+use crate::postgres::catalog::equality::{Unequal, unequal};
 use crate::postgres::quote;
 use crate::value::{ColumnType, Kind};
 
@@ -37,6 +38,7 @@ pub(super) struct CatalogTable {
     pub rules: bool,
     pub columns: Vec<CatalogColumn>,
     pub missing_privileges: Vec<String>,
+    pub unequal: Unequal,
     pub uniques: Vec<CatalogUnique>,
     /// Filled in once all tables are known.
     pub references: Vec<CatalogReference>,
@@ -49,9 +51,11 @@ impl CatalogTable {
         self.columns.iter().find(|column| column.name == name)
     }
 
-    pub fn is_unique(&self, columns: &[String]) -> bool {
+    /// Whether no two rows have the same values in these columns; `with_null`: NULL being a value like any other.
+    pub fn is_unique(&self, columns: &[String], with_null: bool) -> bool {
         let same = |index: &CatalogUnique| {
             index.is_key
+                && (!with_null || index.is_with_null())
                 && index.key.len() == columns.len()
                 && index.key.iter().all(|column| columns.contains(column))
         };
@@ -81,6 +85,7 @@ pub(super) async fn read_table(client: &Client, name: &TableName) -> Result<Opti
         rules: row.get("rules"),
         columns: columns.iter().map(column).collect(),
         missing_privileges: row.get("missing_privileges"),
+        unequal: unequal(client, oid).await?,
         uniques: uniques(client, oid).await?,
         references: Vec::new(),
         referred: Vec::new(),

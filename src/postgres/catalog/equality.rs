@@ -1,0 +1,72 @@
+//! Columns whose `=` is not equality of their comparison form.
+//!
+//! Keys are compared here, as bytes, and by the server, in unique indexes and where rows are asked for. If the two
+//! do not agree, one row here is two there, or the other way round: such a column is no key.
+
+use std::collections::HashMap;
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+
+use crate::error::Error;
+
+/// Why columns of a table cannot be part of a key, and what mends it, by name.
+pub(super) type Unequal = HashMap<String, String>;
+
+/// Reads which columns of a table cannot be part of a key.
+pub(super) async fn unequal(client: &Client, table: u32) -> Result<Unequal, Error> {
+    let rows = client.query_typed(LEAVES, &[(&table, Type::OID)]).await?;
+    Ok(rows.iter().filter_map(|row| Some((row.get("name"), reason(row)?))).collect())
+}
+
+/// Of each column the type of its values, below domains, arrays and ranges: `nested` where there is one of the last
+/// two around it, `wrapped` any. `modifier` is that of the type around it, which holds for elements of an array too.
+const LEAVES: &str = "
+WITH RECURSIVE leaf (name, sql, oid, modifier, wrapped, nested, collation, depth) AS (
+    SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid, a.atttypmod, false, false,
+           a.attcollation, 0
+    FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT l.name, l.sql, coalesce(d.oid, r.rngsubtype, m.rngsubtype, e.oid),
+           CASE WHEN t.typtype = 'd' THEN t.typtypmod WHEN e.oid IS NOT NULL THEN l.modifier ELSE -1 END,
+           true, l.nested OR t.typtype <> 'd', coalesce(r.rngcollation, m.rngcollation, l.collation), depth + 1
+    FROM leaf l JOIN pg_type t ON t.oid = l.oid
+    LEFT JOIN pg_type d ON t.typtype = 'd' AND d.oid = t.typbasetype
+    LEFT JOIN pg_range r ON t.typtype = 'r' AND r.rngtypid = t.oid
+    LEFT JOIN pg_range m ON t.typtype = 'm' AND m.rngmultitypid = t.oid
+    LEFT JOIN pg_type e ON t.typtype = 'b' AND t.typcategory = 'A' AND e.oid = t.typelem
+    WHERE coalesce(d.oid, r.rngsubtype, m.rngsubtype, e.oid) IS NOT NULL)
+SELECT DISTINCT ON (l.name) l.name, l.sql, t.typname::text AS type, t.typtype = 'c' AS composite, l.modifier,
+       l.wrapped, l.nested, coalesce(NOT c.collisdeterministic, false) AS loose, c.collname::text AS collation
+FROM leaf l JOIN pg_type t ON t.oid = l.oid LEFT JOIN pg_collation c ON c.oid = l.collation AND t.typcollation <> 0
+ORDER BY l.name, l.depth DESC";
+
+/// Why the server's `=` differs from that of the bytes, if it does; and what mends it.
+fn reason(row: &Row) -> Option<String> {
+    let (ty, sql): (&str, &str) = (row.get("type"), row.get("sql"));
+    let (modifier, wrapped): (i32, bool) = (row.get("modifier"), row.get("wrapped"));
+    if row.get("composite") {
+        return Some(format!("is {sql}, a row of several values; map each to a column of its own"));
+    }
+    if row.get("loose") {
+        let collation: &str = row.get("collation");
+        return Some(format!(
+            "has the collation \"{collation}\", by which different texts are equal; \
+             give it a deterministic one, such as COLLATE \"C\""
+        ));
+    }
+    let found = match ty {
+        "citext" => "by which texts in other letters are equal; make it text",
+        "interval" => {
+            "of which different ones are equal (1 day and 24 hours); make it a number, of seconds say"
+        }
+        "timetz" => "of which different ones are equal (by their instant); make it time, or timestamptz",
+        "json" => "which has no equality; choose another column",
+        "jsonb" => "which cannot be a key; choose another column",
+        "hstore" => "which cannot be a key; choose another column",
+        "bpchar" if modifier < 0 => "in which blanks at the end do not count; make it text, or char(n)",
+        "numeric" if wrapped && modifier < 0 => "in which 1.0 and 1.00 are equal but differ; give it a scale",
+        _ => return None,
+    };
+    Some(format!("is {sql}, {found}"))
+}
