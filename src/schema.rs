@@ -204,6 +204,13 @@ pub enum OnChange {
     Clears,
 }
 
+impl OnChange {
+    /// Whether it changes or deletes referring rows.
+    pub fn acts(self) -> bool {
+        matches!(self, OnChange::Cascades | OnChange::Clears)
+    }
+}
+
 /// Root columns that receive a mark when the document changed.
 #[derive(Clone, Debug, Default)]
 pub struct Marks {

@@ -73,8 +73,8 @@ pub(super) fn follow(batch: Batch<'_>, nodes: &mut Vec<Node>) {
             }
         }
         nodes.retain(|node| !node.class.is_idle());
+        nodes.sort_by(|a, b| a.class.cmp(&b.class));
     }
-    nodes.sort_by(|a, b| a.class.cmp(&b.class));
 }
 
 /// An update that leaves these columns alone.
@@ -103,8 +103,7 @@ fn references(batch: Batch<'_>) -> impl Iterator<Item = (RelationIx, &Reference)
 impl Reference {
     /// Whether it changes or deletes referring rows.
     fn acts(&self) -> bool {
-        let acts = |change| matches!(change, OnChange::Cascades | OnChange::Clears);
-        acts(self.on_delete) || acts(self.on_update)
+        self.on_delete.acts() || self.on_update.acts()
     }
 
     /// Whether a row of the table referred to goes or changes.

@@ -18,6 +18,7 @@ use std::rc::Rc;
 use super::Batch;
 use super::changes::{Class, Node, Rows, What};
 use super::edges::{Edge, Why};
+use super::terms::Terms;
 use crate::mapping::RelationIx;
 use crate::row::{Cell, Tuple};
 use crate::schema::{Attribute, Table};
@@ -26,6 +27,7 @@ use crate::value::Kind;
 /// Nodes and edges while circles are cut.
 pub(super) struct Breaker<'a, 'n> {
     pub batch: Batch<'a>,
+    pub terms: Terms<'a>,
     pub nodes: &'n mut Vec<Node>,
     pub edges: Vec<Edge>,
 }
@@ -116,11 +118,11 @@ impl Breaker<'_, '_> {
                 // A column that stays as it is can be parked too, if the update can set it back.
                 let source = self.nodes[node].rows.source.map(|row| self.source(node, row));
                 let is_known = |at| source.is_some_and(|tuple| tuple.cell(at) != Cell::Kept);
-                let park = || self.way_to_park(node, &outs, is_known, *moves);
+                let park = || self.way_to_park(node, inside, &outs, is_known, *moves);
                 // What was split or parked once already is not done so again.
                 split.filter(|_| *whole).or_else(park)
             }
-            What::Delete => self.way_to_park(node, &outs, |_| true, true),
+            What::Delete => self.way_to_park(node, inside, &outs, |_| true, true),
             What::Insert { columns, holes } if holes.is_empty() => {
                 self.way_to_fill(node, columns, &outs, &ins)
             }
@@ -142,12 +144,14 @@ impl Breaker<'_, '_> {
     fn way_to_park(
         &self,
         node: usize,
+        inside: &[Edge],
         outs: &[Why],
         sets: impl Fn(usize) -> bool,
         moves: bool,
     ) -> Option<Cut> {
         self.nodes[node].rows.stored?;
         let ix = self.nodes[node].class.relation;
+        let pinned = self.pinned(node, inside);
         let (mut grade, mut columns, mut parent) = (Grade::Nullable, BTreeSet::new(), false);
         for &why in outs {
             let of_one = self.attributes(why, true).iter().filter_map(|attribute| {
@@ -156,7 +160,8 @@ impl Breaker<'_, '_> {
                     Attribute::Parent(_) => moves,
                     _ => false,
                 };
-                Some((self.grade(ix, why, attribute)?, attribute)).filter(|_| settable)
+                let is_free = settable && !pinned.contains(&attribute);
+                Some((self.grade(ix, why, attribute)?, attribute)).filter(|_| is_free)
             });
             let is_changed =
                 |attribute: &Attribute| self.nodes[node].class.touches(std::slice::from_ref(attribute));
@@ -171,6 +176,29 @@ impl Breaker<'_, '_> {
         Some(Cut::Park { grade, columns, parent })
     }
 
+    /// Columns of a node's stored row that other rows refer to, and go on referring to until the circle is cut; or
+    /// whose change the server would pass on to them.
+    fn pinned(&self, node: usize, inside: &[Edge]) -> Vec<&Attribute> {
+        let Node { class: Class { relation, .. }, rows } = &self.nodes[node];
+        let Some(stored) = rows.stored else { return Vec::new() };
+        let mut pinned = Vec::new();
+        for (ix, table) in self.batch.schema.tables.iter().enumerate() {
+            for (at, reference) in table.references.iter().enumerate().filter(|(_, r)| r.target == *relation)
+            {
+                let key = self.terms.key_before(*relation, stored, &reference.to, false);
+                let refers = |row: &u32| self.terms.key_before(ix, *row, &reference.from, false) == key;
+                let referring = (0..self.batch.sides[ix].stored.len() as u32).filter(refers).count();
+                let leaving =
+                    self.edges.iter().filter(|edge| edge.after == node && edge.why == Why::Leaves(ix, at));
+                let leaving = leaving.filter(|edge| !inside.contains(edge)).count();
+                if key.is_some() && (reference.on_update.acts() || referring > leaving) {
+                    pinned.extend(&reference.to);
+                }
+            }
+        }
+        pinned
+    }
+
     /// How well a column can be parked so that others need not wait for the row.
     fn grade(&self, ix: RelationIx, why: Why, attribute: &Attribute) -> Option<Grade> {
         let table = self.table(ix);
@@ -179,10 +207,6 @@ impl Breaker<'_, '_> {
             Attribute::Parent(_) => (table.parent_nullable, None),
             Attribute::Id | Attribute::Unmapped { .. } => return None,
         };
-        let references = self.batch.schema.tables.iter().flat_map(|table| &table.references);
-        if references.filter(|reference| reference.target == ix).any(|r| r.to.contains(attribute)) {
-            return None;
-        }
         // What refers to it from elsewhere follows a value, or forbids it, but would lose a NULL.
         let nullable = nullable && !table.referred.contains(attribute);
         let null_helps = match why {
@@ -194,7 +218,8 @@ impl Breaker<'_, '_> {
         match kind {
             _ if nullable && matches!(why, Why::Leaves(..)) => Some(Grade::Reference),
             _ if nullable && null_helps => Some(Grade::Nullable),
-            Some(_) if refers || matches!(why, Why::Leaves(..)) => None,
+            Some(_) if matches!(why, Why::Leaves(..)) => None,
+            Some(_) if refers => Some(Grade::Narrow),
             Some(Kind::Bool | Kind::Enum(_) | Kind::Jsonb | Kind::Server) => Some(Grade::Narrow),
             Some(_) => Some(Grade::Wide),
             None => None,
@@ -253,6 +278,7 @@ impl Breaker<'_, '_> {
             let what = What::Update { columns: set.into_iter().collect(), whole: *whole, moves: *moves };
             self.nodes[node].class = Class::new(relation, what);
         }
+        let parked = Changed { columns: columns.clone(), moves: parent };
         let columns: Rc<[usize]> = columns.into_iter().collect();
         let class = Class::new(relation, What::Park { columns, parent });
         let rows = Rows { source: None, ..self.nodes[node].rows };
@@ -261,6 +287,15 @@ impl Breaker<'_, '_> {
             inside.iter().filter(|edge| edge.before == node).map(|edge| edge.why).collect();
         let moved = self.edges.iter_mut().filter(|edge| edge.before == node && freed.contains(&edge.why));
         moved.for_each(|edge| edge.before = park);
+        // What refers to a value must be gone when it is parked already.
+        let mut edges = std::mem::take(&mut self.edges);
+        for edge in edges.iter_mut().filter(|edge| edge.after == node && matches!(edge.why, Why::Leaves(..)))
+        {
+            if parked.meets(self.attributes(edge.why, false)) {
+                edge.after = park;
+            }
+        }
+        self.edges = edges;
         self.follow(park, node);
     }
 

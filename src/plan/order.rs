@@ -9,6 +9,7 @@ use super::Batch;
 use super::changes::Node;
 use super::cycles::Breaker;
 use super::edges::{Edge, Why};
+use super::terms::Terms;
 use crate::schema::{Check, Schema};
 
 /// Takes out the edges of constraints that are checked at the end anyway, and of those that can be deferred where
@@ -41,7 +42,10 @@ fn check(schema: &Schema, why: Why) -> &Check {
 /// The round of every node; nodes are added where rows wait for each other in a circle. Gives the edges that
 /// then hold, too.
 pub(super) fn order(batch: Batch<'_>, nodes: &mut Vec<Node>, edges: Vec<Edge>) -> (Vec<u32>, Vec<Edge>) {
-    let mut breaker = Breaker { batch, nodes, edges };
+    if edges.is_empty() {
+        return (vec![0; nodes.len()], edges);
+    }
+    let mut breaker = Breaker { batch, terms: Terms::new(batch), nodes, edges };
     let components = loop {
         let components = components(breaker.nodes.len(), &breaker.edges);
         let circles: Vec<&Vec<usize>> = components.iter().filter(|nodes| breaker.is_circle(nodes)).collect();
