@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind};
 use crate::mapping::UniqueIn;
 use crate::plan::{Batch, Dangling, Plan, Sides, dangling, plan, questions};
 use crate::postgres::state::{self, Record, State};
-use crate::postgres::write::{Marking, Writer, transaction_time};
+use crate::postgres::write::{Marking, Writer, named_by_table, transaction_time};
 use crate::postgres::{Limits, begin, judge};
 
 /// How long a batch of several documents waits for a lock once one of them is known to be locked: the others
@@ -291,7 +291,8 @@ async fn transact(
     renew(run, &transaction, &batch).await?;
     let records = records(&batch, &written.held);
     state::record(&transaction, run.lease.mapping, &records).await?;
-    transaction.commit().await?;
+    let named = |error: tokio_postgres::Error| named_by_table(&run.mapping, &run.schema, error.into());
+    transaction.commit().await.map_err(named)?;
     let unsettled = records.iter().filter(|record| !record.settled).count();
     Ok(Tried::Committed(committed(run, &batch, &written, unsettled, last)))
 }

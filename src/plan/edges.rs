@@ -163,8 +163,18 @@ impl<'a> Finder<'a> {
             takes.extend(source.map(|row| candidate(self.terms.cells_after(relation, row, attributes))));
         }
         let alone = frees.len() == 1 && takes.len() == 1 && frees[0].stored == takes[0].stored;
+        let no_update = !self.touching(relation, attributes).any(|at| self.nodes[at].class.is_update());
         let asks = !frees.is_empty() && !takes.is_empty() && !alone;
-        asks.then_some(Question { relation, unique, frees, takes })
+        (asks && !(no_update && self.deletes_first())).then_some(Question { relation, unique, frees, takes })
+    }
+
+    /// Whether no row that goes can have to wait for another write.
+    fn deletes_first(&self) -> bool {
+        let is_of_tree = |(ix, table): (usize, &Table)| {
+            table.references.iter().all(|reference| reference.is_of_tree(ix, self.batch.mapping))
+        };
+        let tree_only = self.batch.schema.tables.iter().enumerate().all(is_of_tree);
+        self.batch.holds && tree_only && self.batch.sides.iter().all(|side| side.changes.moved.is_empty())
     }
 
     fn table(&self, ix: RelationIx) -> &'a Table {

@@ -368,3 +368,49 @@ fn p18_p19_no_plan_violates_what_some_order_does_not() {
 
 /// As many as take a few seconds.
 const CASES: u64 = 20_000;
+
+/// The plan's text for two states of table `a`: key, unique column, reference to a row of the table.
+fn text(refers: Option<usize>, stored: &[[Option<i32>; 3]], source: &[[Option<i32>; 3]]) -> String {
+    let mapping = Mapping::from_toml(MAPPING).unwrap();
+    let rules = Rules { refers: [refers, None], second: None };
+    let state = |rows: &[[Option<i32>; 3]]| -> State {
+        rows.iter().map(|&[k, u, r]| ((1, k.unwrap_or_default()), [k, u, None, r])).collect()
+    };
+    let tables = (0..3).map(|ix| rules.table(ix)).collect();
+    let schema = Schema { tables, lookups: Vec::new(), digest: [0; 32] };
+    let sides = sides(&state(stored), &state(source));
+    let batch = Batch { mapping: &mapping, schema: &schema, sides: &sides, documents: 1, holds: true };
+    let text = plan(batch, &[]).describe(&mapping).to_string();
+    // Columns of the text are as wide as tables' names are long.
+    text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n").collect()
+}
+
+#[test]
+fn p19_a_swap_parks_one_value_and_a_chain_none() {
+    let swap = text(
+        None,
+        &[[Some(0), Some(1), None], [Some(1), Some(2), None]],
+        &[[Some(0), Some(2), None], [Some(1), Some(1), None]],
+    );
+    assert_eq!(swap, "park a 1 row u\nupdate a 1 row u\nupdate a 1 row u after unique_[1]\n");
+    let chain = text(
+        None,
+        &[[Some(0), Some(1), None], [Some(1), Some(2), None]],
+        &[[Some(0), Some(2), None], [Some(1), Some(3), None]],
+    );
+    assert_eq!(chain, "update a 1 row u\nupdate a 1 row u after unique_[1]\n");
+}
+
+#[test]
+fn p18_a_plan_says_which_constraints_a_step_waits_for() {
+    // The row that is referred to is replaced, and what referred to it refers to the new one.
+    let replaced = text(
+        Some(1),
+        &[[Some(0), Some(1), None], [Some(1), Some(2), Some(1)]],
+        &[[Some(1), Some(2), Some(3)], [Some(2), Some(3), None]],
+    );
+    assert_eq!(replaced, "insert a 1 row\nupdate a 1 row r after refers\ndelete a 1 row after refers\n");
+    // In one statement rows may refer to each other.
+    let both = text(Some(1), &[], &[[Some(0), Some(1), Some(2)], [Some(1), Some(2), Some(1)]]);
+    assert_eq!(both, "insert a 2 rows\n");
+}

@@ -175,13 +175,9 @@ impl<'a> Writer<'a> {
 
     /// Names the relation of an error: the statement's, else the one whose table the server names.
     fn named(&self, error: Error, relation: Option<RelationIx>) -> Error {
-        let of_table = |(schema, table): (&str, &str)| {
-            let names = [format!("{}.{}", quote(schema), quote(table)), format!("{schema}.{table}")];
-            self.schema.tables.iter().position(|table| names.contains(&table.name))
-        };
-        match relation.or_else(|| error.table().and_then(of_table)) {
+        match relation {
             Some(ix) => error.in_relation(&self.mapping.relations[ix].name),
-            None => error,
+            None => named_by_table(self.mapping, self.schema, error),
         }
     }
 
@@ -514,6 +510,19 @@ fn copy_chunks(filled: &[Filled<'_>], rows: usize) -> impl Iterator<Item = bytes
         }
         Some(buffer.split().freeze())
     })
+}
+
+/// Names the relation whose table the server names in an error.
+pub(crate) fn named_by_table(mapping: &Mapping, schema: &Schema, error: Error) -> Error {
+    let of_table = |(namespace, table): (&str, &str)| {
+        // The server names it without quotes.
+        let name = format!("{namespace}.{table}").replace('"', "");
+        schema.tables.iter().position(|table| table.name.replace('"', "") == name)
+    };
+    match error.table().and_then(of_table) {
+        Some(ix) => error.in_relation(&mapping.relations[ix].name),
+        None => error,
+    }
 }
 
 fn update_sql(table: &str, set: &[(&str, String)], source: Option<&str>, condition: &str) -> String {
