@@ -19,17 +19,17 @@ pub(super) async fn unequal(client: &Client, table: u32) -> Result<Unequal, Erro
     Ok(rows.iter().filter_map(|row| Some((row.get("name"), reason(row)?))).collect())
 }
 
-/// Of each column the type of its values, below domains, arrays and ranges: `nested` where there is one of the last
-/// two around it, `wrapped` any. `modifier` is that of the type around it, which holds for elements of an array too.
+/// Of each column the type of its values, below domains, arrays and ranges, `wrapped` where there is one.
+/// `modifier` is that of the type around it, which holds for elements of an array too.
 const LEAVES: &str = "
-WITH RECURSIVE leaf (name, sql, oid, modifier, wrapped, nested, collation, depth) AS (
-    SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid, a.atttypmod, false, false,
+WITH RECURSIVE leaf (name, sql, oid, modifier, wrapped, coll, depth) AS (
+    SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid, a.atttypmod, false,
            a.attcollation, 0
     FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
     UNION ALL
     SELECT l.name, l.sql, coalesce(d.oid, r.rngsubtype, m.rngsubtype, e.oid),
            CASE WHEN t.typtype = 'd' THEN t.typtypmod WHEN e.oid IS NOT NULL THEN l.modifier ELSE -1 END,
-           true, l.nested OR t.typtype <> 'd', coalesce(r.rngcollation, m.rngcollation, l.collation), depth + 1
+           true, coalesce(r.rngcollation, m.rngcollation, l.coll), depth + 1
     FROM leaf l JOIN pg_type t ON t.oid = l.oid
     LEFT JOIN pg_type d ON t.typtype = 'd' AND d.oid = t.typbasetype
     LEFT JOIN pg_range r ON t.typtype = 'r' AND r.rngtypid = t.oid
@@ -37,8 +37,8 @@ WITH RECURSIVE leaf (name, sql, oid, modifier, wrapped, nested, collation, depth
     LEFT JOIN pg_type e ON t.typtype = 'b' AND t.typcategory = 'A' AND e.oid = t.typelem
     WHERE coalesce(d.oid, r.rngsubtype, m.rngsubtype, e.oid) IS NOT NULL)
 SELECT DISTINCT ON (l.name) l.name, l.sql, t.typname::text AS type, t.typtype = 'c' AS composite, l.modifier,
-       l.wrapped, l.nested, coalesce(NOT c.collisdeterministic, false) AS loose, c.collname::text AS collation
-FROM leaf l JOIN pg_type t ON t.oid = l.oid LEFT JOIN pg_collation c ON c.oid = l.collation AND t.typcollation <> 0
+       l.wrapped, coalesce(NOT c.collisdeterministic, false) AS loose, c.collname::text AS collation_name
+FROM leaf l JOIN pg_type t ON t.oid = l.oid LEFT JOIN pg_collation c ON c.oid = l.coll AND t.typcollation <> 0
 ORDER BY l.name, l.depth DESC";
 
 /// Why the server's `=` differs from that of the bytes, if it does; and what mends it.
@@ -49,7 +49,7 @@ fn reason(row: &Row) -> Option<String> {
         return Some(format!("is {sql}, a row of several values; map each to a column of its own"));
     }
     if row.get("loose") {
-        let collation: &str = row.get("collation");
+        let collation: &str = row.get("collation_name");
         return Some(format!(
             "has the collation \"{collation}\", by which different texts are equal; \
              give it a deterministic one, such as COLLATE \"C\""
