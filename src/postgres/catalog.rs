@@ -20,6 +20,7 @@ use crate::mapping::{Mapping, RelationIx, Source, TableName};
 use crate::schema::{Schema, Table};
 use check::Checker;
 use constraints::{Names, references};
+use equality::unequal;
 use read::{CatalogTable, read_table, type_of};
 
 /// A mapping does not fit the database: every fault found.
@@ -39,7 +40,9 @@ impl std::fmt::Display for SchemaFaults {
 /// The database's; or [`ErrorKind::Setup`] with every fault of the mapping against the catalog.
 pub async fn read(client: &Client, mapping: &Mapping) -> Result<Schema, Error> {
     let mut tables: HashMap<&TableName, CatalogTable> = tables(client, mapping).await?.into_iter().collect();
-    references(client, tables.values_mut()).await?;
+    let mut read: Vec<&mut CatalogTable> = tables.values_mut().collect();
+    references(client, &mut read).await?;
+    unequal(client, &mut read).await?;
     let types = given_types(client, mapping).await?;
     let mut checker = Checker { mapping, types, faults: Vec::new() };
     let lookups: Vec<_> = mapping.lookups.iter().map(|lookup| checker.lookup(lookup, &tables)).collect();

@@ -7,6 +7,7 @@ mod ddl;
 mod demo;
 mod feeds;
 mod fingerprints;
+mod identity;
 mod inputs;
 mod layers;
 mod lists;

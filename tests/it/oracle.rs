@@ -103,6 +103,7 @@ impl State {
                 .await?;
             self.run(&statements.items()).await?;
             self.run(&statements.typed()).await?;
+            self.run(&statements.rename()).await?;
             self.run(&statements.rows()).await?;
             for query in statements.conflicts() {
                 if let Some(row) = self.rows(&query).await?.first() {

@@ -54,15 +54,11 @@ pub(super) async fn uniques(client: &Client, table: u32) -> Result<Vec<CatalogUn
 }
 
 /// Reads the foreign keys of tables, and which columns of theirs any table's refer to.
-pub(super) async fn references<'t>(
-    client: &Client,
-    tables: impl Iterator<Item = &'t mut CatalogTable>,
-) -> Result<(), Error> {
-    let mut tables: Vec<&mut CatalogTable> = tables.collect();
+pub(super) async fn references(client: &Client, tables: &mut [&mut CatalogTable]) -> Result<(), Error> {
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     for reference in client.query_typed(REFERENCES, &[(&oids, Type::OID_ARRAY)]).await?.iter().map(reference)
     {
-        for table in &mut tables {
+        for table in tables.iter_mut() {
             if table.name == reference.target {
                 table.referred.extend(reference.to.iter().cloned());
             }

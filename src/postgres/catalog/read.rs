@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::TableName;
 use crate::postgres::catalog::constraints::{CatalogReference, CatalogUnique, uniques};
-use crate::postgres::catalog::equality::{Unequal, unequal};
+use crate::postgres::catalog::equality::Unequal;
 use crate::postgres::quote;
 use crate::value::{ColumnType, Kind};
 
@@ -38,11 +38,11 @@ pub(super) struct CatalogTable {
     pub rules: bool,
     pub columns: Vec<CatalogColumn>,
     pub missing_privileges: Vec<String>,
-    pub unequal: Unequal,
     pub uniques: Vec<CatalogUnique>,
-    /// Filled in once all tables are known.
+    /// Filled in once all tables are known, as what follows.
+    pub unequal: Unequal,
     pub references: Vec<CatalogReference>,
-    /// Columns that foreign keys of any table refer to, likewise.
+    /// Columns that foreign keys of any table refer to.
     pub referred: Vec<String>,
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn read_table(client: &Client, name: &TableName) -> Result<Opti
         rules: row.get("rules"),
         columns: columns.iter().map(column).collect(),
         missing_privileges: row.get("missing_privileges"),
-        unequal: unequal(client, oid).await?,
+        unequal: Unequal::new(),
         uniques: uniques(client, oid).await?,
         references: Vec::new(),
         referred: Vec::new(),

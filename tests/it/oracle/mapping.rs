@@ -21,6 +21,8 @@ pub struct Relation {
     pub id: Option<String>,
     pub parent: Vec<String>,
     pub key: Vec<String>,
+    /// Of the root: what a document keeps although its key changes.
+    pub alternate_key: Vec<String>,
     pub unique_in_all: bool,
     pub pair: bool,
     pub when_absent: String,
@@ -40,6 +42,8 @@ pub struct Column {
     pub lookup: Option<(usize, Vec<Path>)>,
     /// Whether a missing field leaves the stored value alone.
     pub keep: bool,
+    /// The column holds the row's place in its list, counted from this.
+    pub position: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -96,9 +100,10 @@ fn lookups(file: &Table) -> Result<Vec<Lookup>> {
     tables.iter().map(one).collect()
 }
 
-const RELATION_KEYS: [&str; 18] = [
+const RELATION_KEYS: [&str; 19] = [
     "table",
     "key",
+    "alternate_key",
     "id",
     "columns",
     "children",
@@ -130,6 +135,7 @@ fn relation(mapping: &mut Mapping, table: &Table, enclosing: Option<usize>, link
         id: table.contains_key("id").then(|| string(table, "id", None)).transpose()?,
         parent: strings(table, "parent")?,
         key: strings(table, "key")?,
+        alternate_key: strings(table, "alternate_key")?,
         unique_in_all: string(table, "unique_in", Some("parent"))? == "all",
         pair: table.get("pair").and_then(Value::as_bool).unwrap_or(false),
         when_absent: string(table, "when_absent", Some("keep"))?,
@@ -147,6 +153,7 @@ fn relation(mapping: &mut Mapping, table: &Table, enclosing: Option<usize>, link
             zone: None,
             lookup: Some(source),
             keep: false,
+            position: None,
         });
         if relation.key.is_empty() {
             relation.key = vec![target];
@@ -172,16 +179,18 @@ fn relation(mapping: &mut Mapping, table: &Table, enclosing: Option<usize>, link
 fn column(mapping: &Mapping, relation: &Relation, name: &str, value: &Value) -> Result<Column> {
     let always_null = relation.key.is_empty() || relation.key.iter().any(|key| key == name);
     let keep = !always_null && relation.absent_columns == "keep";
-    let plain = |paths| Column { name: name.into(), paths, zone: None, lookup: None, keep };
+    let plain = |paths| Column { name: name.into(), paths, zone: None, lookup: None, keep, position: None };
     let Some(table) = value.as_table() else { return Ok(plain(paths(value)?)) };
-    only(table, name, &["path", "zone", "lookup", "match", "when_absent", "nullable"])?;
+    only(table, name, &["path", "zone", "lookup", "match", "when_absent", "nullable", "position"])?;
     let mut column = plain(table.get("path").map(paths).transpose()?.unwrap_or_default());
     column.zone = table.get("zone").and_then(Value::as_str).map(str::to_owned);
     if table.contains_key("lookup") {
         column.lookup = Some(lookup(mapping, table)?);
     }
-    column.keep =
-        !always_null && string(table, "when_absent", Some(if keep { "keep" } else { "null" }))? == "keep";
+    column.position = table.get("position").and_then(Value::as_integer);
+    column.keep = column.position.is_none()
+        && !always_null
+        && string(table, "when_absent", Some(if keep { "keep" } else { "null" }))? == "keep";
     Ok(column)
 }
 

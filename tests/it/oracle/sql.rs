@@ -249,6 +249,12 @@ impl Statements<'_> {
         let mut cells = Vec::new();
         for (c, column) in relation.columns.iter().enumerate() {
             match &column.lookup {
+                None if column.position.is_some() => {
+                    let ty = self.ty(&relation.table, &column.name).full.clone();
+                    cells.push(Cell { name: format!("c{c}"), ty, value: "NULL".into() });
+                    cells.push(Cell { name: format!("k{c}"), ty: "boolean".into(), value: "false".into() });
+                    continue;
+                }
                 None => {
                     let ty = self.ty(&relation.table, &column.name);
                     let value = cast(&column.paths, column.zone.as_deref(), ty);
@@ -306,8 +312,7 @@ impl Statements<'_> {
             )
         });
         let kept = kept.collect::<Vec<_>>().join(",\n  ");
-        let plain = forms.join(",\n  ");
-        let identity = self.identity(|c| forms[c].clone(), "i.pid", &format!("jsonb_build_array({plain})"));
+        let identity = self.identity(|c| forms[c].clone(), "i.pid", &self.content(&forms));
         let order = if relation.on_duplicate == "last" { "DESC" } else { "" };
         // A multiset keeps its twins; a link to a catalogue row that is skipped is no row.
         let distinct = if relation.key.is_empty() { "" } else { "DISTINCT ON (id)" };
@@ -323,10 +328,68 @@ impl Statements<'_> {
                JOIN LATERAL (SELECT t.node, t.pnode, t.pid, t.ord, t.id) x ON true
                LEFT JOIN {expected} old ON old.id = t.id AND {keyed};
              CREATE UNLOGGED TABLE oracle.r{r} AS
-               SELECT {distinct} node, pnode, pid, id, cols FROM oracle.a{r} ORDER BY id, ord {order}",
+               SELECT node, pnode, pid, id, {numbered} AS cols FROM (
+                 SELECT x.*, row_number() OVER (PARTITION BY pnode ORDER BY ord) - 1 AS place FROM (
+                   SELECT {distinct} node, pnode, pid, id, cols, ord FROM oracle.a{r} ORDER BY id, ord {order}) x) y",
             expected = expected(relation),
             keyed = !relation.key.is_empty(),
+            numbered = self.numbered(),
         )
+    }
+
+    /// The columns with the rows' places filled in, which are known once it is known which rows there are.
+    fn numbered(&self) -> String {
+        let relation = self.relation();
+        let positions =
+            relation.columns.iter().enumerate().filter_map(|(c, column)| Some((c, column.position?)));
+        positions.fold("cols".to_owned(), |cols, (c, first)| {
+            let ty = self.ty(&relation.table, &relation.columns[c].name);
+            let form = ty.comparable(&format!("({first} + place)::{}", ty.full));
+            format!("jsonb_set({cols}, '{{{c}}}', {form})")
+        })
+    }
+
+    /// What identifies a row without a key: all columns but those that hold its place.
+    fn content(&self, forms: &[String]) -> String {
+        let columns = self.relation().columns.iter().zip(forms);
+        let forms = columns.map(|(column, form)| if column.position.is_some() { "NULL" } else { form });
+        format!("jsonb_build_array({})", forms.collect::<Vec<_>>().join(",\n  "))
+    }
+
+    /// Root rows whose key is another now but whose alternate key is the same: what is below them is called after
+    /// the new key too. Empty where there is no alternate key.
+    pub fn rename(&self) -> String {
+        let relation = self.relation();
+        if relation.alternate_key.is_empty() {
+            return String::new();
+        }
+        let form = |c: usize| {
+            let ty = self.ty(&relation.table, &relation.columns[c].name);
+            ty.comparable(&format!("t.c{c}"))
+        };
+        let place =
+            |name: &String| relation.columns.iter().position(|column| column.name == *name).expect("mapped");
+        let alternate: Vec<usize> = relation.alternate_key.iter().map(place).collect();
+        let same = alternate.iter().map(|&c| format!("{} = nullif(e.cols -> {c}, 'null')", form(c)));
+        let same = same.collect::<Vec<_>>().join(" AND ");
+        let identity = self.identity(form, "'[]'::jsonb", "NULL");
+        let mut sql = format!(
+            "DROP TABLE IF EXISTS oracle.renamed;
+             CREATE UNLOGGED TABLE oracle.renamed AS
+               SELECT e.id -> 0 AS old, n.id -> 0 AS new FROM {expected} e
+               JOIN LATERAL (SELECT {identity} AS id FROM oracle.t0 t WHERE {same}) n ON n.id <> e.id;",
+            expected = expected(relation)
+        );
+        let tables = self.mapping.relations.iter().map(expected).chain([before(relation)]);
+        for table in tables {
+            for column in ["id", "pid"] {
+                sql += &format!(
+                    "UPDATE {table} x SET {column} = jsonb_set({column}, '{{0}}', new) FROM oracle.renamed r
+                     WHERE x.{column} -> 0 = r.old;"
+                );
+            }
+        }
+        sql
     }
 
     /// The comparison form of what a column holds in a new row that the document says nothing of.
@@ -458,7 +521,7 @@ impl Statements<'_> {
             .map(|(k, name)| format!("t.{} AS ref{k}, ", quote(name)))
             .collect();
         let cols = format!("jsonb_build_array({})", forms.join(",\n  "));
-        let identity = self.identity(|c| forms[c].clone(), &pid, &cols);
+        let identity = self.identity(|c| forms[c].clone(), &pid, &self.content(&forms));
         format!(
             "DROP TABLE IF EXISTS oracle.found{r};
              CREATE UNLOGGED TABLE oracle.found{r} AS
@@ -513,12 +576,15 @@ impl Statements<'_> {
                  FROM {s} s FULL JOIN {b} b ON s.id = b.id"
             );
         }
+        // Rows that differ in their place only are the same row; of the others some may be paired.
         let paired = if relation.pair { "least(i, d)" } else { "0" };
         format!(
-            "SELECT coalesce(sum(i - {paired}), 0), coalesce(sum({paired}), 0), coalesce(sum(d - {paired}), 0) FROM (
-               SELECT pid, count(*) FILTER (WHERE w = 'i') AS i, count(*) FILTER (WHERE w = 'd') AS d FROM (
-                 SELECT pid, 'i' AS w FROM (TABLE {s} EXCEPT ALL TABLE {b}) x UNION ALL
-                 SELECT pid, 'd' FROM (TABLE {b} EXCEPT ALL TABLE {s}) x) y GROUP BY pid) z"
+            "SELECT coalesce(sum(i - {paired}), 0), coalesce(sum(u + {paired}), 0), coalesce(sum(d - {paired}), 0) FROM (
+               SELECT pid, sum(i - least(i, d)) AS i, sum(d - least(i, d)) AS d, sum(least(i, d)) AS u FROM (
+                 SELECT pid, id, count(*) FILTER (WHERE w = 'i') AS i, count(*) FILTER (WHERE w = 'd') AS d FROM (
+                   SELECT pid, id, 'i' AS w FROM (TABLE {s} EXCEPT ALL TABLE {b}) x UNION ALL
+                   SELECT pid, id, 'd' FROM (TABLE {b} EXCEPT ALL TABLE {s}) x) y GROUP BY pid, id) z
+               GROUP BY pid) w"
         )
     }
 }
