@@ -123,6 +123,7 @@ SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, c
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass($1)";
 
+/// `made_of`: on what a generated column is made of depends its expression; before PostgreSQL 15 the column itself.
 /// `input` is the type's own input function where the modifier of a cast would cut (`char`, `varchar`, `bit`, and
 /// arrays of them); a cast for domains, ranges, composites.
 const COLUMNS: &str = "
@@ -133,8 +134,8 @@ SELECT a.attname::text AS name, a.attnum AS number, a.atttypid AS oid, a.atttypm
        CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END AS generation,
        (SELECT coalesce(array_agg(s.attname::text), '{}') FROM pg_depend p
         JOIN pg_attribute s ON s.attrelid = p.refobjid AND s.attnum = p.refobjsubid
-        WHERE p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
-          AND p.refobjid = a.attrelid AND p.refobjsubid NOT IN (0, a.attnum)) AS made_of,
+        WHERE (p.classid, p.objid, p.objsubid) IN (('pg_attrdef'::regclass, d.oid, 0), ('pg_class'::regclass, a.attrelid, a.attnum))
+          AND p.refclassid = 'pg_class'::regclass AND p.refobjid = a.attrelid AND p.refobjsubid NOT IN (0, a.attnum)) AS made_of,
        CASE WHEN a.attidentity <> ''
             THEN format('nextval(%L::regclass)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname))
             WHEN a.attgenerated = '' THEN coalesce(pg_get_expr(d.adbin, d.adrelid), t.typdefault) END AS default,
