@@ -306,6 +306,25 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.unsettle(integer, bytea[]) IS 'forgets what is recorded of documents';
 
+-- rowdelta.forget(p_mapping, p_keys)
+--
+-- Drops what is recorded of documents whose rows have another key now. A writer that read the
+-- old state fails its compare-and-set. Gives the number dropped.
+CREATE FUNCTION rowdelta.forget(p_mapping integer, p_keys bytea[]) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_count bigint;
+BEGIN
+    DELETE FROM rowdelta.document d WHERE d.mapping = p_mapping AND d.key = ANY (p_keys);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.forget(integer, bytea[]) IS 'drops what is recorded of documents';
+
 -- rowdelta.unsettle_all(p_mapping)
 --
 -- Every document is to be compared by the next run: a table lost its rows. Fingerprints stay, so that

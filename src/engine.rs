@@ -20,6 +20,7 @@ mod lease;
 mod prepare;
 mod registry;
 pub mod report;
+mod roots;
 mod run;
 
 use std::sync::Arc;

@@ -61,6 +61,10 @@ pub struct Relation {
     pub parent: Vec<String>,
     /// Names of the columns that identify a row. Empty: identified by content, a multiset.
     pub key: Vec<String>,
+    /// Names of columns that identify a document even if its key changes; root only, else empty. (Not serialised: it
+    /// decides which row is which, not what rows there are.)
+    #[serde(skip)]
+    pub alternate_key: Vec<String>,
     /// Where the key is unique.
     pub unique_in: UniqueIn,
     /// Whether rows without a key that are left over are paired, so that a changed row is an update. (Not
@@ -268,8 +272,17 @@ impl Relation {
 
     /// Positions of the key's columns among [`Relation::columns`], in the key's order.
     pub fn key_columns(&self) -> Vec<usize> {
+        self.positions_of(&self.key)
+    }
+
+    /// Positions of the alternate key's columns, likewise.
+    pub fn alternate_key_columns(&self) -> Vec<usize> {
+        self.positions_of(&self.alternate_key)
+    }
+
+    fn positions_of(&self, names: &[String]) -> Vec<usize> {
         let position = |name: &String| self.columns.iter().position(|column| column.name == *name);
-        self.key.iter().filter_map(position).collect()
+        names.iter().filter_map(position).collect()
     }
 
     /// Positions, among [`Relation::columns`], of those that hold the row's place in its list.

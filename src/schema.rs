@@ -53,9 +53,14 @@ pub struct Table {
 impl Table {
     /// The columns of the key.
     pub fn key_columns(&self) -> Vec<PhysicalColumn> {
+        self.columns_at(&self.key)
+    }
+
+    /// The mapped columns at these positions.
+    pub fn columns_at(&self, positions: &[usize]) -> Vec<PhysicalColumn> {
         let column =
             |&at: &usize| PhysicalColumn { name: self.names[at].clone(), ty: self.columns[at].clone() };
-        self.key.iter().map(column).collect()
+        positions.iter().map(column).collect()
     }
 
     /// What rows of enclosed relations refer to: the surrogate, else the key.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::Ddl;
 use super::identifier::{identifier, list, table};
-use super::shape::{Column, Reference, Table};
+use super::shape::{Column, Reference, Table, UniqueKey};
 
 impl fmt::Display for Ddl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,9 +66,9 @@ impl Table {
         } else if column.not_null {
             line += " NOT NULL";
         }
-        if self.unique.iter().any(|key| is_alone(key)) {
+        if let Some(key) = self.unique.iter().find(|key| is_alone(&key.columns)) {
             line += " ";
-            line += self.unique_word();
+            line += key.word();
         }
         for reference in self.references.iter().filter(|reference| is_alone(&reference.columns)) {
             line += " ";
@@ -77,21 +77,23 @@ impl Table {
         (line, if column.ty.blind { " -- the sample has no value" } else { "" })
     }
 
-    fn unique_word(&self) -> &'static str {
-        if self.nulls_equal { "UNIQUE NULLS NOT DISTINCT" } else { "UNIQUE" }
-    }
-
     /// The constraints over several columns.
     fn constraints(&self) -> Vec<String> {
         let primary =
             (self.primary_key.len() > 1).then(|| format!("PRIMARY KEY ({})", list(&self.primary_key)));
-        let unique = self.unique.iter().filter(|key| key.len() > 1);
+        let unique = self.unique.iter().filter(|key| key.columns.len() > 1);
         let references = self.references.iter().filter(|reference| reference.columns.len() > 1);
         primary
             .into_iter()
-            .chain(unique.map(|key| format!("{} ({})", self.unique_word(), list(key))))
+            .chain(unique.map(|key| format!("{} ({})", key.word(), list(&key.columns))))
             .chain(references.map(|it| format!("FOREIGN KEY ({}) {}", list(&it.columns), refers(it))))
             .collect()
+    }
+}
+
+impl UniqueKey {
+    fn word(&self) -> &'static str {
+        if self.nulls_equal { "UNIQUE NULLS NOT DISTINCT" } else { "UNIQUE" }
     }
 }
 

@@ -14,10 +14,15 @@ pub(super) struct Table {
     /// Empty: it has none.
     pub primary_key: Vec<String>,
     /// Further keys.
-    pub unique: Vec<Vec<String>>,
+    pub unique: Vec<UniqueKey>,
+    pub references: Vec<Reference>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct UniqueKey {
+    pub columns: Vec<String>,
     /// Whether NULL is a value like any other in them.
     pub nulls_equal: bool,
-    pub references: Vec<Reference>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +51,7 @@ impl Table {
             let start = &key[..reference.columns.len().min(key.len())];
             !start.is_empty() && reference.columns.iter().all(|column| start.contains(column))
         };
-        let keys = || self.unique.iter().chain([&self.primary_key]);
+        let keys = || self.unique.iter().map(|unique| &unique.columns).chain([&self.primary_key]);
         self.references.iter().filter(move |reference| !keys().any(|key| serves(key, reference)))
     }
 }
@@ -130,11 +135,10 @@ impl Shaper<'_> {
             Missing::Error | Missing::Skip => Some("A sync adds no rows to it: fill it first.".to_owned()),
         };
         let primary_key = vec![lookup.id.clone()];
-        let unique = further_key(&primary_key, lookup.key.clone());
+        let unique = further_key(&primary_key, lookup.key.clone(), !lookup.nullable.is_empty());
         let name = lookup.table.clone();
-        let nulls_equal = !lookup.nullable.is_empty();
         let references = Vec::new();
-        Table { name, section: "Catalogues", note, columns, primary_key, unique, nulls_equal, references }
+        Table { name, section: "Catalogues", note, columns, primary_key, unique, references }
     }
 
     fn relation(&mut self, ix: RelationIx) -> Table {
@@ -147,6 +151,8 @@ impl Shaper<'_> {
         // What may be NULL is no primary key.
         let own_key = || if relation.has_nullable_key() { Vec::new() } else { key.clone() };
         let primary_key = self.surrogate(ix).map_or_else(own_key, |id| vec![id]);
+        let mut unique = further_key(&primary_key, key, relation.has_nullable_key());
+        unique.extend(further_key(&primary_key, relation.alternate_key.clone(), false));
         Table {
             name: relation.table.clone(),
             section: match relation.kind {
@@ -156,8 +162,7 @@ impl Shaper<'_> {
             },
             note: None,
             columns: self.columns(ix),
-            unique: further_key(&primary_key, key),
-            nulls_equal: relation.has_nullable_key(),
+            unique,
             primary_key,
             references: self.references(ix),
         }
@@ -238,7 +243,7 @@ impl Shaper<'_> {
 }
 
 /// The key, unless the primary key has its columns.
-fn further_key(primary_key: &[String], key: Vec<String>) -> Vec<Vec<String>> {
+fn further_key(primary_key: &[String], key: Vec<String>, nulls_equal: bool) -> Vec<UniqueKey> {
     let is_same = key.len() == primary_key.len() && key.iter().all(|column| primary_key.contains(column));
-    if is_same || key.is_empty() { Vec::new() } else { vec![key] }
+    if is_same || key.is_empty() { Vec::new() } else { vec![UniqueKey { columns: key, nulls_equal }] }
 }

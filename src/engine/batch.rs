@@ -17,6 +17,7 @@ use crate::engine::held::own_place;
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Turn};
 use crate::engine::report::Failure;
+use crate::engine::roots::{Roots, roots};
 use crate::engine::run::{Held, HeldRow, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::UniqueIn;
@@ -40,10 +41,15 @@ pub(crate) fn admit(run: &Run, documents: Vec<Prepared>) -> Vec<Prepared> {
             &document.origin,
         );
         match turn {
-            Turn::First => admitted.push(document),
+            Turn::First => match other_of_alternate_key(run, &document) {
+                None => admitted.push(document),
+                Some(first) => {
+                    run.fail(&document, differs(Some(&document.label), &document.origin, &first));
+                }
+            },
             Turn::Repeated => run.tally(|tally| tally.report.documents.repeated += 1),
             Turn::Differs(first) => {
-                let failure = differs(&document.label, &document.origin, &first);
+                let failure = differs(Some(&document.label), &document.origin, &first);
                 run.tally(|tally| tally.fail_all(vec![failure]));
             }
         }
@@ -51,9 +57,18 @@ pub(crate) fn admit(run: &Run, documents: Vec<Prepared>) -> Vec<Prepared> {
     admitted
 }
 
-fn differs(label: &str, origin: &Origin, first: &Origin) -> Failure {
+/// Where a document with the alternate key of this one, but another key, stood before it.
+fn other_of_alternate_key(run: &Run, document: &Prepared) -> Option<Origin> {
+    let alternate = document.alternate?;
+    match run.registry().hand_out_alternate(alternate, document.sequence, &document.origin) {
+        Turn::Differs(first) => Some(first),
+        Turn::First | Turn::Repeated => None,
+    }
+}
+
+fn differs(label: Option<&str>, origin: &Origin, first: &Origin) -> Failure {
     let message = format!("stands twice in the feed with different content: first at {first}");
-    Failure::of_document(origin, Some(label.to_owned()), message)
+    Failure::of_document(origin, label.map(str::to_owned), message)
 }
 
 /// Applies documents, narrowing down to those that fail. `last`: nothing is put off any more.
@@ -225,13 +240,14 @@ async fn transact(run: &Run, documents: &[Prepared], limits: Limits, last: bool)
     let transaction = begin(&mut connection, limits).await?;
     state::enter(&transaction, &run.lease).await?;
     let batch = recorded(run, &transaction, documents).await?;
-    let repeats = repeats(run, &batch);
+    let mut repeats = repeats(run, &batch);
+    let roots = roots(&transaction, &run.mapping, &run.schema, &batch.looked_at).await?;
+    let former = former(run, &transaction, &batch, &roots, &mut repeats).await?;
     if !repeats.is_empty() {
         return Ok(Tried::Conflicts(repeats));
     }
-    let active: Active =
-        batch.places.iter().map(|&at| differing(run, &documents[at], &batch.states[at])).collect();
-    let compared = compare(&transaction, &run.mapping, &run.schema, &batch.looked_at, &active).await?;
+    let active = active(run, &batch, &roots);
+    let compared = compare(&transaction, &run.mapping, &run.schema, &batch.looked_at, &active, roots).await?;
     let (conflicts, robbed) = claims(run, &transaction, &batch.looked_at, &compared.sides, last).await?;
     if !conflicts.is_empty() {
         let place = |conflict: Conflict| Conflict { document: batch.places[conflict.document], ..conflict };
@@ -239,6 +255,7 @@ async fn transact(run: &Run, documents: &[Prepared], limits: Limits, last: bool)
     }
     let written = write(run, &transaction, &batch, compared, last).await?;
     state::unsettle(&transaction, run.lease.mapping, &robbed).await?;
+    state::forget(&transaction, run.lease.mapping, &former).await?;
     renew(run, &transaction, &batch).await?;
     let records = records(&batch, &written.held);
     state::record(&transaction, run.lease.mapping, &records).await?;
@@ -296,27 +313,68 @@ fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usiz
 
 /// Documents of which another version was skipped by its bytes in this feed. Of two versions the first counts.
 fn repeats(run: &Run, batch: &Recorded<'_>) -> Vec<Conflict> {
-    let mut conflicts = Vec::new();
-    for (at, (document, state)) in batch.documents.iter().zip(&batch.states).enumerate() {
-        let Some(state) = state else { continue };
-        let Some(raw) = state.raw else { continue };
-        let Some((other, before)) = run.registry().skipped_at(raw, &document.key) else { continue };
-        match (state.fingerprint == Some(document.fingerprints.document), before) {
-            (true, _) => conflicts.push(Conflict { document: at, verdict: Verdict::Repeated }),
-            (false, true) => {
-                let verdict = Verdict::Fail(differs(&document.label, &document.origin, &other));
-                conflicts.push(Conflict { document: at, verdict });
-            }
-            (false, false) => {
-                run.registry().forget(raw);
-                run.tally(|tally| {
-                    tally.outcome(Outcome::Unchanged, -1);
-                    tally.fail_all(vec![differs(&document.label, &other, &document.origin)]);
-                });
-            }
+    let documents = batch.documents.iter().zip(&batch.states).enumerate();
+    let verdict = |(at, (document, state)): (usize, (&Prepared, &Option<State>))| {
+        let verdict = repeated(run, document, state.as_ref()?, Some(&document.label))?;
+        Some(Conflict { document: at, verdict })
+    };
+    documents.filter_map(verdict).collect()
+}
+
+/// What becomes of a document of which this state is recorded, if the bytes of that were skipped in this feed.
+/// `skipped`: what these were called, where that is known.
+fn repeated(run: &Run, document: &Prepared, state: &State, skipped: Option<&str>) -> Option<Verdict> {
+    let raw = state.raw?;
+    let (other, before) = run.registry().skipped_at(raw, &document.key)?;
+    match (state.fingerprint == Some(document.fingerprints.document), before) {
+        (true, _) => Some(Verdict::Repeated),
+        (false, true) => Some(Verdict::Fail(differs(Some(&document.label), &document.origin, &other))),
+        (false, false) => {
+            run.registry().forget(raw);
+            run.tally(|tally| {
+                tally.outcome(Outcome::Unchanged, -1);
+                tally.fail_all(vec![differs(skipped, &other, &document.origin)]);
+            });
+            None
         }
     }
-    conflicts
+}
+
+/// The keys that rows of the batch had and that no document of it takes over: what is recorded under them goes.
+/// The documents as they were may be in the feed too, skipped already; if not, they will be looked at.
+async fn former(
+    run: &Run,
+    transaction: &Transaction<'_>,
+    batch: &Recorded<'_>,
+    roots: &Roots,
+    conflicts: &mut Vec<Conflict>,
+) -> Result<Vec<DocumentKey>, Error> {
+    let changed: Vec<(usize, &DocumentKey)> = roots.former(&batch.looked_at).collect();
+    if changed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keys: Vec<&DocumentKey> = changed.iter().map(|(_, key)| *key).collect();
+    let states: HashMap<DocumentKey, State> =
+        state::states(transaction, run.lease.mapping, &keys).await?.into_iter().collect();
+    for (at, key) in &changed {
+        let Some(state) = states.get(*key) else { continue };
+        match repeated(run, batch.looked_at[*at], state, None) {
+            Some(verdict) => conflicts.push(Conflict { document: batch.places[*at], verdict }),
+            None => state.raw.into_iter().for_each(|raw| run.registry().forget(raw)),
+        }
+    }
+    let taken_over: HashSet<&DocumentKey> = batch.looked_at.iter().map(|document| &document.key).collect();
+    Ok(keys.into_iter().filter(|key| !taken_over.contains(key)).cloned().collect())
+}
+
+/// The relations that must be compared, per document looked at. What is recorded counts only if it is about the
+/// document's row.
+fn active(run: &Run, batch: &Recorded<'_>, roots: &Roots) -> Active {
+    let of = |(at, document): (usize, &&Prepared)| {
+        let state = batch.states[batch.places[at]].as_ref();
+        differing(run, document, state.filter(|_| roots.is_recorded(at, document)))
+    };
+    batch.looked_at.iter().enumerate().map(of).collect()
 }
 
 /// Whether the rows of a document are stored as it asks for, going by what was recorded.
@@ -325,7 +383,7 @@ fn is_settled(document: &Prepared, state: Option<&State>) -> bool {
 }
 
 /// The relations of a document that must be compared. The root is: the others hang on it.
-fn differing(run: &Run, document: &Prepared, state: &Option<State>) -> Vec<bool> {
+fn differing(run: &Run, document: &Prepared, state: Option<&State>) -> Vec<bool> {
     let recorded: HashSet<_> = match state {
         Some(state) if state.settled => state.relations.iter().collect(),
         _ => HashSet::new(),

@@ -14,9 +14,10 @@ use tokio_postgres::Transaction;
 use crate::diff::{ChangeSet, Entry, Identity, Leftover, diff, pair};
 use crate::engine::held::own_place;
 use crate::engine::prepare::Prepared;
+use crate::engine::roots::Roots;
 use crate::error::Error;
 use crate::fingerprint::{self, Level, RowFingerprint, TreeFingerprint, comparison_tuple, trees};
-use crate::mapping::{Mapping, Relation, RelationIx, UniqueIn};
+use crate::mapping::{Mapping, Relation, RelationIx, RelationKind, UniqueIn};
 use crate::plan::{Sides, SourceRow, StoredRow};
 use crate::postgres::fetch::{attach, referable, rows};
 use crate::row::{Cell, Tuple};
@@ -56,6 +57,7 @@ pub(crate) async fn compare(
     schema: &Schema,
     documents: &[&Prepared],
     active: &Active,
+    roots: Roots,
 ) -> Result<Compared, Error> {
     let count = mapping.relations.len();
     let (sides, kept) = sources(mapping, documents, active);
@@ -71,7 +73,8 @@ pub(crate) async fn compare(
         carried: vec![HashSet::new(); count],
         times: vec![Duration::ZERO; count],
     };
-    comparison.read_roots().await?;
+    comparison.sides[0].stored = roots.stored;
+    comparison.times[0] += roots.took;
     comparison.read_levels().await?;
     let trees = comparison.stored_trees();
     for (ix, trees) in trees.iter().enumerate() {
@@ -138,23 +141,6 @@ fn sources(mapping: &Mapping, documents: &[&Prepared], active: &Active) -> (Vec<
 }
 
 impl Comparison<'_> {
-    async fn read_roots(&mut self) -> Result<(), Error> {
-        let table = &self.schema.tables[0];
-        let wanted: HashMap<Tuple, u32> =
-            self.sides[0].source.iter().map(|row| (compared_key(table, &row.tuple), row.document)).collect();
-        let keys: Vec<Tuple> = self.sides[0].source.iter().map(|row| row.tuple.project(&table.key)).collect();
-        let started = Instant::now();
-        for mut row in rows(self.transaction, table, &table.key_columns(), &keys).await? {
-            row.document = wanted.get(&compared_key(table, &row.tuple)).copied();
-            // Composite keys are asked for column by column, which may find more.
-            if row.document.is_some() {
-                self.sides[0].stored.push(row);
-            }
-        }
-        self.times[0] += started.elapsed();
-        Ok(())
-    }
-
     async fn read_levels(&mut self) -> Result<(), Error> {
         let depth = |ix: RelationIx| {
             std::iter::successors(Some(ix), |&ix| self.mapping.relations[ix].enclosing).count()
@@ -303,11 +289,10 @@ impl Comparison<'_> {
     fn diff(&self, ix: RelationIx, stored_trees: &[TreeFingerprint]) -> ChangeSet {
         let (relation, table, side) = (&self.mapping.relations[ix], &self.schema.tables[ix], &self.sides[ix]);
         let identities = Identities { relation, table, places: relation.position_columns() };
-        let key = |tuple, fingerprint| identities.of(tuple, fingerprint);
-        let stored_keys: Vec<Vec<u8>> =
-            side.stored.iter().map(|row| key(&row.tuple, row.fingerprint)).collect();
-        let source_keys: Vec<Vec<u8>> =
-            side.source.iter().map(|row| key(&row.tuple, row.fingerprint)).collect();
+        let stored_key = |row: &StoredRow| identities.of(row.document, &row.tuple, row.fingerprint);
+        let source_key = |row: &SourceRow| identities.of(Some(row.document), &row.tuple, row.fingerprint);
+        let stored_keys: Vec<Vec<u8>> = side.stored.iter().map(stored_key).collect();
+        let source_keys: Vec<Vec<u8>> = side.source.iter().map(source_key).collect();
         let slots = self.slots(relation);
         let stored = side.stored.iter().zip(&stored_keys).enumerate().map(|(index, (row, key))| Entry {
             slot: slots
@@ -385,8 +370,12 @@ struct Identities<'a> {
 }
 
 impl Identities<'_> {
-    /// The key in comparison form; else a fingerprint of the content, in which the place does not count.
-    fn of(&self, tuple: &Tuple, fingerprint: RowFingerprint) -> Vec<u8> {
+    /// Of a root row its document, which is known already. Else the key in comparison form, or a fingerprint of the
+    /// content, in which the place does not count.
+    fn of(&self, document: Option<u32>, tuple: &Tuple, fingerprint: RowFingerprint) -> Vec<u8> {
+        if self.relation.kind == RelationKind::Root {
+            return document.unwrap_or(u32::MAX).to_be_bytes().to_vec();
+        }
         if self.relation.is_keyed() {
             return compared_key(self.table, tuple).as_bytes().to_vec();
         }

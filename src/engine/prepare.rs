@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::document::{Document, DocumentKey, Origin};
 use crate::engine::batch::backoff;
 use crate::engine::report::Failure;
+use crate::engine::roots::alternate_key;
 use crate::engine::run::Run;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::{Fingerprints, RawFingerprint, fingerprints};
@@ -31,6 +32,8 @@ pub(crate) struct Prepared {
     /// The key in words.
     pub label: String,
     pub key: DocumentKey,
+    /// Eight bytes that stand for the alternate key, if it has one.
+    pub alternate: Option<u64>,
     pub raw: RawFingerprint,
     pub rows: RowSet,
     pub fingerprints: Fingerprints,
@@ -171,6 +174,8 @@ fn one(run: &Run, answers: &Answers, unread: &Unread) -> One {
             sequence: unread.sequence,
             origin: origin.clone(),
             key: document_key(schema, &rows.relations[0].rows[0].tuple),
+            alternate: alternate_key(mapping, &schema.tables[0], &rows.relations[0].rows[0].tuple)
+                .map(|key| DocumentKey(key.as_bytes().to_vec()).short()),
             label,
             raw: unread.raw,
             fingerprints: fingerprints(mapping, schema, &rows),

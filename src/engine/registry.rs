@@ -104,6 +104,8 @@ pub(crate) enum Claim {
 pub(crate) struct Registry {
     known: HashMap<RawFingerprint, Known>,
     handed: HashMap<u64, Handed>,
+    /// Where documents stand that were handed out, by their alternate key.
+    alternates: HashMap<u64, Place>,
     /// In the order of the feed.
     stretches: Vec<Stretch>,
     /// Children that their documents no longer have, of relations whose key is unique in the table.
@@ -157,6 +159,20 @@ impl Registry {
             return Turn::Repeated;
         }
         Turn::Differs(self.origin(before.place))
+    }
+
+    /// Takes note of the alternate key of a document that was handed out: it is that of one document only.
+    pub fn hand_out_alternate(&mut self, alternate: u64, sequence: u64, origin: &Origin) -> Turn {
+        match self.alternates.entry(alternate) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Place::of(sequence, origin));
+                Turn::First
+            }
+            Entry::Occupied(occupied) => {
+                let first = *occupied.get();
+                Turn::Differs(self.origin(first))
+            }
+        }
     }
 
     /// Where another version of a document stood that was skipped by its bytes, if one was; and whether that is

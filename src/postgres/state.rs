@@ -200,6 +200,23 @@ pub(crate) async fn unsettle(
     Ok(())
 }
 
+/// Drops what is recorded of documents that have another key now.
+pub(crate) async fn forget(
+    client: &impl GenericClient,
+    mapping: i32,
+    keys: &[DocumentKey],
+) -> Result<(), Error> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let params = [
+        Param::scalar(Type::INT4.oid(), Some(&mapping.to_be_bytes())),
+        bytea_array(keys.iter().map(|key| Some(&key.0[..]))),
+    ];
+    client.query_typed("SELECT rowdelta.forget($1, $2)", &typed(&params)).await?;
+    Ok(())
+}
+
 /// Has every document compared: a table lost its rows.
 pub(crate) async fn unsettle_all(client: &Client, mapping: i32) -> Result<(), Error> {
     client.execute_typed("SELECT rowdelta.unsettle_all($1)", &[(&mapping, Type::INT4)]).await?;

@@ -546,3 +546,176 @@ async fn p16_p35_a_catalogue_may_be_the_root_table_of_another_mapping() {
     assert_eq!(run("b", &shared("b"), &[json!({ "id": 1, "r": "south" })]).succeeded().rows_written(), 1);
     assert_eq!(db.value("SELECT string_agg(name, ',' ORDER BY id) FROM region").await, "The North,The South");
 }
+
+// Alternate keys ----------------------------------------------------------------------------------------------------
+
+const CALLS: &str = "
+    CREATE TABLE call (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, code text NOT NULL UNIQUE, uid int UNIQUE,
+        title text, summary text);
+    CREATE TABLE file (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, call_id bigint NOT NULL REFERENCES call,
+        no int NOT NULL, name text, path text, UNIQUE (call_id, no));";
+
+const CALL_MAPPING: &str = r#"
+version = 1
+name = "calls"
+[root]
+table = "call"
+key = "code"
+alternate_key = "uid"
+id = "id"
+columns = { code = "code", uid = "uid", title = "title" }
+[[root.children]]
+name = "files"
+table = "file"
+parent = "call_id"
+id = "id"
+key = "no"
+columns = { no = "no", name = "name" }
+"#;
+
+const CALL_ROWS: &str = "SELECT id, code, uid, title, summary FROM call ORDER BY id";
+
+fn call(code: &str, uid: Option<u32>, title: &str, files: &[u32]) -> Value {
+    let files: Vec<Value> = files.iter().map(|no| json!({ "no": no, "name": format!("f{no}") })).collect();
+    json!({ "code": code, "uid": uid, "title": title, "files": files })
+}
+
+/// More than a batch holds.
+fn padding(night: &str) -> Vec<Value> {
+    (0..510).map(|n| call(&format!("pad{n}"), Some(1000 + n), night, &[])).collect()
+}
+
+/// Calls after their first night, each with a summary that the feed does not know.
+async fn calls(schema: &str, docs: &[Value]) -> Shop {
+    let shop = Shop::with(schema, CALL_MAPPING).await;
+    shop.sync(docs).await;
+    shop.db.execute("UPDATE call SET summary = 's' || id; UPDATE file SET path = 'p' || id").await;
+    shop.written().await;
+    shop
+}
+
+/// A night, and after it another with the same feed that writes nothing and looks at nothing.
+async fn two_nights(shop: &Shop, docs: &[Value]) {
+    let ran = shop.sync(docs).await;
+    assert_eq!((ran.documents("unsettled"), shop.unsettled().await.as_str()), (0, "0"));
+    let states = "SELECT (SELECT count(*) FROM rowdelta.document) - (SELECT count(*) FROM call)";
+    assert_eq!(shop.db.value(states).await, "0", "one state for each row");
+    let again = shop.sync(docs).await;
+    assert_eq!((again.documents("unchanged"), again.rows_written()), (docs.len() as u64, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p16_p04_a_corrected_key_is_one_update_and_the_row_stays() {
+    let shop = calls(CALLS, &[call("a", Some(1), "x", &[1, 2]), call("b", Some(2), "y", &[3])]).await;
+    two_nights(&shop, &[call("A", Some(1), "x", &[1, 2]), call("b", Some(2), "y", &[3])]).await;
+    assert_eq!(shop.rows(CALL_ROWS).await, ["1|A|1|x|s1", "2|b|2|y|s2"]);
+    assert_eq!(shop.rows("SELECT count(path) FROM file").await, ["3"]);
+    // With other changes, and what is below compared although all of it is new under this key.
+    two_nights(&shop, &[call("AA", Some(1), "z", &[2, 4]), call("b", Some(2), "y", &[3])]).await;
+    assert_eq!(shop.rows("SELECT no, path FROM file ORDER BY no").await, ["2|p2", "3|p3", "4|NULL"]);
+    // And back: the bytes of the first night are not known any more.
+    two_nights(&shop, &[call("a", Some(1), "x", &[1, 2]), call("b", Some(2), "y", &[3])]).await;
+    assert_eq!(shop.rows(CALL_ROWS).await, ["1|a|1|x|s1", "2|b|2|y|s2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p16_a_key_that_was_given_up_is_another_documents() {
+    let shop = calls(CALLS, &[call("a", Some(1), "x", &[1]), call("b", Some(2), "y", &[2])]).await;
+    // In one batch; then in two, whoever comes first. The new document has the files of the old one, of the same
+    // fingerprint: they are its own rows all the same.
+    two_nights(
+        &shop,
+        &[call("a", Some(3), "new", &[1]), call("c", Some(1), "x", &[1]), call("b", Some(2), "y", &[2])],
+    )
+    .await;
+    assert_eq!(shop.rows("SELECT id, code, uid FROM call ORDER BY id").await, ["1|c|1", "2|b|2", "3|a|3"]);
+    let night =
+        [&[call("b", Some(4), "y", &[2])][..], &padding("one"), &[call("d", Some(2), "y", &[2])]].concat();
+    two_nights(&shop, &night).await;
+    let night =
+        [&[call("e", Some(2), "y", &[2])][..], &padding("two"), &[call("d", Some(5), "y", &[2])]].concat();
+    two_nights(&shop, &night).await;
+    let kept = "SELECT code, uid, summary FROM call WHERE uid < 1000 ORDER BY uid";
+    assert_eq!(shop.rows(kept).await, ["c|1|s1", "e|2|s2", "a|3|NULL", "b|4|NULL", "d|5|NULL"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p16_p19_keys_swap_between_documents() {
+    let schema =
+        CALLS.replace("code text NOT NULL UNIQUE", "code text NOT NULL UNIQUE DEFERRABLE INITIALLY DEFERRED");
+    let shop = calls(&schema, &[call("a", Some(1), "x", &[1]), call("b", Some(2), "x", &[2])]).await;
+    // Each now has the content that was recorded under the other's key.
+    two_nights(&shop, &[call("b", Some(1), "x", &[2]), call("a", Some(2), "x", &[1])]).await;
+    assert_eq!(shop.rows("SELECT id, code, uid FROM call ORDER BY id").await, ["1|b|1", "2|a|2"]);
+    let night =
+        [&[call("a", Some(1), "x", &[1])][..], &padding("one"), &[call("b", Some(2), "x", &[2])]].concat();
+    two_nights(&shop, &night).await;
+    assert_eq!(
+        shop.rows("SELECT id, code, uid FROM call WHERE id < 3 ORDER BY id").await,
+        ["1|a|1", "2|b|2"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p16_without_an_alternate_key_the_key_decides() {
+    let shop = calls(CALLS, &[call("a", None, "x", &[1]), call("b", Some(2), "y", &[])]).await;
+    // It gets one, and another one loses its own: each is the row that it was.
+    two_nights(&shop, &[call("a", Some(1), "x", &[1]), call("b", None, "y", &[])]).await;
+    assert_eq!(shop.rows("SELECT id, code, uid FROM call ORDER BY id").await, ["1|a|1", "2|b|NULL"]);
+    // A document that does not say it keeps what is stored.
+    two_nights(&shop, &[json!({ "code": "a", "title": "z" }), call("b", None, "y", &[])]).await;
+    assert_eq!(shop.rows("SELECT id, code, uid FROM call ORDER BY id").await, ["1|a|1", "2|b|NULL"]);
+    two_nights(&shop, &[call("c", Some(1), "z", &[1]), call("b", None, "y", &[])]).await;
+    assert_eq!(shop.rows("SELECT id, code, uid FROM call ORDER BY id").await, ["1|c|1", "2|b|NULL"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p14_p16_of_two_documents_with_one_alternate_key_the_second_fails() {
+    let first = [call("a", Some(1), "x", &[]), call("b", Some(2), "y", &[])];
+    let shop = calls(CALLS, &first).await;
+    let twice = |line: usize, code: &str, other: usize| {
+        let path = shop.scratch.path("feed.ndjson");
+        format!(
+            "feed.ndjson:{line} [{code}]: stands twice in the feed with different content: first at {}:{other}",
+            path.display()
+        )
+    };
+    // Both new to the run; the old version skipped by its bytes before; and after.
+    let ran = shop.run(&[call("c", Some(1), "x", &[]), call("d", Some(1), "x", &[])]).await;
+    assert_eq!(failures(&ran), [twice(2, "d", 1)]);
+    let ran = shop.run(&[call("c", Some(1), "x", &[]), call("e", Some(1), "x", &[])]).await;
+    assert_eq!(failures(&ran), [twice(2, "e", 1)]);
+    let ran = shop.run(&[call("e", Some(1), "x", &[]), call("c", Some(1), "x", &[])]).await;
+    // What it is called was not read.
+    assert_eq!(failures(&ran), [twice(2, "c", 1).replace(" [c]", "")]);
+    assert_eq!(shop.rows("SELECT code, uid FROM call ORDER BY uid").await, ["e|1", "b|2"]);
+    // In batches of their own the old version has not been seen when the new one is written.
+    let night =
+        [&[call("f", Some(1), "x", &[])][..], &padding("one"), &[call("e", Some(1), "x", &[])]].concat();
+    let ran = shop.run(&night).await;
+    // Its bytes are known until the first one is written: it may have been skipped, and then taken back.
+    let failed: Vec<String> = failures(&ran).iter().map(|failure| failure.replace(" [e]", "")).collect();
+    assert_eq!(failed, [twice(512, "e", 1).replace(" [e]", "")]);
+    assert_eq!(shop.rows("SELECT code, uid FROM call WHERE uid < 9 ORDER BY uid").await, ["f|1", "b|2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p16_p25_a_key_that_nobody_gave_up_is_refused_by_name() {
+    let shop = calls(CALLS, &[call("a", Some(1), "x", &[1]), call("b", Some(2), "y", &[2])]).await;
+    let ran = shop.run(&[call("a", Some(3), "new", &[1]), call("b", Some(2), "Y", &[2])]).await;
+    let failed = failures(&ran);
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert!(
+        failed[0].starts_with("feed.ndjson:1 [a] calls: ") && failed[0].contains("(23505)"),
+        "{failed:?}"
+    );
+    assert_eq!(shop.rows("SELECT code, uid, title FROM call ORDER BY id").await, ["a|1|x", "b|2|Y"]);
+}
+
+#[tokio::test]
+async fn p22_an_alternate_key_is_unique_in_its_table() {
+    let stderr = faults(&CALLS.replace("uid int UNIQUE", "uid int"), CALL_MAPPING).await;
+    let fault = "root.alternate_key: the key (\"uid\") is not unique in public.call: \
+                 CREATE UNIQUE INDEX ON public.call (\"uid\")";
+    assert!(stderr.contains(fault), "{stderr}");
+}

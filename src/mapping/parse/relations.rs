@@ -14,7 +14,8 @@ use crate::mapping::{
 };
 
 const TOP: &[&str] = &["version", "name", "root", "lookups", "sync"];
-const ROOT: &[&str] = &["table", "key", "id", "columns", "children", "links", "absent_columns"];
+const ROOT: &[&str] =
+    &["table", "key", "alternate_key", "id", "columns", "children", "links", "absent_columns"];
 const CHILD: &[&str] = &[
     "name",
     "path",
@@ -236,6 +237,7 @@ impl<'a> Reader<'_, 'a> {
         }
         let found = self.faults.required(at, "key", "name the columns that identify a document");
         let key = found.map(|at| self.faults.names(&at)).unwrap_or_default();
+        let alternate_key = at.get("alternate_key").map(|at| self.faults.names(&at)).unwrap_or_default();
         let absent_columns = self.absent_columns(at, WhenAbsent::Keep);
         let rules = Rules { key: Some(&key), depth: 0, absent: absent_columns };
         let columns = self.required_columns(at, &rules);
@@ -248,6 +250,7 @@ impl<'a> Reader<'_, 'a> {
             id: self.faults.optional(at, "id"),
             parent: Vec::new(),
             key,
+            alternate_key,
             unique_in: UniqueIn::All,
             pair: false,
             when_absent: WhenAbsent::Keep,
@@ -279,6 +282,7 @@ impl<'a> Reader<'_, 'a> {
             table: self.table_name(at),
             id: self.faults.optional(at, "id"),
             parent: self.parent(at, outer.relation),
+            alternate_key: Vec::new(),
             unique_in: self.faults.choice(at, "unique_in", UNIQUE_IN, UniqueIn::default()),
             pair,
             when_absent: self.faults.choice(at, "when_absent", WHEN_ABSENT, WhenAbsent::default()),
@@ -310,6 +314,7 @@ impl<'a> Reader<'_, 'a> {
             table: self.table_name(at),
             id: None,
             parent: self.parent(at, outer.relation),
+            alternate_key: Vec::new(),
             unique_in: UniqueIn::Parent,
             pair: false,
             when_absent: self.faults.choice(at, "when_absent", WHEN_ABSENT, WhenAbsent::default()),
@@ -349,6 +354,7 @@ impl<'a> Reader<'_, 'a> {
     /// Notes the relation, checks it against the one around it, and reads the ones inside it.
     fn add(&mut self, at: &At<'a>, relation: Relation, depth: usize, absent_columns: WhenAbsent) {
         self.check_key(at, &relation);
+        self.check_alternate_key(at, &relation);
         self.check_id(at, &relation);
         self.check_parent_columns(at, &relation);
         self.check_positions(at, &relation);

@@ -2,7 +2,7 @@
 
 use super::faults::nearest;
 use super::relations::Reader;
-use super::tree::At;
+use super::tree::{At, Spot};
 use crate::mapping::{LookupIx, Path, Relation, RelationIx, RelationKind, SyncOptions, UniqueIn};
 
 const SYNC: &[&str] = &["atomic", "mark_hash", "mark_time"];
@@ -57,13 +57,32 @@ impl Reader<'_, '_> {
             if relation.parent.contains(name) {
                 let mend = "a key is within its parent already; leave it out of the key";
                 self.faults.add(&key.spot, format!("column {name:?} refers to the parent; {mend}"));
-            } else if !relation.columns.iter().any(|column| column.name == *name) {
-                let mend = match nearest(name, relation.columns.iter().map(|column| column.name.as_str())) {
-                    Some(known) => format!("did you mean {known:?}?"),
-                    None => "add it to columns".to_owned(),
-                };
-                self.faults.add(&key.spot, format!("column {name:?} is not among its columns; {mend}"));
+            } else {
+                self.check_mapped(&key.spot, relation, name);
             }
+        }
+    }
+
+    fn check_mapped(&mut self, spot: &Spot, relation: &Relation, name: &str) {
+        if relation.columns.iter().any(|column| column.name == *name) {
+            return;
+        }
+        let mend = match nearest(name, relation.columns.iter().map(|column| column.name.as_str())) {
+            Some(known) => format!("did you mean {known:?}?"),
+            None => "add it to columns".to_owned(),
+        };
+        self.faults.add(spot, format!("column {name:?} is not among its columns; {mend}"));
+    }
+
+    /// The alternate key is made of columns too, and can say something that the key does not.
+    pub(super) fn check_alternate_key(&mut self, at: &At<'_>, relation: &Relation) {
+        let Some(at) = at.get("alternate_key").filter(|_| !relation.columns.is_empty()) else { return };
+        let alternate = &relation.alternate_key;
+        alternate.iter().for_each(|name| self.check_mapped(&at.spot, relation, name));
+        if !alternate.is_empty() && relation.key.iter().all(|name| alternate.contains(name)) {
+            let message =
+                "it has all columns of key, so it changes whenever that does; name columns that stay";
+            self.faults.add(&at.spot, message);
         }
     }
 
@@ -116,6 +135,11 @@ impl Reader<'_, '_> {
         if relation.has_nullable_key() {
             let message = "has relations inside it, and a key that may be NULL, which nothing can refer to";
             self.faults.add(&at.spot, format!("{message}; add id, or leave nullable out"));
+        }
+        if !relation.alternate_key.is_empty() {
+            let message =
+                "has relations inside it, and a key that may change (alternate_key), to which they refer";
+            self.faults.add(&at.spot, format!("{message}; add id"));
         }
         if relation.kind == RelationKind::Root {
             return;

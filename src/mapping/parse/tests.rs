@@ -454,3 +454,100 @@ fn values_of_the_wrong_kind_are_named_in_json_too() {
          root.links: expected a list of tables, found a table"
     );
 }
+
+#[test]
+fn p11_only_columns_of_a_key_may_be_nullable() {
+    let mapping =
+        parse(&with_child("key = [\"x\"]").replace("x = \"x\"", "x = { path = \"x\", nullable = true }"));
+    assert!(mapping.relations[1].has_nullable_key() && !mapping.relations[0].has_nullable_key());
+    let message = "only columns of the key need it; leave it out";
+    let nullable = with_child("").replace("y = \"y\"", "y = { path = \"y\", nullable = true }");
+    assert_eq!(faults(&nullable), [format!("line 11: root.children[0].columns.y.nullable: {message}")]);
+    let lookup = "[lookups.l]\ntable = \"l\"\nid = \"id\"\nkey = [\"k\", \"n\"]\n";
+    let both = rooted(&format!("{lookup}columns = {{ n = {{ nullable = true }}, k = \"k\", o = \"o\" }}"));
+    assert_eq!(parse(&both).lookups[0].nullable, ["n"]);
+    let other = rooted(&format!("{lookup}columns = {{ o = {{ path = \"o\", nullable = true }} }}"));
+    assert_eq!(faults(&other), [format!("line 11: lookups.l.columns.o.nullable: {message}")]);
+    assert_eq!(
+        faults(&both.replace("[\"k\", \"n\"]", "\"n\"")),
+        [
+            "line 11: lookups.l.columns.n.nullable: a reference whose whole key is null is NULL itself; leave it out"
+        ]
+    );
+}
+
+#[test]
+fn p11_nothing_refers_to_a_key_that_may_be_null_or_may_change() {
+    let nullable = with_child("").replace("a = \"a\"", "a = { path = \"a\", nullable = true }");
+    assert_eq!(
+        faults(&nullable),
+        [
+            "line 3: root: has relations inside it, and a key that may be NULL, which nothing can refer to; add id, or leave nullable out"
+        ]
+    );
+    parse(&nullable.replace("key = \"a\"", "key = \"a\"\nid = \"id\""));
+    let alternate = with_child("").replace("key = \"a\"", "key = \"a\"\nalternate_key = \"b\"");
+    assert_eq!(
+        faults(&alternate),
+        [
+            "line 3: root: has relations inside it, and a key that may change (alternate_key), to which they refer; add id"
+        ]
+    );
+    parse(&alternate.replace("key = \"a\"\n", "key = \"a\"\nid = \"id\"\n"));
+}
+
+#[test]
+fn p13_a_place_is_one_in_a_list_and_no_key() {
+    let placed = |columns: &str| with_child("").replace("y = \"y\"", columns);
+    let mapping = parse(&placed("y = { position = -3, type = \"integer\" }"));
+    assert_eq!(mapping.relations[1].columns[1].source, Source::Position { first: -3 });
+    let of_root = rooted("").replace("b = \"b\"", "b = { position = 1 }");
+    assert_eq!(faults(&of_root), ["line 6: root.columns.b: a document has no place in a list; leave it out"]);
+    let place = "line 11: root.children[0].columns.y";
+    assert_eq!(
+        faults(&(placed("y = { position = 1 }") + "key = \"y\"")),
+        [format!(
+            "{place}: rows would be told apart by their place; take the column out of the key, or map it to @index"
+        )]
+    );
+    assert_eq!(
+        faults(
+            &placed("y = { position = 1 }")
+                .replace("\"x\" ", "\"@key\" ")
+                .replace("x = \"x\"", "x = \"@key\"")
+        ),
+        [format!("{place}: the relation reads an object as a map (@key), which has no order; leave it out")]
+    );
+    assert_eq!(
+        faults(&placed("y = { position = 1, path = \"y\" }")),
+        [format!("{place}.path: the value is the row's place in its list; leave this out, or position")]
+    );
+}
+
+#[test]
+fn an_alternate_key_is_made_of_columns_and_says_more_than_the_key() {
+    let alternate = |names: &str| rooted(&format!("alternate_key = {names}"));
+    assert_eq!(parse(&alternate("[\"b\"]")).root().alternate_key_columns(), [1]);
+    let place = "line 7: root.alternate_key";
+    assert_eq!(
+        faults(&alternate("\"c\"")),
+        [format!("{place}: column \"c\" is not among its columns; did you mean \"a\"?")]
+    );
+    assert_eq!(
+        faults(&alternate("[\"a\", \"b\"]")),
+        [format!(
+            "{place}: it has all columns of key, so it changes whenever that does; name columns that stay"
+        )]
+    );
+}
+
+#[test]
+fn p33_what_decides_which_row_is_which_is_no_part_of_a_relations_digest() {
+    let plain = with_child("").replace("key = \"a\"", "key = \"a\"\nid = \"id\"");
+    let serialised = |text: &str| serde_json::to_string(&parse(text)).unwrap();
+    let alternate = plain.replace("id = \"id\"", "id = \"id\"\nalternate_key = \"b\"");
+    let nullable = plain.replace("a = \"a\"", "a = { path = \"a\", nullable = true }");
+    for other in [alternate, nullable, format!("{plain}pair = true\n")] {
+        assert_eq!(serialised(&other), serialised(&plain));
+    }
+}

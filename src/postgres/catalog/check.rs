@@ -328,6 +328,11 @@ impl<'m> Checker<'m> {
             }
         }
         self.comparable(&format!("{place}.key"), table, &relation.key);
+        if !relation.alternate_key.is_empty() {
+            let place = format!("{place}.alternate_key");
+            self.unique(&place, table, &relation.alternate_key, None);
+            self.comparable(&place, table, &relation.alternate_key);
+        }
     }
 
     /// Keys are compared as bytes here, and by `=` in the server: that must be the same.
