@@ -32,6 +32,7 @@ use tokio_postgres::Socket;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 
 use crate::document::{Document, Origin};
+use crate::engine::batch::Round;
 use crate::engine::feed::{Workers, read_feed};
 use crate::engine::lease::Heart;
 use crate::engine::registry::Registry;
@@ -325,21 +326,23 @@ impl Engine {
     }
 }
 
-/// Waits for the workers; then second tries, together; then removals that were held back. After a feed that
-/// broke off these stay held: what was removed here might have turned up there.
+/// Waits for the workers; then second tries, together; then removals that were held back, and what they were in the
+/// way of. After a feed that broke off these stay held: what was removed here might have turned up there.
 async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> Result<(), Error> {
     while let Some(done) = workers.tasks.join_next().await {
         done.map_err(panicked)??;
     }
     // Together, whatever their rows: what two of them swap must meet in one transaction.
-    batch::apply(run, run.take_deferred(), true).await?;
+    let releases = broken.is_none() && run.holds();
+    let round = if releases { Round::Together } else { Round::Last };
+    batch::apply(run, run.take_deferred(), round).await?;
+    if releases {
+        held::release(run).await?;
+        batch::apply(run, run.take_deferred(), Round::Last).await?;
+    }
     let client = run.connections.get().await?;
     state::unsettle(&**client, run.lease.mapping, &run.take_distrusted()).await?;
-    drop(client);
-    match broken {
-        Some(error) => Err(error),
-        None => held::release(run).await,
-    }
+    broken.map_or(Ok(()), Err)
 }
 
 /// Remembers which tables hold rows: one that is empty next time was truncated or lost.

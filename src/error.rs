@@ -49,6 +49,19 @@ impl Error {
         self
     }
 
+    /// Says what the rows were written for.
+    #[must_use]
+    pub(crate) fn because(mut self, why: &str) -> Self {
+        self.message = format!("{why}: {}", self.message);
+        self
+    }
+
+    /// The table whose constraint was violated, schema and name, not quoted.
+    pub(crate) fn table(&self) -> Option<(&str, &str)> {
+        let error = self.source.as_ref()?.as_db_error()?;
+        error.schema().zip(error.table())
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.kind

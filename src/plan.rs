@@ -4,26 +4,50 @@
 //! each step must touch. It holds no connection and no text of SQL, so it can be
 //! printed and compared without a database; the applier checks the counts.
 //!
-//! The order is one that foreign keys allow:
+//! Every row that is written is a node of a graph, and what a constraint of the
+//! catalog says of two of them is an edge: what frees a unique value comes before
+//! what takes it, a row comes before the rows that refer to it and goes after them.
+//! Without an edge that says otherwise rows are written in an order that suits the
+//! tree of relations:
 //!
 //! 1. rows that go, deepest relation first, so that the values they hold are free;
 //! 2. rows whose columns change, root first;
-//! 3. per relation, root first: new rows, then rows that move to another parent
-//!    (their new parent exists by then);
-//! 4. rows that had to wait until rows below them had moved away.
+//! 3. per relation, root first: rows that move to another parent (which exists by
+//!    then), then new rows.
+//!
+//! An edge against that order puts its later row into a further *round* of the
+//! same order. Rows that wait for each other in a circle (unique values that are
+//! swapped, tables that refer to each other) cost one write more: a value is
+//! parked, an update is split, a reference is filled in afterwards. Constraints
+//! that can be deferred cost none.
 //!
 //! Rows of a relation whose key is unique in the table are not deleted here but
 //! *held back*, with whatever encloses them: later in the feed they may turn up
 //! under another parent, and must then still have their ids.
 
-use std::collections::{BTreeMap, HashSet};
+mod cascades;
+mod changes;
+mod cycles;
+mod describe;
+mod edges;
+mod order;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diff::ChangeSet;
 use crate::fingerprint::{RowFingerprint, TreeFingerprint};
-use crate::mapping::{Mapping, RelationIx, UniqueIn};
-use crate::row::{Cell, Tuple};
+use crate::mapping::{Mapping, RelationIx};
+use crate::row::Tuple;
 use crate::schema::Schema;
-use crate::shred::same;
+use changes::{Changes, Class, Node, Rows, What, changes};
+use edges::{Edge, edges};
+use order::{groups, order};
+
+pub use cascades::{Dangling, dangling};
+pub use edges::{Candidate, Conflict, Question, questions};
 
 /// A row that a document of the batch asks for.
 #[derive(Clone, Debug)]
@@ -70,9 +94,26 @@ pub struct Sides {
     pub changes: ChangeSet,
 }
 
+/// A batch that was compared with what is stored of it.
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    /// The mapping.
+    pub mapping: &'a Mapping,
+    /// Its tables.
+    pub schema: &'a Schema,
+    /// Per relation, both sides and how they differ.
+    pub sides: &'a [Sides],
+    /// How many documents it holds.
+    pub documents: usize,
+    /// Whether removed rows whose key is unique in the table may still turn up in other documents.
+    pub holds: bool,
+}
+
 /// Ordered steps for one batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
+    /// Constraints to be deferred to the end of the steps, by their quoted names.
+    pub deferred: BTreeSet<String>,
     /// In the order in which they must run.
     pub steps: Vec<Step>,
     /// Removals to be decided at the end of the feed: the topmost row of each, per relation.
@@ -81,6 +122,9 @@ pub struct Plan {
     pub unchanged: Vec<u64>,
     /// Per document of the batch, whether a row of it is written.
     pub touched: Vec<bool>,
+    /// Documents that must be applied together, in an order in which the groups can be applied one by one. Only
+    /// for a batch that holds nothing back.
+    pub groups: Vec<Vec<u32>>,
 }
 
 /// One step: rows of one table.
@@ -90,11 +134,22 @@ pub struct Step {
     pub relation: RelationIx,
     /// What happens to its rows.
     pub action: Action,
+    /// The constraints because of which it does not come earlier.
+    pub after: BTreeSet<String>,
 }
 
 /// What a step does. Numbers are indexes of stored and source rows in [`Sides`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Columns of stored rows get a value that nobody else has, for a while: others take the one they had.
+    Park {
+        /// The mapped columns.
+        columns: Vec<usize>,
+        /// Whether the reference to the parent is parked too.
+        parent: bool,
+        /// Stored rows.
+        rows: Vec<u32>,
+    },
     /// Stored rows go.
     Delete(Vec<u32>),
     /// Columns of stored rows change.
@@ -103,6 +158,8 @@ pub enum Action {
         columns: Vec<usize>,
         /// Whether the reference to the parent is set too: the rows move.
         moves: bool,
+        /// Whether more of the rows is set in a later step.
+        split: bool,
         /// Pairs of stored and source row.
         rows: Vec<(u32, u32)>,
     },
@@ -112,7 +169,16 @@ pub enum Action {
     Insert {
         /// The mapped columns that are filled.
         columns: Vec<usize>,
+        /// Those among them that are NULL until what they refer to is there.
+        holes: Vec<usize>,
         /// The rows.
+        rows: Vec<u32>,
+    },
+    /// Columns of new rows that were left NULL get their values.
+    Fill {
+        /// The mapped columns.
+        columns: Vec<usize>,
+        /// Source rows.
         rows: Vec<u32>,
     },
 }
@@ -121,226 +187,62 @@ impl Action {
     /// How many rows the step must touch; another count means that someone else wrote meanwhile.
     pub fn rows(&self) -> usize {
         match self {
-            Action::Delete(rows) => rows.len(),
             Action::Update { rows, .. } | Action::Mark(rows) => rows.len(),
-            Action::Insert { rows, .. } => rows.len(),
+            Action::Delete(rows) => rows.len(),
+            Action::Park { rows, .. } | Action::Insert { rows, .. } | Action::Fill { rows, .. } => rows.len(),
         }
+    }
+
+    /// Whether its writes are needed only because rows wait for each other in a circle.
+    pub fn is_detour(&self) -> bool {
+        matches!(self, Action::Park { .. } | Action::Update { split: true, .. } | Action::Fill { .. })
     }
 }
 
-/// Orders the changes of a batch of `documents` documents. `holds`: rows whose key is unique in the table may
-/// still turn up elsewhere; otherwise they go at once.
-pub fn plan(mapping: &Mapping, schema: &Schema, sides: &[Sides], documents: usize, holds: bool) -> Plan {
-    let (gone, held) = removals(mapping, sides, holds);
-    let late = vacated(mapping, sides);
-    let mut plan =
-        Plan { held, unchanged: vec![0; sides.len()], touched: vec![false; documents], steps: vec![] };
-    let updates: Vec<Updates> = (0..sides.len()).map(|ix| updates(schema, sides, ix)).collect();
-    for ix in 0..sides.len() {
-        plan.unchanged[ix] = updates[ix].unchanged;
-        touch(sides, &updates, &gone, (ix, mapping.relations[ix].enclosing), &mut plan.touched);
-    }
-    for &(ix, row) in &plan.held {
-        if let Some(document) = sides[ix].stored[row as usize].document {
-            plan.touched[document as usize] = true;
-        }
-    }
-    let (waiting, free): (Vec<_>, Vec<_>) = gone.into_iter().partition(|row| late.contains(row));
-    plan.steps.extend(deletes(sides.len(), &free));
-    for (ix, updates) in updates.iter().enumerate() {
-        plan.steps.extend(updates.in_place.iter().map(|(columns, rows)| update(ix, columns, false, rows)));
-        if ix == 0 {
-            plan.steps.extend(marks(schema, sides, updates, &plan.touched));
-        }
-    }
-    for (ix, updates) in updates.iter().enumerate() {
-        plan.steps.extend(inserts(sides, ix));
-        plan.steps.extend(updates.moves.iter().map(|(columns, rows)| update(ix, columns, true, rows)));
-    }
-    plan.steps.extend(deletes(sides.len(), &waiting));
-    plan
+/// Orders the changes of a batch. `conflicts` are the server's answers to [`questions`].
+pub fn plan(batch: Batch<'_>, conflicts: &[Conflict]) -> Plan {
+    let Changes { mut nodes, held, unchanged, touched } = changes(batch);
+    cascades::follow(batch, &mut nodes);
+    let mut edges = edges(batch, &nodes, conflicts);
+    let groups = if batch.holds { Vec::new() } else { groups(batch, &nodes, &edges) };
+    let deferred = order::defer(batch.schema, &nodes, &mut edges);
+    let (rounds, edges) = order(batch, &mut nodes, edges);
+    let steps = steps(batch.schema, &nodes, &rounds, &edges);
+    Plan { deferred, steps, held, unchanged, touched, groups }
 }
 
-fn update(relation: RelationIx, columns: &[usize], moves: bool, rows: &[(u32, u32)]) -> Step {
-    Step { relation, action: Action::Update { columns: columns.to_vec(), moves, rows: rows.to_vec() } }
+/// The rows of a step, and the constraints that it waits for.
+type Gathered = (Vec<Rows>, BTreeSet<String>);
+
+fn steps(schema: &Schema, nodes: &[Node], rounds: &[u32], edges: &[Edge]) -> Vec<Step> {
+    let mut steps: BTreeMap<(u32, &Class), Gathered> = BTreeMap::new();
+    for (node, round) in nodes.iter().zip(rounds) {
+        steps.entry((*round, &node.class)).or_default().0.push(node.rows);
+    }
+    for edge in edges.iter().filter(|edge| !edge.is_natural(nodes)) {
+        let step = (rounds[edge.after], &nodes[edge.after].class);
+        steps.entry(step).or_default().1.extend(edge.why.name(schema).map(str::to_owned));
+    }
+    steps.into_iter().map(|((_, class), (rows, after))| step(class, rows, after)).collect()
 }
 
-type Removed = (RelationIx, u32);
-
-/// Splits removed rows into those that go now and the topmost ones of those that are held back.
-fn removals(mapping: &Mapping, sides: &[Sides], holds: bool) -> (Vec<Removed>, Vec<Removed>) {
-    let removed: HashSet<Removed> = sides
-        .iter()
-        .enumerate()
-        .flat_map(|(ix, s)| s.changes.removed.iter().map(move |&row| (ix, row)))
-        .collect();
-    let outer = |(ix, row): Removed| {
-        let parent = sides[ix].stored[row as usize].parent?;
-        mapping.relations[ix].enclosing.map(|outer| (outer, parent)).filter(|outer| removed.contains(outer))
+fn step(class: &Class, rows: Vec<Rows>, after: BTreeSet<String>) -> Step {
+    let stored = || rows.iter().filter_map(|rows| rows.stored).collect();
+    let source = || rows.iter().filter_map(|rows| rows.source).collect();
+    let pairs = || rows.iter().filter_map(|rows| rows.stored.zip(rows.source)).collect();
+    let action = match &class.what {
+        What::Park { columns, parent } => {
+            Action::Park { columns: columns.to_vec(), parent: *parent, rows: stored() }
+        }
+        What::Delete => Action::Delete(stored()),
+        What::Update { columns, moves, whole } => {
+            Action::Update { columns: columns.to_vec(), moves: *moves, split: !whole, rows: pairs() }
+        }
+        What::Mark => Action::Mark(pairs()),
+        What::Insert { columns, holes } => {
+            Action::Insert { columns: columns.to_vec(), holes: holes.to_vec(), rows: source() }
+        }
+        What::Fill { columns } => Action::Fill { columns: columns.to_vec(), rows: source() },
     };
-    let mut held = HashSet::new();
-    for &row in removed.iter().filter(|row| holds && mapping.relations[row.0].unique_in == UniqueIn::All) {
-        let mut next = Some(row);
-        while let Some(row) = next.filter(|&row| held.insert(row)) {
-            next = outer(row);
-        }
-    }
-    let top = |row: &Removed| std::iter::successors(Some(*row), |&row| outer(row)).last().unwrap_or(*row);
-    // What hangs below a held row stays with it.
-    let tops: HashSet<Removed> = held.iter().map(top).collect();
-    let mut gone: Vec<Removed> = removed.iter().filter(|row| !tops.contains(&top(row))).copied().collect();
-    let mut tops: Vec<Removed> = tops.into_iter().collect();
-    gone.sort_unstable();
-    tops.sort_unstable();
-    (gone, tops)
-}
-
-/// Stored rows below which a row moves away.
-fn vacated(mapping: &Mapping, sides: &[Sides]) -> HashSet<Removed> {
-    let mut late = HashSet::new();
-    for (ix, side) in sides.iter().enumerate() {
-        for &(stored, _) in &side.changes.moved {
-            let (mut ix, mut row) = (ix, stored);
-            while let (Some(outer), Some(parent)) =
-                (mapping.relations[ix].enclosing, sides[ix].stored[row as usize].parent)
-            {
-                (ix, row) = (outer, parent);
-                late.insert((ix, row));
-            }
-        }
-    }
-    late
-}
-
-fn deletes(relations: usize, rows: &[Removed]) -> Vec<Step> {
-    let of = |ix| -> Vec<u32> { rows.iter().filter(|row| row.0 == ix).map(|row| row.1).collect() };
-    let steps = (0..relations).rev().map(|relation| Step { relation, action: Action::Delete(of(relation)) });
-    steps.filter(|step| step.action.rows() > 0).collect()
-}
-
-/// Changed rows of one relation, grouped by the columns that change.
-#[derive(Default)]
-struct Updates {
-    in_place: BTreeMap<Vec<usize>, Vec<(u32, u32)>>,
-    moves: BTreeMap<Vec<usize>, Vec<(u32, u32)>>,
-    unchanged: u64,
-}
-
-fn updates(schema: &Schema, sides: &[Sides], ix: RelationIx) -> Updates {
-    let side = &sides[ix];
-    let columns = |(stored, source): (u32, u32)| -> Vec<usize> {
-        let old = side.stored[stored as usize].tuple.cells();
-        let new = side.source[source as usize].tuple.cells();
-        let differ = |(at, (old, new))| (!same(&schema.tables[ix].columns[at], old, new)).then_some(at);
-        old.zip(new).enumerate().filter_map(differ).collect()
-    };
-    let mut updates = Updates { unchanged: side.changes.unchanged.len() as u64, ..Updates::default() };
-    for &pair in &side.changes.updated {
-        match columns(pair) {
-            // Only cells differ about which the document says nothing.
-            none if none.is_empty() => updates.unchanged += 1,
-            some => updates.in_place.entry(some).or_default().push(pair),
-        }
-    }
-    for &pair in &side.changes.moved {
-        updates.moves.entry(columns(pair)).or_default().push(pair);
-    }
-    updates
-}
-
-/// Finds the documents of which a row is written.
-fn touch(
-    sides: &[Sides],
-    updates: &[Updates],
-    gone: &[Removed],
-    (ix, outer): (RelationIx, Option<RelationIx>),
-    touched: &mut [bool],
-) {
-    let side = &sides[ix];
-    let pairs = updates[ix].in_place.values().chain(updates[ix].moves.values()).flatten();
-    let written = pairs.map(|pair| pair.1).chain(side.changes.added.iter().copied());
-    for row in written {
-        touched[side.source[row as usize].document as usize] = true;
-    }
-    let moved_from = side.changes.moved.iter().filter_map(|&(row, _)| {
-        let parent = side.stored[row as usize].parent?;
-        outer.and_then(|outer| sides[outer].stored[parent as usize].document)
-    });
-    let gone = gone.iter().filter(|row| row.0 == ix).filter_map(|row| side.stored[row.1 as usize].document);
-    for document in moved_from.chain(gone) {
-        touched[document as usize] = true;
-    }
-}
-
-/// Marks of documents that changed below the root only: the others are marked as the root is written.
-fn marks(schema: &Schema, sides: &[Sides], updates: &Updates, touched: &[bool]) -> Option<Step> {
-    let marks = &schema.tables[0].marks;
-    if marks.hash.is_none() && marks.time.is_none() {
-        return None;
-    }
-    let written: HashSet<u32> = updates.in_place.values().flatten().map(|pair| pair.1).collect();
-    let due = |pair: &(u32, u32)| {
-        touched[sides[0].source[pair.1 as usize].document as usize] && !written.contains(&pair.1)
-    };
-    let rows: Vec<(u32, u32)> = sides[0].changes.matched().filter(due).collect();
-    (!rows.is_empty()).then_some(Step { relation: 0, action: Action::Mark(rows) })
-}
-
-fn inserts(sides: &[Sides], ix: RelationIx) -> Vec<Step> {
-    let mut groups: BTreeMap<Vec<usize>, Vec<u32>> = BTreeMap::new();
-    for &row in &sides[ix].changes.added {
-        let cells = sides[ix].source[row as usize].tuple.cells().enumerate();
-        let filled = cells.filter(|(_, cell)| *cell != Cell::Kept).map(|(at, _)| at).collect();
-        groups.entry(filled).or_default().push(row);
-    }
-    groups
-        .into_iter()
-        .map(|(columns, rows)| Step { relation: ix, action: Action::Insert { columns, rows } })
-        .collect()
-}
-
-impl Plan {
-    /// The steps in words, one a line.
-    pub fn describe<'p>(&'p self, mapping: &'p Mapping) -> impl std::fmt::Display + 'p {
-        Described { plan: self, mapping }
-    }
-}
-
-struct Described<'p> {
-    plan: &'p Plan,
-    mapping: &'p Mapping,
-}
-
-impl std::fmt::Display for Described<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for Step { relation, action } in &self.plan.steps {
-            let relation = &self.mapping.relations[*relation];
-            let names = |columns: &[usize]| -> Vec<&str> {
-                columns.iter().map(|&at| relation.columns[at].name.as_str()).collect()
-            };
-            let (word, detail) = match action {
-                Action::Delete(_) => ("delete", String::new()),
-                Action::Update { columns, moves: false, .. } => ("update", names(columns).join(", ")),
-                Action::Update { columns, moves: true, .. } => ("move", names(columns).join(", ")),
-                Action::Mark(_) => ("mark", String::new()),
-                Action::Insert { .. } => ("insert", String::new()),
-            };
-            let rows = action.rows();
-            let plural = if rows == 1 { "row" } else { "rows" };
-            let line = format!("{word:<7} {:<24} {rows} {plural}  {detail}", relation.table.to_string());
-            writeln!(f, "{}", line.trim_end())?;
-        }
-        for (relation, count) in self.held() {
-            writeln!(f, "hold    {:<24} {count}", self.mapping.relations[relation].table.to_string())?;
-        }
-        Ok(())
-    }
-}
-
-impl Described<'_> {
-    fn held(&self) -> BTreeMap<RelationIx, usize> {
-        let mut counts = BTreeMap::new();
-        self.plan.held.iter().for_each(|row| *counts.entry(row.0).or_default() += 1);
-        counts
-    }
+    Step { relation: class.relation, action, after }
 }

@@ -8,8 +8,10 @@
 pub mod catalog;
 pub(crate) mod fetch;
 pub mod install;
+pub(crate) mod judge;
 pub mod local;
 pub(crate) mod owners;
+pub(crate) mod park;
 pub(crate) mod questions;
 pub(crate) mod state;
 pub mod tables;

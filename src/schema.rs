@@ -44,6 +44,16 @@ pub struct Table {
     pub own_locator: usize,
     /// Columns to mark when the document changed (root only).
     pub marks: Marks,
+    /// Whether each mapped column may be NULL.
+    pub nullable: Vec<bool>,
+    /// Whether all columns that refer to the enclosing row may be NULL.
+    pub parent_nullable: bool,
+    /// The unique and exclusion constraints and the unique indexes.
+    pub uniques: Vec<Unique>,
+    /// The foreign keys to tables of the mapping.
+    pub references: Vec<Reference>,
+    /// Columns that foreign keys of any table refer to.
+    pub referred: Vec<Attribute>,
     /// How new rows may be written.
     pub way: WriteWay,
     /// Digest of what decides the relation's fingerprints: its mapping, its columns' types, the format.
@@ -71,9 +81,138 @@ impl Table {
         }
     }
 
+    /// What a column is to the mapping, if the mapping knows it.
+    pub fn attribute(&self, name: &str) -> Option<Attribute> {
+        let mapped = self.names.iter().position(|known| known == name).map(Attribute::Mapped);
+        let parent = || self.parent.iter().position(|column| column.name == name).map(Attribute::Parent);
+        let id = || self.id.as_ref().filter(|id| id.column.name == name).map(|_| Attribute::Id);
+        mapped.or_else(parent).or_else(id)
+    }
+
+    /// Columns by which this transaction finds a row again that it inserted, whatever its physical place: the primary
+    /// key, else one that is unique and never NULL.
+    pub fn new_row_key(&self) -> Option<Vec<Attribute>> {
+        let primary = self.locator[..self.own_locator].iter().map(|column| self.attribute(&column.name));
+        let is_set = |attribute: &Attribute| match attribute {
+            Attribute::Mapped(at) => !self.nullable[*at],
+            Attribute::Parent(_) => !self.parent_nullable,
+            Attribute::Id => true,
+            Attribute::Unmapped { .. } => false,
+        };
+        let unique =
+            || self.uniques.iter().find(|unique| unique.plain && unique.attributes.iter().all(is_set));
+        primary.collect::<Option<_>>().or_else(|| unique().map(|unique| unique.attributes.clone()))
+    }
+
     /// The types of the key's columns.
     pub fn key_types(&self) -> Vec<&ColumnType> {
         self.key.iter().map(|&at| &self.columns[at]).collect()
+    }
+}
+
+/// What the values of some columns may not have in common with those of another row: a unique constraint, a
+/// unique index, an exclusion constraint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unique {
+    /// The name of the constraint, else of the index.
+    pub name: String,
+    /// The columns it looks at; for a plain one those of its key, in order.
+    pub attributes: Vec<Attribute>,
+    /// Whether it compares the bytes of columns that are known here. Of any other the server judges.
+    pub plain: bool,
+    /// Whether a NULL differs from every other.
+    pub nulls_distinct: bool,
+    /// When it is checked.
+    pub check: Check,
+    /// How the server judges, for one that is not plain.
+    pub terms: Vec<UniqueTerm>,
+    /// The condition, as SQL, for rows to take part.
+    pub predicate: Option<String>,
+}
+
+/// One column or expression of a [`Unique`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UniqueTerm {
+    /// SQL over the table's columns, with its collation.
+    pub expression: String,
+    /// The operator by which two rows conflict, as SQL.
+    pub operator: String,
+}
+
+/// When the server checks a constraint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// With every row, or every statement.
+    AtOnce,
+    /// At once, unless `SET CONSTRAINTS` says otherwise of this name, quoted and schema-qualified.
+    Deferrable(String),
+    /// At the end of the transaction. The name likewise.
+    Deferred(String),
+}
+
+/// A column as constraints see it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Attribute {
+    /// A mapped column, by position.
+    Mapped(usize),
+    /// A column that refers to the enclosing row, by position.
+    Parent(usize),
+    /// The surrogate.
+    Id,
+    /// A column that the mapping does not know.
+    Unmapped {
+        /// Its name, not quoted.
+        name: String,
+        /// SQL of its value, if it is generated from other columns.
+        generated: Option<String>,
+        /// SQL of its default.
+        default: Option<String>,
+    },
+}
+
+impl Attribute {
+    /// Whether its values are known without asking the server.
+    pub fn is_known(&self) -> bool {
+        !matches!(self, Attribute::Unmapped { .. })
+    }
+}
+
+/// A foreign key between two tables of the mapping, or within one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// The constraint's name.
+    pub name: String,
+    /// The referring columns.
+    pub from: Vec<Attribute>,
+    /// The relation whose table is referred to.
+    pub target: usize,
+    /// The columns referred to, in the order of `from`.
+    pub to: Vec<Attribute>,
+    /// What becomes of referring rows when the row they refer to goes.
+    pub on_delete: OnChange,
+    /// What becomes of them when its key changes.
+    pub on_update: OnChange,
+    /// When it is checked.
+    pub check: Check,
+}
+
+/// What a change of a row does to rows that refer to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnChange {
+    /// It is refused while they do, when the constraint is checked.
+    Refused,
+    /// It is refused while they do, at once, deferrable or not.
+    Restricted,
+    /// They go, or change, too.
+    Cascades,
+    /// Their reference becomes NULL, or the default.
+    Clears,
+}
+
+impl OnChange {
+    /// Whether it changes or deletes referring rows.
+    pub fn acts(self) -> bool {
+        matches!(self, OnChange::Cascades | OnChange::Clears)
     }
 }
 

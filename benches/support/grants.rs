@@ -91,6 +91,11 @@ fn table(relation: &Relation) -> Table {
         locator: Vec::new(),
         own_locator: 0,
         marks: Marks::default(),
+        nullable: Vec::new(),
+        parent_nullable: false,
+        uniques: Vec::new(),
+        references: Vec::new(),
+        referred: Vec::new(),
         way: WriteWay::Copy,
         digest: [7; 32],
     }

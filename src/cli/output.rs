@@ -62,7 +62,11 @@ pub fn summary(report: &Report) -> String {
         documents.changed,
         documents.failed,
     );
-    let extra = [(documents.repeated, "repeated"), (documents.unsettled, "unsettled, to be done again")];
+    let extra = [
+        (documents.repeated, "repeated"),
+        (documents.unsettled, "unsettled, to be done again"),
+        (report.parked, "rows written once more, because they waited for each other"),
+    ];
     for (count, what) in extra.iter().filter(|extra| extra.0 > 0) {
         let _ = writeln!(text, "  {count} {what}");
     }

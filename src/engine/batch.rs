@@ -21,10 +21,10 @@ use crate::engine::roots::{Roots, roots};
 use crate::engine::run::{Held, HeldRow, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::UniqueIn;
-use crate::plan::{Plan, Sides, plan};
+use crate::plan::{Batch, Dangling, Plan, Sides, dangling, plan, questions};
 use crate::postgres::state::{self, Record, State};
-use crate::postgres::write::{Marking, Writer, transaction_time};
-use crate::postgres::{Limits, begin};
+use crate::postgres::write::{Marking, Writer, named_by_table, transaction_time};
+use crate::postgres::{Limits, begin, judge};
 
 /// How long a batch of several documents waits for a lock once one of them is known to be locked: the others
 /// shall not wait for it.
@@ -71,11 +71,23 @@ fn differs(label: Option<&str>, origin: &Origin, first: &Origin) -> Failure {
     Failure::of_document(origin, label.map(str::to_owned), message)
 }
 
-/// Applies documents, narrowing down to those that fail. `last`: nothing is put off any more.
+/// When documents are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Round {
+    /// As the feed brings them: what others may still give or take waits for the end.
+    Feed,
+    /// At its end, all that waited together. What removals held back are in the way of waits for them.
+    Together,
+    /// Nothing is put off any more.
+    Last,
+}
+
+/// Applies documents, narrowing down to those that fail.
 ///
 /// # Errors
 /// Only what ends the run: the lease was lost, or the database is out of reach.
-pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, last: bool) -> Result<(), Error> {
+pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, round: Round) -> Result<(), Error> {
+    let last = round != Round::Feed;
     let mut pending = VecDeque::from([Part::new(run, documents)]);
     while let Some(part) = pending.pop_back() {
         if part.documents.is_empty() {
@@ -83,7 +95,8 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, last: bool) 
         }
         tokio::time::sleep(part.pause).await;
         let limits = Limits { lock: part.lock, ..run.limits() };
-        match transact(run, &part.documents, limits, last).await {
+        let mut groups = Vec::new();
+        match transact(run, &part.documents, limits, last, &mut groups).await {
             Ok(Tried::Conflicts(conflicts)) => pending.push_back(part.without(run, conflicts)),
             Ok(Tried::Committed(robbed)) => part.look_again(run, robbed),
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Setup) => return Err(error),
@@ -91,11 +104,11 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, last: bool) 
                 run.tally(|tally| tally.report.retries += 1);
                 tracing::debug!(%error, documents = part.documents.len(), tries = part.tries, "trying again");
                 // What has to wait lets the others go first.
-                for part in part.again(run, error)? {
+                for part in part.again(run, error, groups)? {
                     if part.pause.is_zero() { pending.push_back(part) } else { pending.push_front(part) }
                 }
             }
-            Err(error) => pending.extend(part.narrowed(run, &error, last)),
+            Err(error) => pending.extend(part.narrowed(run, &error, groups, round)),
         }
     }
     Ok(())
@@ -122,17 +135,29 @@ impl Part {
         Part { documents, tries: 0, lock: run.options.lock_timeout, pause: Duration::ZERO }
     }
 
-    fn halves(mut self) -> Vec<Part> {
-        let right = self.documents.split_off(self.documents.len() / 2);
+    /// Two parts, the second to be applied first. Documents of a group stay together, and the groups in order.
+    fn halves(mut self, groups: Vec<Vec<usize>>) -> Vec<Part> {
+        let mut middle = self.documents.len() / 2;
+        if groups.len() > 1 {
+            let ends = groups.iter().scan(0, |end, group| {
+                *end += group.len();
+                Some(*end)
+            });
+            let inner = ends.take(groups.len() - 1);
+            middle = inner.min_by_key(|end| end.abs_diff(middle)).unwrap_or(middle);
+            let mut documents: Vec<Option<Prepared>> = self.documents.into_iter().map(Some).collect();
+            self.documents = groups.into_iter().flatten().filter_map(|at| documents[at].take()).collect();
+        }
+        let right = self.documents.split_off(middle);
         vec![Part { documents: right, ..self }, self]
     }
 
     /// After an error that may pass: another try, later; a locked row is sought for at once.
-    fn again(mut self, run: &Run, error: Error) -> Result<Vec<Part>, Error> {
+    fn again(mut self, run: &Run, error: Error, groups: Vec<Vec<usize>>) -> Result<Vec<Part>, Error> {
         self.pause = Duration::ZERO;
         if error.is_lock_timeout() && self.documents.len() > 1 {
             self.lock = NARROWING_LOCK_TIMEOUT.min(run.options.lock_timeout);
-            return Ok(self.halves());
+            return Ok(self.halves(groups));
         }
         self.tries += 1;
         self.lock = run.options.lock_timeout;
@@ -144,18 +169,18 @@ impl Part {
             return Err(error);
         }
         if self.documents.len() > 1 {
-            return Ok(self.halves());
+            return Ok(self.halves(groups));
         }
         self.fail(run, &error);
         Ok(Vec::new())
     }
 
     /// After an error that stays: halve, until the document that causes it stands alone.
-    fn narrowed(self, run: &Run, error: &Error, last: bool) -> Vec<Part> {
+    fn narrowed(self, run: &Run, error: &Error, groups: Vec<Vec<usize>>, round: Round) -> Vec<Part> {
         if self.documents.len() > 1 {
-            return self.halves();
+            return self.halves(groups);
         }
-        if !last && error.may_settle_later() {
+        if round != Round::Last && error.may_settle_later() {
             for document in self.documents {
                 if let Some(document) = run.defer(document) {
                     run.fail(&document, Failure::of_error(&document.origin, &document.label, error));
@@ -225,6 +250,18 @@ struct Recorded<'a> {
     places: Vec<usize>,
 }
 
+impl Recorded<'_> {
+    /// The plan's groups as places among all documents, those that are as they should be before them.
+    fn groups(&self, plan: &Plan) -> Vec<Vec<usize>> {
+        if plan.groups.is_empty() {
+            return Vec::new();
+        }
+        let same = self.same.iter().map(|&at| vec![at]);
+        let place = |&document: &u32| self.places[document as usize];
+        same.chain(plan.groups.iter().map(|group| group.iter().map(place).collect())).collect()
+    }
+}
+
 /// What a batch wrote.
 struct Written {
     sides: Vec<Sides>,
@@ -234,8 +271,14 @@ struct Written {
     held: Vec<bool>,
 }
 
-/// One try.
-async fn transact(run: &Run, documents: &[Prepared], limits: Limits, last: bool) -> Result<Tried, Error> {
+/// One try. `groups` is told which documents cannot be applied without each other, if that was found out.
+async fn transact(
+    run: &Run,
+    documents: &[Prepared],
+    limits: Limits,
+    last: bool,
+    groups: &mut Vec<Vec<usize>>,
+) -> Result<Tried, Error> {
     let mut connection = run.connections.get().await?;
     let transaction = begin(&mut connection, limits).await?;
     state::enter(&transaction, &run.lease).await?;
@@ -253,13 +296,20 @@ async fn transact(run: &Run, documents: &[Prepared], limits: Limits, last: bool)
         let place = |conflict: Conflict| Conflict { document: batch.places[conflict.document], ..conflict };
         return Ok(Tried::Conflicts(conflicts.into_iter().map(place).collect()));
     }
-    let written = write(run, &transaction, &batch, compared, last).await?;
+    let conflicts = dangling_references(run, &batch, &compared.sides, last);
+    if !conflicts.is_empty() {
+        return Ok(Tried::Conflicts(conflicts));
+    }
+    let plan = planned(run, &transaction, &batch, &compared.sides, last).await?;
+    *groups = batch.groups(&plan);
+    let written = write(run, &transaction, &batch, compared, plan).await?;
     state::unsettle(&transaction, run.lease.mapping, &robbed).await?;
     state::forget(&transaction, run.lease.mapping, &former).await?;
     renew(run, &transaction, &batch).await?;
     let records = records(&batch, &written.held);
     state::record(&transaction, run.lease.mapping, &records).await?;
-    transaction.commit().await?;
+    let named = |error: tokio_postgres::Error| named_by_table(&run.mapping, &run.schema, error.into());
+    transaction.commit().await.map_err(named)?;
     let unsettled = records.iter().filter(|record| !record.settled).count();
     Ok(Tried::Committed(committed(run, &batch, &written, unsettled, last)))
 }
@@ -279,17 +329,49 @@ async fn recorded<'a>(
     Ok(Recorded { documents, states, same, looked_at, places })
 }
 
+/// Documents that keep a reference to a row that they drop, where the server would not refuse that.
+fn dangling_references(run: &Run, batch: &Recorded<'_>, sides: &[Sides], last: bool) -> Vec<Conflict> {
+    let documents = batch.looked_at.len();
+    let view = Batch { mapping: &run.mapping, schema: &run.schema, sides, documents, holds: !last };
+    let conflict = |dangling: Dangling| {
+        let document = batch.looked_at[dangling.document as usize];
+        let message = format!(
+            "keeps a reference to a row that goes, and foreign key {:?} would change or delete what it keeps",
+            dangling.constraint
+        );
+        let failure = Failure {
+            relation: Some(run.mapping.relations[dangling.relation].name.clone()),
+            ..Failure::of_document(&document.origin, Some(document.label.clone()), message)
+        };
+        Conflict { document: batch.places[dangling.document as usize], verdict: Verdict::Fail(failure) }
+    };
+    dangling(view).into_iter().map(conflict).collect()
+}
+
+/// Plans the batch; what only the server can judge it is asked.
+async fn planned(
+    run: &Run,
+    transaction: &Transaction<'_>,
+    batch: &Recorded<'_>,
+    sides: &[Sides],
+    last: bool,
+) -> Result<Plan, Error> {
+    let documents = batch.looked_at.len();
+    let batch = Batch { mapping: &run.mapping, schema: &run.schema, sides, documents, holds: !last };
+    let conflicts = judge::conflicts(transaction, &run.schema, sides, &questions(batch)).await?;
+    Ok(plan(batch, &conflicts))
+}
+
 async fn write(
     run: &Run,
     transaction: &Transaction<'_>,
     batch: &Recorded<'_>,
     compared: Compared,
-    last: bool,
+    plan: Plan,
 ) -> Result<Written, Error> {
     let Compared { sides, times } = compared;
-    let plan = plan(&run.mapping, &run.schema, &sides, batch.looked_at.len(), !last);
     let marking = marking(run, transaction, &batch.looked_at, &plan).await?;
-    let writer = Writer::new(transaction, &run.mapping, &run.schema, &sides, &marking).await?;
+    let mut writer = Writer::new(transaction, &run.mapping, &run.schema, &sides, &marking, &plan).await?;
     let times = writer.apply(&plan, times).await?;
     let held = held_documents(&sides, &plan, batch.looked_at.len());
     Ok(Written { sides, plan, times, held })
@@ -391,7 +473,7 @@ fn differing(run: &Run, document: &Prepared, state: Option<&State>) -> Vec<bool>
     let relations = document.fingerprints.relations.iter();
     let mut differs: Vec<bool> = relations.map(|fingerprint| !recorded.contains(fingerprint)).collect();
     differs[0] = true;
-    close(&run.mapping, &mut differs);
+    close(&run.mapping, &run.schema, &mut differs);
     // A list about which the document says nothing is left alone.
     for (ix, rows) in document.rows.relations.iter().enumerate().skip(1) {
         let silent = run.mapping.relations[ix].enclosing == Some(0) && !rows.kept.is_empty();
@@ -422,7 +504,8 @@ fn marks(run: &Run, plan: &Plan) -> u64 {
     if marks.hash.is_none() && marks.time.is_none() {
         return 0;
     }
-    plan.steps.iter().filter(|step| step.relation == 0).map(|step| step.action.rows() as u64).sum()
+    let of_root = plan.steps.iter().filter(|step| step.relation == 0 && !step.action.is_detour());
+    of_root.map(|step| step.action.rows() as u64).sum()
 }
 
 /// Per document, whether removals of it are held back to the end of the feed.

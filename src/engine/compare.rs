@@ -34,9 +34,14 @@ pub(crate) struct Compared {
 /// Which relations of which documents must be compared: `active[document][relation]`.
 pub(crate) type Active = Vec<Vec<bool>>;
 
-/// Adds to the relations that differ those that must be read because of them: the ones around, for their
-/// ids; and, inside a relation without a key, all, because what is below a row tells equal rows apart.
-pub(crate) fn close(mapping: &Mapping, differs: &mut [bool]) {
+/// Adds to the relations that differ those that must be read because of them: the ones with foreign keys to them,
+/// for the order of writes; the ones around, for their ids; and, inside a relation without a key, all, because what
+/// is below a row tells equal rows apart.
+pub(crate) fn close(mapping: &Mapping, schema: &Schema, differs: &mut [bool]) {
+    let references = |ix: RelationIx| schema.tables[ix].references.iter().map(move |r| (ix, r.target));
+    for (ix, target) in (1..differs.len()).flat_map(references) {
+        differs[ix] |= differs[target] && target != 0 && mapping.relations[ix].enclosing != Some(target);
+    }
     for ix in (1..differs.len()).rev() {
         if let (true, Some(outer)) = (differs[ix], mapping.relations[ix].enclosing) {
             differs[outer] = true;

@@ -11,7 +11,7 @@ use crate::engine::report::Failure;
 use crate::engine::run::{Held, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::{RelationIx, UniqueIn};
-use crate::plan::{Action, Plan, Sides, Step, StoredRow};
+use crate::plan::{Batch, Sides, StoredRow, plan};
 use crate::postgres::begin;
 use crate::postgres::fetch::{attach, referable, rows};
 use crate::postgres::state;
@@ -69,12 +69,11 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
         sides[ix].stored = stored;
         unsure.extend(missing);
     }
-    let all = |ix: RelationIx| (0..sides[ix].stored.len() as u32).collect();
-    let step = |ix| Step { relation: ix, action: Action::Delete(all(ix)) };
-    let steps = (1..sides.len()).rev().map(step).filter(|step| step.action.rows() > 0).collect();
-    let plan = Plan { steps, unchanged: vec![0; sides.len()], ..Plan::default() };
+    sides.iter_mut().for_each(|side| side.changes.removed = (0..side.stored.len() as u32).collect());
+    let (mapping, schema) = (&run.mapping, &run.schema);
+    let plan = plan(Batch { mapping, schema, sides: &sides, documents: 0, holds: false }, &[]);
     let marking = Marking { hashes: Vec::new(), time: None };
-    let writer = Writer::new(&transaction, &run.mapping, &run.schema, &sides, &marking).await?;
+    let mut writer = Writer::new(&transaction, mapping, schema, &sides, &marking, &plan).await?;
     let times = writer.apply(&plan, vec![Duration::ZERO; sides.len()]).await?;
     let sure = documents.iter().enumerate().filter(|(at, _)| !unsure.contains(at));
     let recorded: Vec<_> = sure.map(|(_, (key, held))| (key, held.fingerprint)).collect();

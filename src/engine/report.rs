@@ -35,6 +35,9 @@ pub struct Report {
     pub relations: Vec<RelationCounts>,
     /// Root rows whose marks were set, alone or with other columns.
     pub marks: u64,
+    /// Writes beyond the smallest edit, because rows waited for each other in a circle: values that were parked,
+    /// updates that were split, references that were filled in afterwards.
+    pub parked: u64,
     /// References left out because the catalogue lacks the row.
     pub skipped_lookups: u64,
     /// Transactions tried again.

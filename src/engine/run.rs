@@ -137,6 +137,11 @@ impl Run {
         lock(&self.held).insert(key, held);
     }
 
+    /// Whether removals wait for the end of the feed.
+    pub fn holds(&self) -> bool {
+        !lock(&self.held).is_empty()
+    }
+
     pub fn take_held(&self) -> HashMap<DocumentKey, Held> {
         std::mem::take(&mut *lock(&self.held))
     }
@@ -257,11 +262,12 @@ impl Tally {
             let counts = &mut self.report.relations[step.relation];
             let rows = step.action.rows() as u64;
             match step.action {
+                ref action if action.is_detour() => self.report.parked += rows,
                 Action::Delete(_) => counts.removed += rows,
                 Action::Update { moves: false, .. } => counts.updated += rows,
                 Action::Update { moves: true, .. } => counts.moved += rows,
-                Action::Mark(_) => {}
                 Action::Insert { .. } => counts.added += rows,
+                Action::Mark(_) | Action::Park { .. } | Action::Fill { .. } => {}
             }
         }
     }

@@ -3,6 +3,7 @@
 //! Every fault found is reported at once, before the first write, with what would mend it.
 
 mod check;
+mod constraints;
 mod equality;
 mod read;
 
@@ -18,6 +19,8 @@ use crate::fingerprint::FORMAT;
 use crate::mapping::{Mapping, RelationIx, Source, TableName};
 use crate::schema::{Schema, Table};
 use check::Checker;
+use constraints::{Names, references};
+use equality::unequal;
 use read::{CatalogTable, read_table, type_of};
 
 /// A mapping does not fit the database: every fault found.
@@ -36,7 +39,10 @@ impl std::fmt::Display for SchemaFaults {
 /// # Errors
 /// The database's; or [`ErrorKind::Setup`] with every fault of the mapping against the catalog.
 pub async fn read(client: &Client, mapping: &Mapping) -> Result<Schema, Error> {
-    let tables: HashMap<&TableName, CatalogTable> = tables(client, mapping).await?.into_iter().collect();
+    let mut tables: HashMap<&TableName, CatalogTable> = tables(client, mapping).await?.into_iter().collect();
+    let mut read: Vec<&mut CatalogTable> = tables.values_mut().collect();
+    references(client, &mut read).await?;
+    unequal(client, &mut read).await?;
     let types = given_types(client, mapping).await?;
     let mut checker = Checker { mapping, types, faults: Vec::new() };
     let lookups: Vec<_> = mapping.lookups.iter().map(|lookup| checker.lookup(lookup, &tables)).collect();
@@ -54,8 +60,21 @@ pub async fn read(client: &Client, mapping: &Mapping) -> Result<Schema, Error> {
         lookups: lookups.into_iter().flatten().collect(),
         digest: [0; 32],
     };
+    add_references(mapping, &tables, &mut schema);
     digest(mapping, &mut schema);
     Ok(schema)
+}
+
+/// Fills in the foreign keys, once the tables of all relations are known.
+fn add_references(mapping: &Mapping, tables: &HashMap<&TableName, CatalogTable>, schema: &mut Schema) {
+    let names = mapping
+        .relations
+        .iter()
+        .filter_map(|relation| tables.get(&relation.table).map(|table| Names { relation, table }));
+    let names: Vec<Names<'_>> = names.collect();
+    for (names_of_one, table) in names.iter().zip(&mut schema.tables) {
+        table.references = names_of_one.references(&names);
+    }
 }
 
 /// The tables of a mapping that the database has, in the mapping's order.

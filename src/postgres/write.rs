@@ -1,5 +1,8 @@
 //! Applies a plan: steps become statements, and every count is checked.
 
+mod detour;
+
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -14,7 +17,7 @@ use crate::postgres::fetch::{raw, referable};
 use crate::postgres::quote;
 use crate::postgres::wire::{ArrayBuilder, Param, typed};
 use crate::row::{Cell, Tuple};
-use crate::schema::{IdSource, PhysicalColumn, Schema, Table, WriteWay};
+use crate::schema::{Attribute, Check, IdSource, PhysicalColumn, Schema, Table, WriteWay};
 use crate::value::ColumnType;
 
 /// From so many rows on, new rows are sent by COPY. Below it one `INSERT … SELECT unnest` costs less across a
@@ -37,13 +40,18 @@ pub(crate) struct Writer<'a> {
     pub schema: &'a Schema,
     pub sides: &'a [Sides],
     pub marking: &'a Marking,
+    /// Per relation, whether new rows' ids must be known before they are written.
+    draws: Vec<bool>,
     /// Per relation and source row, what enclosed rows refer to.
     references: Vec<Vec<Tuple>>,
+    /// Locators of stored rows that an earlier step wrote.
+    rewritten: HashMap<(RelationIx, u32), Tuple>,
 }
 
 /// One statement and the number of rows it must touch.
 struct Statement {
-    relation: RelationIx,
+    /// `None`: about several.
+    relation: Option<RelationIx>,
     sql: String,
     params: Vec<Param>,
     rows: usize,
@@ -68,15 +76,21 @@ pub(crate) async fn transaction_time(
 }
 
 impl<'a> Writer<'a> {
-    /// Allocates the ids of new rows, and prepares to write.
+    /// Allocates the ids of new rows that a plan needs to know, and prepares to write.
     pub async fn new(
         transaction: &'a Transaction<'a>,
         mapping: &'a Mapping,
         schema: &'a Schema,
         sides: &'a [Sides],
         marking: &'a Marking,
+        plan: &Plan,
     ) -> Result<Self, Error> {
-        let mut writer = Writer { transaction, mapping, schema, sides, marking, references: Vec::new() };
+        let (references, rewritten) = (Vec::new(), HashMap::new());
+        let fills =
+            |ix| plan.steps.iter().any(|s| s.relation == ix && matches!(s.action, Action::Fill { .. }));
+        let draws = (0..sides.len()).map(|ix| mapping.enclosed(ix).next().is_some() || fills(ix)).collect();
+        let mut writer =
+            Writer { transaction, mapping, schema, sides, marking, draws, references, rewritten };
         let ids = join_all((0..sides.len()).map(|ix| writer.new_ids(ix))).await;
         for (ix, ids) in ids.into_iter().enumerate() {
             let references = writer.referables(ix, ids?);
@@ -89,14 +103,23 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// Transient if a count differs from the plan's: someone else wrote meanwhile.
-    pub async fn apply(&self, plan: &Plan, mut times: Vec<Duration>) -> Result<Vec<Duration>, Error> {
+    pub async fn apply(&mut self, plan: &Plan, mut times: Vec<Duration>) -> Result<Vec<Duration>, Error> {
         let mut pending = Vec::new();
+        pending.extend(self.set_constraints(&plan.deferred, "DEFERRED"));
         for step in &plan.steps {
             match &step.action {
-                Action::Insert { columns, rows } if self.copies(step.relation, rows.len()) => {
+                Action::Park { .. } | Action::Update { split: true, .. } => {
                     self.run(std::mem::take(&mut pending), &mut times).await?;
                     let started = Instant::now();
-                    self.copy(step.relation, columns, rows)
+                    let found = self.detour(step).await;
+                    let name = &self.mapping.relations[step.relation].name;
+                    self.rewritten.extend(found.map_err(|error| error.in_relation(name))?);
+                    times[step.relation] += started.elapsed();
+                }
+                Action::Insert { columns, holes, rows } if self.copies(step.relation, rows.len()) => {
+                    self.run(std::mem::take(&mut pending), &mut times).await?;
+                    let started = Instant::now();
+                    self.copy(step.relation, columns, holes, rows)
                         .await
                         .map_err(|error| error.in_relation(&self.mapping.relations[step.relation].name))?;
                     times[step.relation] += started.elapsed();
@@ -104,8 +127,30 @@ impl<'a> Writer<'a> {
                 _ => pending.extend(self.statements(step)),
             }
         }
+        pending.extend(self.set_constraints(&self.late_checks(plan), "IMMEDIATE"));
         self.run(pending, &mut times).await?;
         Ok(times)
+    }
+
+    /// What is checked at the end only is checked here already, while an error can still be told apart.
+    fn late_checks(&self, plan: &Plan) -> BTreeSet<String> {
+        let tables: BTreeSet<RelationIx> = plan.steps.iter().map(|step| step.relation).collect();
+        let of_table = |ix| {
+            let table: &Table = &self.schema.tables[ix];
+            let uniques = table.uniques.iter().map(|unique| &unique.check);
+            uniques.chain(table.references.iter().map(|reference| &reference.check))
+        };
+        let deferred = tables.into_iter().flat_map(of_table).filter_map(|check| match check {
+            Check::Deferred(name) => Some(name.clone()),
+            _ => None,
+        });
+        plan.deferred.iter().cloned().chain(deferred).collect()
+    }
+
+    fn set_constraints(&self, names: &BTreeSet<String>, when: &str) -> Option<Statement> {
+        let list = names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let sql = format!("SET CONSTRAINTS {list} {when}");
+        (!names.is_empty()).then_some(Statement { relation: None, sql, params: Vec::new(), rows: 0 })
     }
 
     fn copies(&self, ix: RelationIx, rows: usize) -> bool {
@@ -119,20 +164,27 @@ impl<'a> Writer<'a> {
         let sent = sent.map(|(statement, params)| self.transaction.execute_typed(&statement.sql, params));
         // The first error is the cause; those after it only say that the transaction has failed.
         for (statement, answer) in statements.iter().zip(join_all(sent).await) {
-            let relation = &self.mapping.relations[statement.relation].name;
-            let rows = answer.map_err(|error| Error::from(error).in_relation(relation))?;
-            check_count(statement.rows, rows).map_err(|error| error.in_relation(relation))?;
+            let rows = answer.map_err(|error| self.named(error.into(), statement.relation))?;
+            check_count(statement.rows, rows).map_err(|error| self.named(error, statement.relation))?;
         }
         // They ran one after the other, unseen from here: each gets its share.
         let share = started.elapsed() / statements.len().max(1) as u32;
-        statements.iter().for_each(|statement| times[statement.relation] += share);
+        statements.iter().filter_map(|statement| statement.relation).for_each(|ix| times[ix] += share);
         Ok(())
+    }
+
+    /// Names the relation of an error: the statement's, else the one whose table the server names.
+    fn named(&self, error: Error, relation: Option<RelationIx>) -> Error {
+        match relation {
+            Some(ix) => error.in_relation(&self.mapping.relations[ix].name),
+            None => named_by_table(self.mapping, self.schema, error),
+        }
     }
 
     /// The ids of new rows that others will refer to: the column's default, evaluated by the server in bulk.
     async fn new_ids(&self, ix: RelationIx) -> Result<Vec<Vec<u8>>, Error> {
         let (table, added) = (&self.schema.tables[ix], self.sides[ix].changes.added.len());
-        let (Some(id), true) = (&table.id, added > 0 && self.mapping.enclosed(ix).next().is_some()) else {
+        let (Some(id), true) = (&table.id, added > 0 && self.draws[ix]) else {
             return Ok(Vec::new());
         };
         let IdSource::Expression(default) = &id.source else { return Ok(Vec::new()) };
@@ -171,11 +223,8 @@ impl<'a> Writer<'a> {
         let ix = step.relation;
         match &step.action {
             Action::Delete(rows) => self.delete(ix, rows),
-            Action::Update { columns, moves, rows } => {
-                let mut set = self.source_cells(ix, columns, rows.iter().map(|pair| pair.1));
-                if *moves {
-                    set.extend(self.parent_cells(ix, rows.iter().map(|pair| pair.1)));
-                }
+            Action::Update { columns, moves, rows, .. } => {
+                let mut set = self.changed_cells(ix, columns, *moves, rows);
                 if ix == 0 {
                     set.extend(self.mark_cells(rows.iter().map(|pair| pair.1)));
                 }
@@ -185,7 +234,10 @@ impl<'a> Writer<'a> {
                 let set = self.mark_cells(rows.iter().map(|pair| pair.1));
                 self.update(ix, set, rows)
             }
-            Action::Insert { columns, rows } => self.insert(ix, columns, rows),
+            Action::Insert { columns, holes, rows } => self.insert(ix, columns, holes, rows),
+            Action::Fill { columns, rows } => self.fill(ix, columns, rows),
+            // Its statements need answers: see `detour`.
+            Action::Park { .. } => Vec::new(),
         }
     }
 
@@ -207,21 +259,26 @@ impl<'a> Writer<'a> {
         filled.extend(self.locator_cells(ix, rows.iter().map(|pair| pair.0)));
         self.split(ix, filled, rows.len(), |names, source| {
             let (set, locator) = names.split_at(assigned);
-            let assignments: Vec<String> =
-                set.iter().map(|(column, value)| format!("{} = {value}", quote(column))).collect();
-            let (assignments, condition) = (assignments.join(", "), same_version(table, locator));
-            match source {
-                Some(unnest) => {
-                    format!("UPDATE {} t SET {assignments} FROM {unnest} WHERE {condition}", table.name)
-                }
-                None => format!("UPDATE {} t SET {assignments} WHERE {condition}", table.name),
-            }
+            update_sql(&table.name, set, source, &same_version(table, locator))
         })
     }
 
-    fn insert(&self, ix: RelationIx, columns: &[usize], rows: &[u32]) -> Vec<Statement> {
+    /// Sets columns of rows that this transaction inserted.
+    fn fill(&self, ix: RelationIx, columns: &[usize], rows: &[u32]) -> Vec<Statement> {
         let table = &self.schema.tables[ix];
-        let filled = self.inserted_cells(ix, columns, rows);
+        let mut filled = self.source_cells(ix, columns, rows.iter().copied());
+        filled.extend(self.new_row_cells(ix, rows));
+        self.split(ix, filled, rows.len(), |names, source| {
+            let (set, locator) = names.split_at(columns.len());
+            let equal = |(column, value): &(&str, String)| format!("t.{} = {value}", quote(column));
+            let condition = locator.iter().map(equal).collect::<Vec<_>>().join(" AND ");
+            update_sql(&table.name, set, source, &condition)
+        })
+    }
+
+    fn insert(&self, ix: RelationIx, columns: &[usize], holes: &[usize], rows: &[u32]) -> Vec<Statement> {
+        let table = &self.schema.tables[ix];
+        let filled = self.inserted_cells(ix, columns, holes, rows);
         let names: Vec<String> = filled.iter().map(|filled| quote(filled.name)).collect();
         let names = names.join(", ");
         // OVERRIDING has an effect only on columns GENERATED ALWAYS AS IDENTITY, which COPY fills without being told.
@@ -257,7 +314,7 @@ impl<'a> Writer<'a> {
                 column.cells.iter().for_each(|cell| array.push(cell.as_deref()));
                 array.finish()
             });
-            return vec![Statement { relation, sql, params: params.collect(), rows }];
+            return vec![Statement { relation: Some(relation), sql, params: params.collect(), rows }];
         }
         let names =
             || filled.iter().enumerate().map(|(at, column)| (column.name, format!("${}", at + 1))).collect();
@@ -268,7 +325,12 @@ impl<'a> Writer<'a> {
                 .collect()
         };
         (0..rows)
-            .map(|row| Statement { relation, sql: sql(names(), None), params: scalar(row), rows: 1 })
+            .map(|row| Statement {
+                relation: Some(relation),
+                sql: sql(names(), None),
+                params: scalar(row),
+                rows: 1,
+            })
             .collect()
     }
 
@@ -309,9 +371,47 @@ impl<'a> Writer<'a> {
         filled
     }
 
+    /// The columns that an update sets, without marks.
+    fn changed_cells(
+        &self,
+        ix: RelationIx,
+        columns: &[usize],
+        moves: bool,
+        rows: &[(u32, u32)],
+    ) -> Vec<Filled<'a>> {
+        let source = || rows.iter().map(|pair| pair.1);
+        let mut set = self.source_cells(ix, columns, source());
+        if moves {
+            set.extend(self.parent_cells(ix, source()));
+        }
+        set
+    }
+
     fn locator_cells(&self, ix: RelationIx, stored: impl Iterator<Item = u32>) -> Vec<Filled<'a>> {
-        let rows = stored.map(|row| &self.sides[ix].stored[row as usize].locator);
+        let rows = stored.map(|row| self.locator(ix, row));
         self.physical_cells(&self.schema.tables[ix].locator, rows)
+    }
+
+    fn locator(&self, ix: RelationIx, row: u32) -> &Tuple {
+        self.rewritten.get(&(ix, row)).unwrap_or(&self.sides[ix].stored[row as usize].locator)
+    }
+
+    /// The columns by which new rows are found again.
+    fn new_row_cells(&self, ix: RelationIx, rows: &[u32]) -> Vec<Filled<'a>> {
+        let schema = self.schema;
+        let table = &schema.tables[ix];
+        let rows = || rows.iter().copied();
+        let filled =
+            table.new_row_key().unwrap_or_default().into_iter().filter_map(|attribute| match attribute {
+                Attribute::Mapped(at) => self.source_cells(ix, &[at], rows()).pop(),
+                Attribute::Parent(at) => Some(self.parent_cells(ix, rows()).swap_remove(at)),
+                Attribute::Id => {
+                    let references = rows().map(|row| &self.references[ix][row as usize]);
+                    self.physical_cells(table.id.as_ref().map(|id| &id.column), references).pop()
+                }
+                Attribute::Unmapped { .. } => None,
+            });
+        filled.collect()
     }
 
     fn parent_cells(&self, ix: RelationIx, source: impl Iterator<Item = u32>) -> Vec<Filled<'a>> {
@@ -337,24 +437,40 @@ impl<'a> Writer<'a> {
     }
 
     /// All cells of new rows: the id if it was drawn, the parent, the mapped columns, the marks.
-    fn inserted_cells(&self, ix: RelationIx, columns: &[usize], rows: &[u32]) -> Vec<Filled<'a>> {
+    fn inserted_cells(
+        &self,
+        ix: RelationIx,
+        columns: &[usize],
+        holes: &[usize],
+        rows: &[u32],
+    ) -> Vec<Filled<'a>> {
         let table = &self.schema.tables[ix];
         let mut filled = Vec::new();
         let drawn = matches!(&table.id, Some(id) if matches!(id.source, IdSource::Expression(_)));
-        if let (Some(id), true, true) = (&table.id, drawn, self.mapping.enclosed(ix).next().is_some()) {
+        if let (Some(id), true, true) = (&table.id, drawn, self.draws[ix]) {
             let references = rows.iter().map(|&row| &self.references[ix][row as usize]);
             filled.extend(self.physical_cells([&id.column], references));
         }
         filled.extend(self.parent_cells(ix, rows.iter().copied()));
-        filled.extend(self.source_cells(ix, columns, rows.iter().copied()));
+        let mut mapped = self.source_cells(ix, columns, rows.iter().copied());
+        for (_, hole) in columns.iter().zip(&mut mapped).filter(|(at, _)| holes.contains(at)) {
+            hole.cells.fill(None);
+        }
+        filled.extend(mapped);
         if ix == 0 {
             filled.extend(self.mark_cells(rows.iter().copied()));
         }
         filled
     }
 
-    async fn copy(&self, ix: RelationIx, columns: &[usize], rows: &[u32]) -> Result<(), Error> {
-        let filled = self.inserted_cells(ix, columns, rows);
+    async fn copy(
+        &self,
+        ix: RelationIx,
+        columns: &[usize],
+        holes: &[usize],
+        rows: &[u32],
+    ) -> Result<(), Error> {
+        let filled = self.inserted_cells(ix, columns, holes, rows);
         let names: Vec<String> = filled.iter().map(|column| quote(column.name)).collect();
         let sql =
             format!("COPY {} ({}) FROM STDIN (FORMAT binary)", self.schema.tables[ix].name, names.join(", "));
@@ -394,6 +510,29 @@ fn copy_chunks(filled: &[Filled<'_>], rows: usize) -> impl Iterator<Item = bytes
         }
         Some(buffer.split().freeze())
     })
+}
+
+/// Names the relation whose table the server names in an error.
+pub(crate) fn named_by_table(mapping: &Mapping, schema: &Schema, error: Error) -> Error {
+    let of_table = |(namespace, table): (&str, &str)| {
+        // The server names it without quotes.
+        let name = format!("{namespace}.{table}").replace('"', "");
+        schema.tables.iter().position(|table| table.name.replace('"', "") == name)
+    };
+    match error.table().and_then(of_table) {
+        Some(ix) => error.in_relation(&mapping.relations[ix].name),
+        None => error,
+    }
+}
+
+fn update_sql(table: &str, set: &[(&str, String)], source: Option<&str>, condition: &str) -> String {
+    let assignments: Vec<String> =
+        set.iter().map(|(column, value)| format!("{} = {value}", quote(column))).collect();
+    let assignments = assignments.join(", ");
+    match source {
+        Some(unnest) => format!("UPDATE {table} t SET {assignments} FROM {unnest} WHERE {condition}"),
+        None => format!("UPDATE {table} t SET {assignments} WHERE {condition}"),
+    }
 }
 
 /// Finds the version of a row that was read, by its locator: its own columns, the reference to the parent

@@ -143,6 +143,11 @@ fn table(relation: &Value) -> Table {
         locator: vec![],
         own_locator: 0,
         marks: Marks::default(),
+        nullable: Vec::new(),
+        parent_nullable: false,
+        uniques: Vec::new(),
+        references: Vec::new(),
+        referred: Vec::new(),
         way: WriteWay::Copy,
         digest: digest(relation),
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::types::Type;
 
+use super::constraints::Names;
 use super::read::CatalogTable;
 use crate::mapping::{Lookup, Mapping, Missing, Relation, RelationKind, Source, TableName, UniqueIn};
 use crate::postgres::quote;
@@ -220,6 +221,7 @@ impl<'m> Checker<'m> {
             self.reference_types(&place, &parent, done[outer].as_ref()?);
         }
         let (locator, own_locator) = locator(table, &parent);
+        let nullable = |name: &String| table.column(name).is_some_and(|column| !column.not_null);
         Some(Table {
             name: table.name.clone(),
             names: columns.iter().map(|column| column.name.clone()).collect(),
@@ -231,6 +233,11 @@ impl<'m> Checker<'m> {
             locator,
             own_locator,
             marks,
+            nullable: relation.columns.iter().map(|column| nullable(&column.name)).collect(),
+            parent_nullable: relation.parent.iter().all(nullable),
+            uniques: Names { relation, table }.uniques(),
+            references: Vec::new(),
+            referred: Names { relation, table }.referred(),
             way: if table.row_security { WriteWay::Insert } else { WriteWay::Copy },
             digest: [0; 32],
         })
@@ -403,14 +410,14 @@ fn locator(table: &CatalogTable, parent: &[PhysicalColumn]) -> (Vec<PhysicalColu
             send: format!("pg_catalog.{send}"),
         },
     };
-    let mut columns: Vec<PhysicalColumn> = if table.primary_key.is_empty() {
+    let mut columns: Vec<PhysicalColumn> = if table.primary_key().is_empty() {
         let table_oid = builtin("tableoid", Type::OID, Type::OID_ARRAY, "oidsend");
         vec![table_oid, builtin("ctid", Type::TID, Type::TID_ARRAY, "tidsend")]
     } else {
         let column = |name: &String| {
             table.column(name).map(|column| PhysicalColumn { name: name.clone(), ty: column.ty.clone() })
         };
-        table.primary_key.iter().filter_map(column).collect()
+        table.primary_key().iter().filter_map(column).collect()
     };
     let known: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
     columns.extend(parent.iter().filter(|column| !known.contains(&column.name)).cloned());

@@ -8,26 +8,33 @@ use std::collections::HashMap;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
+use super::read::CatalogTable;
 use crate::error::Error;
 
 /// Why columns of a table cannot be part of a key, and what mends it, by name.
 pub(super) type Unequal = HashMap<String, String>;
 
-/// Reads which columns of a table cannot be part of a key.
-pub(super) async fn unequal(client: &Client, table: u32) -> Result<Unequal, Error> {
-    let rows = client.query_typed(LEAVES, &[(&table, Type::OID)]).await?;
-    Ok(rows.iter().filter_map(|row| Some((row.get("name"), reason(row)?))).collect())
+/// Reads which columns of tables cannot be part of a key.
+pub(super) async fn unequal(client: &Client, tables: &mut [&mut CatalogTable]) -> Result<(), Error> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    for row in client.query_typed(LEAVES, &[(&oids, Type::OID_ARRAY)]).await? {
+        let (oid, name): (u32, String) = (row.get("table"), row.get("name"));
+        if let Some((table, reason)) = tables.iter_mut().find(|table| table.oid == oid).zip(reason(&row)) {
+            table.unequal.insert(name, reason);
+        }
+    }
+    Ok(())
 }
 
 /// Of each column the type of its values, below domains, arrays and ranges, `wrapped` where there is one.
 /// `modifier` is that of the type around it, which holds for elements of an array too.
 const LEAVES: &str = "
-WITH RECURSIVE leaf (name, sql, oid, modifier, wrapped, coll, depth) AS (
-    SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid, a.atttypmod, false,
+WITH RECURSIVE leaf (relation, name, sql, oid, modifier, wrapped, coll, depth) AS (
+    SELECT a.attrelid, a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid, a.atttypmod, false,
            a.attcollation, 0
-    FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+    FROM pg_attribute a WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped
     UNION ALL
-    SELECT l.name, l.sql, coalesce(d.oid, r.rngsubtype, m.rngsubtype, e.oid),
+    SELECT l.relation, l.name, l.sql, coalesce(d.oid, r.rngsubtype, m.rngsubtype, e.oid),
            CASE WHEN t.typtype = 'd' THEN t.typtypmod WHEN e.oid IS NOT NULL THEN l.modifier ELSE -1 END,
            true, coalesce(r.rngcollation, m.rngcollation, l.coll), depth + 1
     FROM leaf l JOIN pg_type t ON t.oid = l.oid
@@ -36,10 +43,10 @@ WITH RECURSIVE leaf (name, sql, oid, modifier, wrapped, coll, depth) AS (
     LEFT JOIN pg_range m ON t.typtype = 'm' AND m.rngmultitypid = t.oid
     LEFT JOIN pg_type e ON t.typtype = 'b' AND t.typcategory = 'A' AND e.oid = t.typelem
     WHERE coalesce(d.oid, r.rngsubtype, m.rngsubtype, e.oid) IS NOT NULL)
-SELECT DISTINCT ON (l.name) l.name, l.sql, t.typname::text AS type, t.typtype = 'c' AS composite, l.modifier,
+SELECT DISTINCT ON (l.relation, l.name) l.relation AS table, l.name, l.sql, t.typname::text AS type, t.typtype = 'c' AS composite, l.modifier,
        l.wrapped, coalesce(NOT c.collisdeterministic, false) AS loose, c.collname::text AS collation_name
 FROM leaf l JOIN pg_type t ON t.oid = l.oid LEFT JOIN pg_collation c ON c.oid = l.coll AND t.typcollation <> 0
-ORDER BY l.name, l.depth DESC";
+ORDER BY l.relation, l.name, l.depth DESC";
 
 /// Why the server's `=` differs from that of the bytes, if it does; and what mends it.
 fn reason(row: &Row) -> Option<String> {

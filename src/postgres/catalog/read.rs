@@ -7,7 +7,8 @@ use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, ErrorKind};
 use crate::mapping::TableName;
-use crate::postgres::catalog::equality::{Unequal, unequal};
+use crate::postgres::catalog::constraints::{CatalogReference, CatalogUnique, uniques};
+use crate::postgres::catalog::equality::Unequal;
 use crate::postgres::quote;
 use crate::value::{ColumnType, Kind};
 
@@ -18,6 +19,8 @@ pub(super) struct CatalogColumn {
     pub ty: ColumnType,
     pub not_null: bool,
     pub generated: bool,
+    /// SQL of a generated column's value, and the columns it is made of.
+    pub generation: Option<(String, Vec<String>)>,
     /// The default as SQL, the next value of its sequence for an identity column.
     pub default: Option<String>,
     pub writable: bool,
@@ -27,18 +30,20 @@ pub(super) struct CatalogColumn {
 
 /// One table as the catalog has it.
 pub(super) struct CatalogTable {
+    pub oid: u32,
     /// Quoted, with its schema.
     pub name: String,
     pub kind: String,
     pub row_security: bool,
     pub rules: bool,
     pub columns: Vec<CatalogColumn>,
-    pub primary_key: Vec<String>,
-    pub unique: Vec<Vec<String>>,
-    /// Those of them in which NULL is a value like any other.
-    pub unique_with_null: Vec<Vec<String>>,
     pub missing_privileges: Vec<String>,
+    pub uniques: Vec<CatalogUnique>,
+    /// Filled in once all tables are known, as what follows.
     pub unequal: Unequal,
+    pub references: Vec<CatalogReference>,
+    /// Columns that foreign keys of any table refer to.
+    pub referred: Vec<String>,
 }
 
 impl CatalogTable {
@@ -48,10 +53,18 @@ impl CatalogTable {
 
     /// Whether no two rows have the same values in these columns; `with_null`: NULL being a value like any other.
     pub fn is_unique(&self, columns: &[String], with_null: bool) -> bool {
-        let same = |index: &Vec<String>| {
-            index.len() == columns.len() && index.iter().all(|column| columns.contains(column))
+        let same = |index: &CatalogUnique| {
+            index.is_key
+                && (!with_null || index.is_with_null())
+                && index.key.len() == columns.len()
+                && index.key.iter().all(|column| columns.contains(column))
         };
-        if with_null { self.unique_with_null.iter().any(same) } else { self.unique.iter().any(same) }
+        self.uniques.iter().any(same)
+    }
+
+    /// The columns of the primary key; none if there is none.
+    pub fn primary_key(&self) -> &[String] {
+        self.uniques.iter().find(|unique| unique.is_primary).map_or(&[], |unique| &unique.key)
     }
 }
 
@@ -64,20 +77,18 @@ pub(super) async fn read_table(client: &Client, name: &TableName) -> Result<Opti
     let Some(row) = client.query_typed_opt(TABLE, &[(&quoted, Type::TEXT)]).await? else { return Ok(None) };
     let oid: u32 = row.get("oid");
     let columns = client.query_typed(COLUMNS, &[(&oid, Type::OID)]).await?;
-    let indexes = client.query_typed(INDEXES, &[(&oid, Type::OID)]).await?;
-    let key = |row: &Row| row.get::<_, Vec<String>>("columns");
-    let primary = indexes.iter().find(|row| row.get("indisprimary"));
     Ok(Some(CatalogTable {
+        oid,
         name: row.get("name"),
         kind: row.get("relkind"),
         row_security: row.get("row_security"),
         rules: row.get("rules"),
         columns: columns.iter().map(column).collect(),
-        primary_key: primary.map(key).unwrap_or_default(),
-        unique: indexes.iter().map(key).collect(),
-        unique_with_null: indexes.iter().filter(|row| row.get("with_null")).map(key).collect(),
         missing_privileges: row.get("missing_privileges"),
-        unequal: unequal(client, oid).await?,
+        unequal: Unequal::new(),
+        uniques: uniques(client, oid).await?,
+        references: Vec::new(),
+        referred: Vec::new(),
     }))
 }
 
@@ -119,6 +130,11 @@ SELECT a.attname::text AS name, a.attnum AS number, a.atttypid AS oid, a.atttypm
        CASE WHEN b.typtype = 'c' THEN 0 ELSE t.typarray END AS array_oid,
        format_type(a.atttypid, a.atttypmod) AS sql, a.attnotnull AS not_null,
        a.attgenerated <> '' AS generated,
+       CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END AS generation,
+       (SELECT coalesce(array_agg(s.attname::text), '{}') FROM pg_depend p
+        JOIN pg_attribute s ON s.attrelid = p.refobjid AND s.attnum = p.refobjsubid
+        WHERE p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
+          AND p.refobjid = a.attrelid AND p.refobjsubid NOT IN (0, a.attnum)) AS made_of,
        CASE WHEN a.attidentity <> ''
             THEN format('nextval(%L::regclass)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname))
             WHEN a.attgenerated = '' THEN coalesce(pg_get_expr(d.adbin, d.adrelid), t.typdefault) END AS default,
@@ -147,14 +163,6 @@ JOIN pg_type b ON b.oid = base.oid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
 
-/// `pg_index` is asked as JSON because `indnullsnotdistinct` came with PostgreSQL 15.
-const INDEXES: &str = "
-SELECT i.indisprimary, coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS with_null,
-       (SELECT array_agg(a.attname::text ORDER BY k.place) FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
-        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE k.place <= i.indnkeyatts) AS columns
-FROM pg_index i
-WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL";
-
 fn column(row: &Row) -> CatalogColumn {
     let oid: u32 = row.get("oid");
     let modifier: i32 = row.get("modifier");
@@ -177,6 +185,7 @@ fn column(row: &Row) -> CatalogColumn {
         ty,
         not_null: row.get("not_null"),
         generated: row.get("generated"),
+        generation: row.get::<_, Option<String>>("generation").map(|sql| (sql, row.get("made_of"))),
         default: row.get("default"),
         writable: row.get("writable"),
         drawable: row.get("drawable"),

@@ -1,0 +1,133 @@
+//! From edges to rounds: in a round every class is written once, in the natural order.
+
+use std::collections::BTreeSet;
+
+use petgraph::algo::kosaraju_scc;
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use super::Batch;
+use super::changes::Node;
+use super::cycles::Breaker;
+use super::edges::{Edge, Why};
+use super::terms::Terms;
+use crate::schema::{Check, Schema};
+
+/// Takes out the edges of constraints that are checked at the end anyway, and of those that can be deferred where
+/// one of them is against the natural order. Gives the names of the latter.
+pub(super) fn defer(schema: &Schema, nodes: &[Node], edges: &mut Vec<Edge>) -> BTreeSet<String> {
+    edges.retain(|edge| !matches!(check(schema, edge.why), Check::Deferred(_)));
+    let late = edges.iter().filter(|edge| !edge.is_natural(nodes));
+    let names: BTreeSet<String> = late.filter_map(|edge| deferrable(schema, edge.why)).cloned().collect();
+    edges.retain(|edge| deferrable(schema, edge.why).is_none_or(|name| !names.contains(name)));
+    names
+}
+
+fn deferrable(schema: &Schema, why: Why) -> Option<&String> {
+    match check(schema, why) {
+        Check::Deferrable(name) => Some(name),
+        Check::AtOnce | Check::Deferred(_) => None,
+    }
+}
+
+/// When the reason for an edge is checked. Only a check can be put off, not what else a constraint does.
+fn check(schema: &Schema, why: Why) -> &Check {
+    match why {
+        Why::Free(ix, at) => &schema.tables[ix].uniques[at].check,
+        Why::Leaves(ix, at) if schema.tables[ix].references[at].acts_at_once() => &Check::AtOnce,
+        Why::Arrives(ix, at) | Why::Leaves(ix, at) => &schema.tables[ix].references[at].check,
+        Why::Row => &Check::AtOnce,
+    }
+}
+
+/// The round of every node; nodes are added where rows wait for each other in a circle. Gives the edges that
+/// then hold, too.
+pub(super) fn order(batch: Batch<'_>, nodes: &mut Vec<Node>, edges: Vec<Edge>) -> (Vec<u32>, Vec<Edge>) {
+    if edges.is_empty() {
+        return (vec![0; nodes.len()], edges);
+    }
+    let mut breaker = Breaker { batch, terms: Terms::new(batch), nodes, edges };
+    let components = loop {
+        let components = components(breaker.nodes.len(), &breaker.edges);
+        let circles: Vec<&Vec<usize>> = components.iter().filter(|nodes| breaker.is_circle(nodes)).collect();
+        if circles.is_empty() {
+            break components;
+        }
+        circles.into_iter().for_each(|nodes| breaker.cut(nodes));
+    };
+    let edges = breaker.edges;
+    (rounds(nodes, &edges, &components), edges)
+}
+
+/// Strongly connected nodes, each component after those it waits for. Nodes without an edge are left out.
+fn components(nodes: usize, edges: &[Edge]) -> Vec<Vec<usize>> {
+    strongly_connected(nodes, edges.iter().map(|edge| (edge.before, edge.after)))
+}
+
+fn strongly_connected(nodes: usize, edges: impl Iterator<Item = (usize, usize)>) -> Vec<Vec<usize>> {
+    let mut graph: DiGraph<usize, ()> = DiGraph::new();
+    let mut places: Vec<Option<NodeIndex>> = vec![None; nodes];
+    let mut edges: Vec<(usize, usize)> = edges.collect();
+    edges.sort_unstable();
+    edges.dedup();
+    for (before, after) in edges {
+        let [before, after] =
+            [before, after].map(|node| *places[node].get_or_insert_with(|| graph.add_node(node)));
+        graph.add_edge(before, after, ());
+    }
+    let components = kosaraju_scc(&graph).into_iter().rev();
+    let sorted = components.map(|component| {
+        let mut nodes: Vec<usize> = component.into_iter().map(|place| graph[place]).collect();
+        nodes.sort_unstable();
+        nodes
+    });
+    sorted.collect()
+}
+
+/// Each node as early as the rounds of those before it allow. Nodes that one statement must write together are in
+/// one component.
+fn rounds(nodes: &[Node], edges: &[Edge], components: &[Vec<usize>]) -> Vec<u32> {
+    let mut rounds = vec![0; nodes.len()];
+    let mut waiting: Vec<Vec<&Edge>> = vec![Vec::new(); nodes.len()];
+    edges.iter().for_each(|edge| waiting[edge.after].push(edge));
+    for component in components {
+        let waits = component.iter().flat_map(|&node| &waiting[node]);
+        let round = waits.map(|edge| rounds[edge.before] + u32::from(!edge.is_natural(nodes))).max();
+        component.iter().for_each(|&node| rounds[node] = round.unwrap_or(0));
+    }
+    rounds
+}
+
+/// Documents that cannot be applied without each other, each group after those it waits for.
+pub(super) fn groups(batch: Batch<'_>, nodes: &[Node], edges: &[Edge]) -> Vec<Vec<u32>> {
+    let documents = |node: &Node| {
+        let side = &batch.sides[node.class.relation];
+        let stored = node.rows.stored.and_then(|row| losing(batch, node.class.relation, row));
+        let source = node.rows.source.map(|row| side.source[row as usize].document);
+        stored.into_iter().chain(source).map(|document| document as usize).collect::<Vec<_>>()
+    };
+    let mut pairs = Vec::new();
+    for edge in edges {
+        for before in documents(&nodes[edge.before]) {
+            pairs.extend(documents(&nodes[edge.after]).into_iter().map(|after| (before, after)));
+        }
+    }
+    // Who loses a row and who takes it.
+    for node in nodes.iter().filter(|node| node.class.is_update()) {
+        if let [loser, taker] = documents(node)[..] {
+            pairs.extend([(loser, taker), (taker, loser)]);
+        }
+    }
+    // Every document is in a group.
+    pairs.extend((0..batch.documents).map(|document| (document, document)));
+    let groups = strongly_connected(batch.documents, pairs.into_iter());
+    groups.into_iter().map(|group| group.into_iter().map(|document| document as u32).collect()).collect()
+}
+
+/// The document below whose row a stored row hangs: a row that moves counts as its taker's already.
+fn losing(batch: Batch<'_>, ix: usize, row: u32) -> Option<u32> {
+    let stored = &batch.sides[ix].stored[row as usize];
+    match (batch.mapping.relations[ix].enclosing, stored.parent) {
+        (Some(outer), Some(parent)) => batch.sides[outer].stored[parent as usize].document,
+        _ => stored.document,
+    }
+}

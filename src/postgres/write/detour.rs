@@ -1,0 +1,221 @@
+//! Writes that are needed only because rows wait for each other in a circle: parked values, and the first part of
+//! an update that is split.
+//!
+//! A parked value must be nobody's and pass the table's checks. What passes only the server can tell, so it is
+//! tried, under a savepoint, value after value by the column's type.
+
+use futures_util::future::join_all;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::{Filled, Writer, check_count, same_version, update_sql};
+use crate::error::{Error, ErrorKind};
+use crate::mapping::RelationIx;
+use crate::plan::{Action, Step};
+use crate::postgres::fetch::{cells, raw, selected};
+use crate::postgres::park::candidates;
+use crate::postgres::quote;
+use crate::postgres::wire::{Param, typed};
+use crate::row::Tuple;
+use crate::schema::{Attribute, PhysicalColumn};
+use crate::value::{ColumnType, Kind};
+
+/// Stored rows and their locators after a write.
+type Locators = Vec<((RelationIx, u32), Tuple)>;
+
+impl Writer<'_> {
+    /// Runs a step whose rows are written again later. Gives their locators as they are then.
+    pub(super) async fn detour(&self, step: &Step) -> Result<Locators, Error> {
+        match &step.action {
+            Action::Park { columns, parent, rows } => self.park(step.relation, columns, *parent, rows).await,
+            Action::Update { columns, moves, rows, .. } => {
+                let set = self.changed_cells(step.relation, columns, *moves, rows);
+                let set: Vec<Set<'_>> = set.iter().map(Set::of).collect();
+                let stored: Vec<u32> = rows.iter().map(|pair| pair.0).collect();
+                self.rewrite(step.relation, &stored, &set).await
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Parks rows together, or where that is refused one by one.
+    async fn park(
+        &self,
+        ix: RelationIx,
+        columns: &[usize],
+        parent: bool,
+        rows: &[u32],
+    ) -> Result<Locators, Error> {
+        match self.park_together(ix, columns, parent, rows).await {
+            Err(error) if rows.len() > 1 && error.kind() == ErrorKind::Rejected => {
+                let mut locators = Vec::new();
+                for row in rows {
+                    locators.extend(self.park_together(ix, columns, parent, &[*row]).await?);
+                }
+                Ok(locators)
+            }
+            done => done,
+        }
+    }
+
+    async fn park_together(
+        &self,
+        ix: RelationIx,
+        columns: &[usize],
+        parent: bool,
+        rows: &[u32],
+    ) -> Result<Locators, Error> {
+        let mut parking = Vec::new();
+        for &at in columns {
+            parking.push(self.parking(ix, at, rows).await?);
+        }
+        let tries = parking.iter().flatten().map(Vec::len).max().unwrap_or(1);
+        let mut refused = None;
+        for nth in 0..tries {
+            let set = self.parked_cells(ix, columns, parent, &parking, nth, rows.len());
+            self.transaction.batch_execute("SAVEPOINT rowdelta_park").await?;
+            match self.rewrite(ix, rows, &set).await {
+                Ok(locators) => {
+                    self.transaction.batch_execute("RELEASE SAVEPOINT rowdelta_park").await?;
+                    return Ok(locators);
+                }
+                Err(error) if error.kind() != ErrorKind::Rejected => return Err(error),
+                Err(error) => refused = Some(error),
+            }
+            let undo = "ROLLBACK TO SAVEPOINT rowdelta_park; RELEASE SAVEPOINT rowdelta_park";
+            self.transaction.batch_execute(undo).await?;
+        }
+        let names: Vec<&str> = columns.iter().map(|&at| self.schema.tables[ix].names[at].as_str()).collect();
+        let why = format!("rows swap values of {}, and none can be parked meanwhile", names.join(", "));
+        Err(refused.map_or_else(|| Error::new(ErrorKind::Rejected, why.clone()), |error| error.because(&why)))
+    }
+
+    /// The columns to park, each with the `nth` of the values to try; the last where there are not so many.
+    fn parked_cells(
+        &self,
+        ix: RelationIx,
+        columns: &[usize],
+        parent: bool,
+        parking: &[Vec<Parking>],
+        nth: usize,
+        rows: usize,
+    ) -> Vec<Set<'_>> {
+        let table = &self.schema.tables[ix];
+        let set = |(&at, values): (&usize, &Vec<Parking>)| {
+            let nth = |row: &Parking| row.get(nth).or(row.last()).cloned().flatten().map(String::into_bytes);
+            let cells = values.iter().map(nth).collect();
+            Set { name: &table.names[at], ty: &table.columns[at], parks: Some(at), cells }
+        };
+        let mapped = columns.iter().zip(parking).map(set);
+        let null = |column| Set::null(column, rows);
+        mapped.chain(table.parent.iter().filter(|_| parent).map(null)).collect()
+    }
+
+    /// Per row, the values to try for one column.
+    async fn parking(&self, ix: RelationIx, at: usize, rows: &[u32]) -> Result<Vec<Parking>, Error> {
+        let table = &self.schema.tables[ix];
+        let kind = &table.columns[at].kind;
+        let mut parking = Vec::new();
+        for &row in rows {
+            let stored = &self.sides[ix].stored[row as usize];
+            let salt = u64::from_be_bytes(*stored.fingerprint.0.first_chunk().expect("16 bytes"));
+            let text = if *kind == Kind::Server { self.text(ix, at, row).await? } else { String::new() };
+            let values = candidates(kind, stored.tuple.cell(at), &text, salt.wrapping_add(row.into()));
+            let null_is_safe = table.nullable[at] && !table.referred.contains(&Attribute::Mapped(at));
+            let null = null_is_safe.then_some(None);
+            parking.push(null.into_iter().chain(values.into_iter().map(Some)).collect());
+        }
+        Ok(parking)
+    }
+
+    /// A stored value as text.
+    async fn text(&self, ix: RelationIx, at: usize, row: u32) -> Result<String, Error> {
+        let table = &self.schema.tables[ix];
+        let own = table.locator[..table.own_locator].iter();
+        let equal =
+            own.clone().enumerate().map(|(n, column)| format!("{} = ${}", quote(&column.name), n + 1));
+        let equal = equal.collect::<Vec<_>>().join(" AND ");
+        let sql = format!("SELECT {}::text FROM {} WHERE {equal}", quote(&table.names[at]), table.name);
+        let cells = own.zip(self.locator(ix, row).cells());
+        let params: Vec<Param> =
+            cells.map(|(column, cell)| Param::scalar(column.ty.oid, cell.bytes())).collect();
+        let found = self.transaction.query_typed(&sql, &typed(&params)).await?;
+        Ok(found.first().and_then(|row| row.get(0)).unwrap_or_default())
+    }
+
+    /// Sets columns of stored rows, and reads their locators anew.
+    async fn rewrite(&self, ix: RelationIx, rows: &[u32], set: &[Set<'_>]) -> Result<Locators, Error> {
+        let table = &self.schema.tables[ix];
+        let assigned = set.iter().enumerate().map(|(at, set)| (set.name, set.place(at + 1)));
+        let assigned: Vec<(&str, String)> = assigned.collect();
+        let locator = table.locator.iter().enumerate();
+        let place = |at: usize| format!("${}", set.len() + at + 1);
+        let locator: Vec<(&str, String)> =
+            locator.map(|(at, column)| (column.name.as_str(), place(at))).collect();
+        let parked = set.iter().filter(|set| set.parks.is_some()).map(|set| (set.name, set.ty));
+        let returned = table.locator.iter().map(|column| (column.name.as_str(), &column.ty)).chain(parked);
+        let returned: Vec<String> = returned.map(|(name, ty)| selected("t", name, ty)).collect();
+        let sql = update_sql(&table.name, &assigned, None, &same_version(table, &locator));
+        let sql = format!("{sql} RETURNING {}", returned.join(", "));
+        let params = rows.iter().enumerate().map(|(place, &row)| {
+            let found = table.locator.iter().zip(self.locator(ix, row).cells());
+            let found = found.map(|(column, cell)| Param::scalar(column.ty.oid, cell.bytes()));
+            set.iter().map(|set| set.param(place)).chain(found).collect()
+        });
+        let params: Vec<Vec<Param>> = params.collect();
+        let typed: Vec<Vec<(&(dyn ToSql + Sync), Type)>> =
+            params.iter().map(|params| typed(params)).collect();
+        let sent = typed.iter().map(|params| self.transaction.query_typed(&sql, params));
+        let mut locators = Vec::new();
+        for (&row, answer) in rows.iter().zip(join_all(sent).await) {
+            let found = answer?;
+            check_count(1, found.len() as u64)?;
+            self.check_parked(ix, row, set, &found[0])?;
+            locators.push(((ix, row), cells(&found[0], 0..table.locator.len())?));
+        }
+        Ok(locators)
+    }
+
+    /// A value that is parked is not the one that others wait for.
+    fn check_parked(&self, ix: RelationIx, row: u32, set: &[Set<'_>], found: &Row) -> Result<(), Error> {
+        let stored = &self.sides[ix].stored[row as usize].tuple;
+        let parked = set.iter().filter_map(|set| set.parks);
+        for (place, at) in parked.enumerate() {
+            if raw(found, self.schema.tables[ix].locator.len() + place)? == stored.cell(at).bytes() {
+                return Err(Error::new(ErrorKind::Rejected, "the value to park is the stored one"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The values to try for one column of one row; `None` is NULL.
+type Parking = Vec<Option<String>>;
+
+/// A column and its values, one a row.
+struct Set<'c> {
+    name: &'c str,
+    ty: &'c ColumnType,
+    /// The mapped column that is parked: its values are texts, for the server to convert.
+    parks: Option<usize>,
+    cells: Vec<Option<Vec<u8>>>,
+}
+
+impl<'c> Set<'c> {
+    fn of(filled: &'c Filled<'c>) -> Self {
+        Set { name: filled.name, ty: filled.ty, parks: None, cells: filled.cells.clone() }
+    }
+
+    fn null(column: &'c PhysicalColumn, rows: usize) -> Self {
+        Set { name: &column.name, ty: &column.ty, parks: None, cells: vec![None; rows] }
+    }
+
+    fn place(&self, n: usize) -> String {
+        if self.parks.is_some() { format!("${n}::{}", self.ty.sql) } else { format!("${n}") }
+    }
+
+    fn param(&self, row: usize) -> Param {
+        let oid = if self.parks.is_some() { Type::TEXT.oid() } else { self.ty.oid };
+        Param::scalar(oid, self.cells[row].as_deref())
+    }
+}
