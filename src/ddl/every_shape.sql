@@ -8,7 +8,7 @@ CREATE SCHEMA IF NOT EXISTS sales;
 
 CREATE TABLE tag (
     id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    label citext NOT NULL UNIQUE,
+    label varchar(9) NOT NULL UNIQUE,
     color text
 );
 

@@ -235,10 +235,12 @@ impl Shaper<'_> {
     }
 
     fn check_key(&mut self, place: &str, name: &str, ty: &TypeOf) {
-        if matches!(ty.sql.as_str(), "json" | "jsonb") {
-            let message = format!("column {name:?} holds lists or objects, and cannot be part of a key");
-            self.faults.push(format!("{place}: {message}; choose another key"));
-        }
+        let message = match ty.sql.to_lowercase().as_str() {
+            "json" | "jsonb" => "holds lists or objects, and cannot be part of a key",
+            "citext" | "interval" | "timetz" => "is of a type in which different values are equal",
+            _ => return,
+        };
+        self.faults.push(format!("{place}: column {name:?} {message}; choose another key"));
     }
 }
 

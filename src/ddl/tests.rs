@@ -60,7 +60,7 @@ table = "tag"
 id = "id"
 key = ["label"]
 missing = "insert"
-columns = { label = { path = "label", type = "citext" }, color = "color" }
+columns = { label = { path = "label", type = "varchar(9)" }, color = "color" }
 
 [lookups.currency]
 table = "currency"
@@ -179,6 +179,50 @@ fn lookups_in_one_table_make_one_table() {
     sample.read(DOCUMENT.as_bytes()).unwrap();
     let text = ddl(&mapping, Some(&sample), &[]).unwrap().to_string();
     let tag = "CREATE TABLE tag (\n    id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,\n    \
-               label citext NOT NULL UNIQUE,\n    color text,\n    size  int\n);\n";
+               label varchar(9) NOT NULL UNIQUE,\n    color text,\n    size  int\n);\n";
     assert!(text.contains(tag), "{text}");
+}
+
+#[test]
+fn p11_p13_keys_that_may_be_null_places_and_alternate_keys_have_their_constraints() {
+    let mapping = Mapping::from_toml(
+        r#"
+version = 1
+name = "m"
+[root]
+table = "t"
+key = ["a", "b"]
+alternate_key = "uid"
+id = "id"
+columns = { a = { path = "a", type = "int", nullable = true }, b = { path = "b", type = "int" }, uid = { path = "u", type = "int" } }
+[[root.children]]
+name = "c"
+table = "c"
+parent = "t_id"
+key = "k"
+columns = { k = { path = "k", type = "text", nullable = true }, place = { position = 1 } }
+"#,
+    )
+    .unwrap();
+    let text = ddl(&mapping, None, &[]).unwrap().to_string();
+    let tables = "
+CREATE TABLE t (
+    id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    a   int,
+    b   int NOT NULL,
+    uid int UNIQUE,
+    UNIQUE NULLS NOT DISTINCT (a, b)
+);
+
+-- Lists
+
+CREATE TABLE c (
+    id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    t_id  bigint NOT NULL REFERENCES t (id) ON DELETE CASCADE,
+    k     text,
+    place bigint,
+    UNIQUE NULLS NOT DISTINCT (t_id, k)
+);
+";
+    assert!(text.ends_with(tables), "{text}");
 }

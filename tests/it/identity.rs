@@ -641,19 +641,38 @@ async fn p16_a_key_that_was_given_up_is_another_documents() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p16_p19_keys_swap_between_documents() {
-    let schema =
-        CALLS.replace("code text NOT NULL UNIQUE", "code text NOT NULL UNIQUE DEFERRABLE INITIALLY DEFERRED");
-    let shop = calls(&schema, &[call("a", Some(1), "x", &[1]), call("b", Some(2), "x", &[2])]).await;
+    swap(CALLS).await;
+    swap(
+        &CALLS
+            .replace("code text NOT NULL UNIQUE", "code text NOT NULL UNIQUE DEFERRABLE INITIALLY DEFERRED"),
+    )
+    .await;
+}
+
+/// Two calls swap their keys, in one batch and in two.
+async fn swap(schema: &str) {
+    let shop = calls(schema, &[call("a", Some(1), "x", &[1]), call("b", Some(2), "x", &[2])]).await;
     // Each now has the content that was recorded under the other's key.
-    two_nights(&shop, &[call("b", Some(1), "x", &[2]), call("a", Some(2), "x", &[1])]).await;
-    assert_eq!(shop.rows("SELECT id, code, uid FROM call ORDER BY id").await, ["1|b|1", "2|a|2"]);
-    let night =
-        [&[call("a", Some(1), "x", &[1])][..], &padding("one"), &[call("b", Some(2), "x", &[2])]].concat();
-    two_nights(&shop, &night).await;
+    for night in [
+        vec![call("b", Some(1), "x", &[2]), call("a", Some(2), "x", &[1])],
+        [&[call("a", Some(1), "x", &[1])][..], &padding("one"), &[call("b", Some(2), "x", &[2])]].concat(),
+    ] {
+        shop.expect(&night).await;
+        let ran = shop.run(&night).await.succeeded();
+        shop.state.check().await.unwrap();
+        // But for the one that may be parked on the way.
+        let parked = ran.report["parked"].as_u64().unwrap_or(0);
+        let (mut written, least) = (shop.written().await, shop.state.smallest_edit().await.unwrap());
+        written.get_mut("call").unwrap().updated -= parked;
+        assert!(parked <= 1 && written == least, "{parked}: {written:?} {least:?}");
+        let again = shop.sync(&night).await;
+        assert_eq!((again.documents("unchanged"), again.rows_written()), (night.len() as u64, 0));
+    }
     assert_eq!(
         shop.rows("SELECT id, code, uid FROM call WHERE id < 3 ORDER BY id").await,
         ["1|a|1", "2|b|2"]
     );
+    assert_eq!(shop.unsettled().await, "0");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -693,7 +712,9 @@ async fn p14_p16_of_two_documents_with_one_alternate_key_the_second_fails() {
     let night =
         [&[call("f", Some(1), "x", &[])][..], &padding("one"), &[call("e", Some(1), "x", &[])]].concat();
     let ran = shop.run(&night).await;
-    assert_eq!(failures(&ran), [twice(512, "e", 1)]);
+    // Its bytes are known until the first one is written: it may have been skipped, and then taken back.
+    let failed: Vec<String> = failures(&ran).iter().map(|failure| failure.replace(" [e]", "")).collect();
+    assert_eq!(failed, [twice(512, "e", 1).replace(" [e]", "")]);
     assert_eq!(shop.rows("SELECT code, uid FROM call WHERE uid < 9 ORDER BY uid").await, ["f|1", "b|2"]);
 }
 

@@ -20,7 +20,17 @@ use crate::support::{Database, db};
 /// A database is left for a new one after so many: nobody vacuums its catalog.
 const CASES_PER_DATABASE: u64 = 25;
 /// What every run of some length must have drawn in at least one case in twenty.
-const REQUIRED: [&str; 6] = ["depth ≥ 2", "move", "keyless", "empty list", "null list", "duplicate"];
+const REQUIRED: [&str; 9] = [
+    "depth ≥ 2",
+    "move",
+    "keyless",
+    "empty list",
+    "null list",
+    "duplicate",
+    feed::NULL_KEY,
+    "position",
+    "pair",
+];
 
 /// A number from the environment.
 pub fn variable(name: &str, default: u64) -> u64 {

@@ -13,7 +13,7 @@ use tokio_postgres::NoTls;
 
 use super::draw::Drawn;
 use super::feed::{Night, World};
-use super::shape::{Kind, Rel, Shape, name};
+use super::shape::{Col, Kind, Place, Rel, Shape, name};
 use crate::oracle::{Edit, Edits, State, Writes};
 use crate::support::Database;
 
@@ -215,7 +215,8 @@ impl Case<'_> {
 fn identity(rel: &Rel) -> Vec<String> {
     let id = rel.id.map(|(id, _)| name(id));
     let keyless = rel.key.is_empty();
-    let columns = rel.columns.iter().enumerate().filter(|(at, _)| keyless || rel.key.contains(at));
+    let is_content = |col: &Col| keyless && !rel.pair && !matches!(col.place, Place::Position(_));
+    let columns = rel.columns.iter().enumerate().filter(|(at, col)| is_content(col) || rel.key.contains(at));
     let parent =
         rel.parent.iter().filter(|_| rel.kind == Kind::Link || !rel.unique_in_all).map(|parent| name(parent));
     id.into_iter().chain(columns.map(|(_, col)| name(&col.name))).chain(parent).collect()

@@ -12,6 +12,9 @@ use super::draw::Drawn;
 use super::shape::{Col, Kind, Place, Policy, Rel, Shape, Twins};
 use super::value::{Spellings, Ty, quoted};
 
+/// What a case is said to have drawn that had one.
+pub const NULL_KEY: &str = "null in a key";
+
 /// All documents that were ever in the feed.
 pub struct World<'s> {
     shape: &'s Shape,
@@ -118,7 +121,7 @@ impl<'s> World<'s> {
         let full = Cell { values: Vec::new(), null: false, silent: false };
         if let (Some(place), true) = (place_in_key, rel.kind != Kind::Link) {
             let n = if rel.key.len() == 1 { key } else { [key / 2, key % 2][place] };
-            return Cell { values: vec![col.ty.key(n)], ..full };
+            return Cell { values: vec![col.ty.key(n)], null: col.nullable && n == 0, ..full };
         }
         let null = !col.not_null && rng.u8(..6) == 0;
         let silent = col.keep && (!col.not_null || col.default) && rng.u8(..8) == 0;
@@ -381,6 +384,9 @@ impl<'s> World<'s> {
     fn item_text(&self, item: &Item, ix: usize, rng: &mut Rng, drawn: &mut Drawn) -> String {
         let rel = &self.shape.relations[ix];
         if rel.scalar {
+            if item.cells[0].null && !rel.key.is_empty() {
+                drawn.note(NULL_KEY);
+            }
             return if item.cells[0].null { "null".into() } else { one(&item.cells[0].values[0], rng) };
         }
         let members = self.members(item, ix, rng, drawn);
@@ -391,6 +397,9 @@ impl<'s> World<'s> {
         let rel = &self.shape.relations[ix];
         let mut members = Vec::new();
         for (col, cell) in rel.columns.iter().zip(&item.cells) {
+            if col.nullable && cell.null {
+                drawn.note(NULL_KEY);
+            }
             members.extend(cell_members(col, cell, rng));
         }
         for (at, inner) in self.shape.enclosed(ix).enumerate() {
@@ -436,7 +445,8 @@ impl<'s> World<'s> {
             return Some(object(members, rng));
         }
         let mut texts: Vec<String> = items.iter().map(|item| self.item_text(item, ix, rng, drawn)).collect();
-        if !rel.key.is_empty() && !rel.ordered && !items.is_empty() && rng.u8(..5) == 0 {
+        let takes_twins = !rel.key.is_empty() && (!rel.ordered || rel.has_position());
+        if takes_twins && !items.is_empty() && rng.u8(..5) == 0 {
             self.duplicate(&items, &mut texts, ix, rng, drawn);
         }
         Some(format!("[{}]", texts.join(comma(rng))))
@@ -461,7 +471,13 @@ impl<'s> World<'s> {
             } else {
                 self.item_text(items[at], ix, rng, drawn)
             };
-            texts.insert(rng.usize(..=texts.len()), twin);
+            // Where places count the twin stands on the side that does not.
+            let place = match (rel.has_position(), rel.twins) {
+                (false, _) => rng.usize(..=texts.len()),
+                (true, Twins::Last) => rng.usize(..=at),
+                (true, _) => rng.usize(at + 1..=texts.len()),
+            };
+            texts.insert(place, twin);
             drawn.note("duplicate, equal");
         } else {
             let mut other = items[at].clone();
@@ -491,7 +507,7 @@ fn one(spellings: &Spellings, rng: &mut Rng) -> String {
 /// What an item says of a column: nothing, one member, or two.
 fn cell_members(col: &Col, cell: &Cell, rng: &mut Rng) -> Vec<(String, String)> {
     let field = col.field.clone();
-    if matches!(col.place, Place::Name | Place::Index | Place::Item) {
+    if matches!(col.place, Place::Name | Place::Index | Place::Item | Place::Position(_)) {
         return Vec::new();
     }
     // Where a missing field means null, null may be spelled by leaving it out.

@@ -4,6 +4,7 @@ use fastrand::Rng;
 
 use super::draw::Drawn;
 use super::value::{self, Ty};
+use crate::support::cluster::cluster;
 
 /// Labels of the enum type `mood`.
 pub const LABELS: [&str; 3] = ["low", "mid dle", "hïgh"];
@@ -57,8 +58,10 @@ pub struct Rel {
     pub scalar: bool,
     /// Whether the list is an object whose names are the key.
     pub map: bool,
-    /// Whether the last column is the item's place in the list.
+    /// Whether the last column is the item's place in the list, or the row's among those that the list asks for.
     pub ordered: bool,
+    /// Without a key: whether what is left over is paired.
+    pub pair: bool,
     /// Whether the key (with the parent) is the primary key where there is no surrogate.
     pub primary: bool,
     pub cascade: bool,
@@ -78,6 +81,8 @@ pub enum Place {
     Name,
     /// The item's place in the list.
     Index,
+    /// The row's place among those that the list asks for, from this number on.
+    Position(i8),
 }
 
 pub struct Col {
@@ -90,6 +95,8 @@ pub struct Col {
     pub when_absent: Option<bool>,
     /// Whether a missing field leaves the stored value alone.
     pub keep: bool,
+    /// Whether NULL is a value of the key.
+    pub nullable: bool,
     pub not_null: bool,
     pub default: bool,
 }
@@ -179,6 +186,7 @@ impl Shape {
             scalar: kind == Kind::Child && rng.u8(..8) == 0,
             map: false,
             ordered: false,
+            pair: false,
             primary: rng.bool(),
             cascade: rng.u8(..6) == 0,
         };
@@ -206,6 +214,7 @@ impl Shape {
                 catalogue,
                 when_absent: [None, None, Some(true), Some(false)][rng.usize(..4)],
                 keep: false,
+                nullable: false,
                 not_null: false,
                 default: rng.u8(..6) == 0,
             });
@@ -223,6 +232,7 @@ impl Shape {
                     catalogue: Some(target),
                     when_absent: None,
                     keep: false,
+                    nullable: false,
                     not_null: true,
                     default: false,
                 },
@@ -254,6 +264,7 @@ impl Shape {
             if rel.kind == Kind::Child && leaf && rng.u8(..3) == 0 {
                 rel.key.clear();
                 rel.unique_in_all = false;
+                rel.pair = rng.bool();
             }
             if rel.kind == Kind::Child && !leaf && rel.id.is_none() {
                 rel.unique_in_all = true;
@@ -263,31 +274,49 @@ impl Shape {
                 rel.columns[0].place = Place::Name;
                 rel.columns[0].ty = Ty::Text;
             }
-            if rel.kind == Kind::Child && !rel.map && !rel.scalar && rng.u8(..8) == 0 {
+            let place = match rng.u8(..8) {
+                0 if rel.kind == Kind::Child && !rel.scalar => Some(Place::Index),
+                1 | 2 if rel.kind != Kind::Root => Some(Place::Position(rng.i8(-2..3))),
+                _ => None,
+            };
+            if let Some(place) = place.filter(|_| !rel.map) {
                 rel.ordered = true;
                 rel.columns.push(Col {
                     name: "place".into(),
                     field: String::new(),
                     ty: Ty::Int4,
-                    place: Place::Index,
+                    place,
                     catalogue: None,
                     when_absent: None,
                     keep: false,
+                    nullable: false,
                     not_null: false,
                     default: false,
                 });
+            }
+            // Nothing refers to a key that may be NULL, and only new servers have unique indexes for it.
+            let is_local = rel.kind == Kind::Child && !rel.unique_in_all;
+            let has_index = is_local || counts_nulls_as_equal();
+            let may_be_null = rel.kind != Kind::Link && !rel.map && (leaf || rel.id.is_some());
+            if may_be_null && has_index && !rel.key.is_empty() && rng.u8(..3) == 0 {
+                let always = rng.usize(..rel.key.len());
+                rel.key.iter().for_each(|&at| rel.columns[at].nullable = at == rel.key[always] || rng.bool());
+                rel.primary = false;
             }
             let inherited = self.inherited(ix);
             let rel = &mut self.relations[ix];
             let (keyless, key) = (rel.key.is_empty(), rel.key.clone());
             for (at, col) in rel.columns.iter_mut().enumerate() {
                 let identifies = keyless || key.contains(&at);
-                if identifies || matches!(col.place, Place::Index | Place::Name | Place::Item) {
+                let is_position = matches!(col.place, Place::Position(_));
+                if identifies || is_position || matches!(col.place, Place::Index | Place::Name | Place::Item)
+                {
                     col.when_absent = None;
                 }
-                col.keep = !identifies && col.when_absent.unwrap_or(inherited);
-                col.not_null |= key.contains(&at) || (col.default && col.catalogue.is_none());
+                col.keep = !identifies && !is_position && col.when_absent.unwrap_or(inherited);
                 col.default &= col.catalogue.is_none() && !key.contains(&at);
+                col.not_null |=
+                    (key.contains(&at) && !col.nullable) || (col.default && col.catalogue.is_none());
             }
         }
     }
@@ -309,7 +338,10 @@ impl Shape {
                 ("composite key", rel.key.len() > 1),
                 ("referred to by its key", rel.id.is_none() && !self.is_leaf(ix)),
                 ("map", rel.map),
-                ("place in the list", rel.ordered),
+                ("place in the list", rel.columns.iter().any(|col| col.place == Place::Index)),
+                ("position", rel.has_position()),
+                ("position without a key", rel.has_position() && rel.key.is_empty()),
+                ("pair", rel.pair),
                 ("list of scalars", rel.scalar),
                 (
                     "lookup as a column",
@@ -324,6 +356,18 @@ impl Shape {
             notes.iter().filter(|note| note.1).for_each(|note| drawn.note(note.0));
         }
     }
+}
+
+impl Rel {
+    /// Whether a column holds the row's place among those that are asked for.
+    pub fn has_position(&self) -> bool {
+        self.columns.iter().any(|col| matches!(col.place, Place::Position(_)))
+    }
+}
+
+/// Whether the server has `NULLS NOT DISTINCT`.
+fn counts_nulls_as_equal() -> bool {
+    cluster().major >= 15
 }
 
 impl Catalogue {
@@ -407,6 +451,9 @@ impl Shape {
         if let Some((id, _)) = rel.id {
             *out += &format!("id = {}\n", toml(id));
         }
+        if rel.pair {
+            *out += "pair = true\n";
+        }
         if let Some(keep) = rel.absent_columns {
             *out += &format!("absent_columns = \"{}\"\n", if keep { "keep" } else { "null" });
         }
@@ -443,12 +490,16 @@ impl Shape {
             Place::Field => vec![field],
             Place::Nested => vec![format!("{field}.v")],
             Place::Either => vec![field, step(&format!("{}!", col.field))],
+            Place::Position(first) => return format!("{{ position = {first} }}"),
         };
         let absent = col.when_absent.map(|keep| if keep { "keep" } else { "null" });
         let absent = absent.map_or(String::new(), |word| format!(", when_absent = \"{word}\""));
         match col.catalogue {
             Some(_) => format!("{{ {}{absent} }}", self.lookup_toml(col, ", ")),
-            None => format!("{{ path = {}{absent} }}", list(paths.into_iter())),
+            None => {
+                let nullable = if col.nullable { ", nullable = true" } else { "" };
+                format!("{{ path = {}{absent}{nullable} }}", list(paths.into_iter()))
+            }
         }
     }
 
@@ -516,7 +567,12 @@ impl Shape {
         }
         if !key.is_empty() {
             let unique = if ix == 0 || rel.unique_in_all { key } else { [parent, key].concat() };
-            let kind = if rel.id.is_none() && rel.primary { "PRIMARY KEY" } else { "UNIQUE" };
+            let with_null = rel.key.iter().any(|&at| rel.columns[at].nullable) && counts_nulls_as_equal();
+            let kind = match () {
+                () if with_null => "UNIQUE NULLS NOT DISTINCT",
+                () if rel.id.is_none() && rel.primary => "PRIMARY KEY",
+                () => "UNIQUE",
+            };
             parts.push(format!("{kind} ({})", names(&unique)));
         }
         parts.push("kept_beside text".into());
