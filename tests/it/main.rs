@@ -3,6 +3,7 @@
 //! Every test gets a database of its own on a real server made for the run; see [`support`].
 
 mod conformance;
+mod constraints;
 mod ddl;
 mod demo;
 mod feeds;

@@ -1,0 +1,112 @@
+//! Random schemas with constraints, and random nights of documents that the constraints allow.
+//!
+//! A case is drawn from one seed: `shape` draws tables with unique constraints, indexes, exclusions and foreign keys,
+//! `change` a first state and what changes from night to night, `state` says which rows there must be and which edit
+//! is the smallest, `case` plays the nights and checks them. `sieve` helps to draw states that the constraints
+//! allow; what it lets through PostgreSQL judges, on twin tables. After each night:
+//!
+//! - the tables hold what the documents say;
+//! - rows written, counted by triggers, are the smallest edit, beside what the report says was parked;
+//! - at most one write was parked for each circle of changes that wait for each other;
+//! - rows that stayed have their ids;
+//! - the same documents once more write nothing.
+//!
+//! Documents that are refused must be those that the report names, and there must be no order of writes that gets
+//! them in: `orders` tries all.
+//!
+//! `ROWDELTA_CONSTRAINT_SEED` is the seed of the first case, the next ones count up from it;
+//! `ROWDELTA_CONSTRAINT_CASES` is their number. A case that fails prints its seed and leaves its mapping, schema and
+//! feeds in a directory. `ROWDELTA_CONSTRAINT_REFUSALS=1` prints every night of which documents were refused.
+
+mod case;
+mod change;
+mod detours;
+mod orders;
+mod shape;
+mod sieve;
+mod state;
+mod stored;
+mod tally;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use case::Lane;
+pub use tally::Tally;
+
+/// As many as two cores check in some two minutes.
+const CASES: u64 = 2_000;
+const SEED: u64 = 20_260_102;
+/// A database is left for a new one after so many: nobody vacuums its catalog.
+const CASES_PER_DATABASE: u64 = 100;
+/// What every run of some length must have drawn in at least one case in twenty.
+const REQUIRED: [&str; 7] =
+    ["swap", "rotation", "move", "cycle of tables", "keyless", "null key", "dying parent"];
+/// In so many of a hundred cases at most documents may be refused.
+const REFUSED_MAX: f64 = 5.0;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p02_p17_p18_p19_random_constraints_are_met_by_the_smallest_edit() {
+    let (seed, cases) =
+        (variable("ROWDELTA_CONSTRAINT_SEED", SEED), variable("ROWDELTA_CONSTRAINT_CASES", CASES));
+    let (tally, failures) = run(seed, cases).await;
+    println!("seed {seed}\n{tally}");
+    assert!(failures.is_empty(), "{} cases failed; the first:\n{}", failures.len(), failures[0]);
+    check_shares(&tally);
+}
+
+/// A number from the environment.
+pub fn variable(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: {text:?}")))
+}
+
+/// Fails where something that matters was hardly drawn, or much was refused: the test would not be worth much.
+pub fn check_shares(tally: &Tally) {
+    // Of a few cases shares say nothing.
+    for what in REQUIRED.iter().filter(|_| tally.cases >= 100) {
+        assert!(tally.share(what) >= 5.0, "{what} was drawn in {:.1} % of the cases only", tally.share(what));
+    }
+    let refused = tally.share("nights: refused");
+    assert!(
+        tally.cases < 100 || refused <= REFUSED_MAX,
+        "documents were refused in {refused:.1} % of the cases"
+    );
+}
+
+/// Plays cases from a seed on, a lane for each core. Gives what was drawn, and what failed.
+pub async fn run(seed: u64, cases: u64) -> (Tally, Vec<String>) {
+    let next = Arc::new(AtomicU64::new(0));
+    let lanes = std::thread::available_parallelism().map_or(2, usize::from).min(4);
+    let lanes: Vec<_> = (0..lanes).map(|_| tokio::spawn(lane(seed, cases, next.clone()))).collect();
+    let (mut tally, mut failures) = (Tally::default(), Vec::new());
+    for lane in lanes {
+        let (drawn, failed) = lane.await.expect("a lane ends");
+        tally.merge(drawn);
+        failures.extend(failed);
+    }
+    (tally, failures)
+}
+
+async fn lane(seed: u64, cases: u64, next: Arc<AtomicU64>) -> (Tally, Vec<String>) {
+    let (mut tally, mut failures) = (Tally::default(), Vec::new());
+    let mut lane: Option<Lane> = None;
+    for played in 0.. {
+        let case = next.fetch_add(1, Ordering::Relaxed);
+        // After a few failures more of them say nothing new.
+        if case >= cases || failures.len() as u64 >= variable("ROWDELTA_CONSTRAINT_FAILURES", 3) {
+            break;
+        }
+        let lane = match lane.take() {
+            Some(used) if played % CASES_PER_DATABASE != 0 => lane.insert(used),
+            _ => lane.insert(Lane::open().await),
+        };
+        match lane.play(seed.wrapping_add(case)).await {
+            Ok(drawn) => tally.add(&drawn),
+            Err(failure) => {
+                println!("after {} cases: {failure}\n", case + 1);
+                failures.push(failure);
+            }
+        }
+    }
+    (tally, failures)
+}
