@@ -12,6 +12,7 @@
 //! No transaction is open while the feed is read or a document is parsed.
 
 mod batch;
+mod bystanders;
 mod claims;
 mod compare;
 mod feed;

@@ -46,7 +46,7 @@ use changes::{Changes, Class, Node, Rows, What, changes};
 use edges::{Edge, edges};
 use order::{groups, order};
 
-pub use cascades::{Dangling, dangling};
+pub use cascades::{Losses, losses};
 pub use edges::{Candidate, Conflict, Question, questions};
 
 /// A row that a document of the batch asks for.

@@ -89,6 +89,18 @@ impl Table {
         mapped.or_else(parent).or_else(id)
     }
 
+    /// The column that an attribute stands for, unless the mapping does not know it.
+    pub fn column(&self, attribute: &Attribute) -> Option<PhysicalColumn> {
+        match attribute {
+            Attribute::Mapped(at) => {
+                Some(PhysicalColumn { name: self.names[*at].clone(), ty: self.columns[*at].clone() })
+            }
+            Attribute::Parent(at) => Some(self.parent[*at].clone()),
+            Attribute::Id => self.id.as_ref().map(|id| id.column.clone()),
+            Attribute::Unmapped { .. } => None,
+        }
+    }
+
     /// Columns by which this transaction finds a row again that it inserted, whatever its physical place: the primary
     /// key, else one that is unique and never NULL.
     pub fn new_row_key(&self) -> Option<Vec<Attribute>> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio_postgres::Transaction;
 
 use crate::document::{DocumentKey, Origin};
+use crate::engine::bystanders::{Bystander, bystanders};
 use crate::engine::claims::{Conflict, Verdict, claims};
 use crate::engine::compare::{Active, Compared, close, compare, compared_key};
 use crate::engine::held::own_place;
@@ -21,7 +22,7 @@ use crate::engine::roots::{Roots, roots};
 use crate::engine::run::{Held, HeldRow, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::UniqueIn;
-use crate::plan::{Batch, Dangling, Plan, Sides, dangling, plan, questions};
+use crate::plan::{Batch, Plan, Sides, plan, questions};
 use crate::postgres::state::{self, Record, State};
 use crate::postgres::write::{Marking, Writer, named_by_table, transaction_time};
 use crate::postgres::{Limits, begin, judge};
@@ -251,6 +252,12 @@ struct Recorded<'a> {
 }
 
 impl Recorded<'_> {
+    /// What the planner sees of it.
+    fn view<'v>(&self, run: &'v Run, sides: &'v [Sides], last: bool) -> Batch<'v> {
+        let documents = self.looked_at.len();
+        Batch { mapping: &run.mapping, schema: &run.schema, sides, documents, holds: !last }
+    }
+
     /// The plan's groups as places among all documents, those that are as they should be before them.
     fn groups(&self, plan: &Plan) -> Vec<Vec<usize>> {
         if plan.groups.is_empty() {
@@ -296,7 +303,7 @@ async fn transact(
         let place = |conflict: Conflict| Conflict { document: batch.places[conflict.document], ..conflict };
         return Ok(Tried::Conflicts(conflicts.into_iter().map(place).collect()));
     }
-    let conflicts = dangling_references(run, &batch, &compared.sides, last);
+    let conflicts = unwanted(run, &transaction, &batch, &compared.sides, last).await?;
     if !conflicts.is_empty() {
         return Ok(Tried::Conflicts(conflicts));
     }
@@ -329,23 +336,27 @@ async fn recorded<'a>(
     Ok(Recorded { documents, states, same, looked_at, places })
 }
 
-/// Documents that keep a reference to a row that they drop, where the server would not refuse that.
-fn dangling_references(run: &Run, batch: &Recorded<'_>, sides: &[Sides], last: bool) -> Vec<Conflict> {
-    let documents = batch.looked_at.len();
-    let view = Batch { mapping: &run.mapping, schema: &run.schema, sides, documents, holds: !last };
-    let conflict = |dangling: Dangling| {
-        let document = batch.looked_at[dangling.document as usize];
-        let message = format!(
-            "keeps a reference to a row that goes, and foreign key {:?} would change or delete what it keeps",
-            dangling.constraint
-        );
+/// Documents that give up what others refer to, where the server would not refuse that. At the end of the feed the
+/// others may have let go.
+async fn unwanted(
+    run: &Run,
+    transaction: &Transaction<'_>,
+    batch: &Recorded<'_>,
+    sides: &[Sides],
+    last: bool,
+) -> Result<Vec<Conflict>, Error> {
+    let found = bystanders(transaction, batch.view(run, sides, last)).await?;
+    let conflict = |bystander: Bystander| {
+        let at = bystander.document? as usize;
+        let document = batch.looked_at[at];
         let failure = Failure {
-            relation: Some(run.mapping.relations[dangling.relation].name.clone()),
-            ..Failure::of_document(&document.origin, Some(document.label.clone()), message)
+            relation: Some(run.mapping.relations[bystander.relation].name.clone()),
+            ..Failure::of_document(&document.origin, Some(document.label.clone()), bystander.message)
         };
-        Conflict { document: batch.places[dangling.document as usize], verdict: Verdict::Fail(failure) }
+        let verdict = if last { Verdict::Fail(failure) } else { Verdict::Wait(failure) };
+        Some(Conflict { document: batch.places[at], verdict })
     };
-    dangling(view).into_iter().map(conflict).collect()
+    Ok(found.into_iter().filter_map(conflict).collect())
 }
 
 /// Plans the batch; what only the server can judge it is asked.
@@ -356,8 +367,7 @@ async fn planned(
     sides: &[Sides],
     last: bool,
 ) -> Result<Plan, Error> {
-    let documents = batch.looked_at.len();
-    let batch = Batch { mapping: &run.mapping, schema: &run.schema, sides, documents, holds: !last };
+    let batch = batch.view(run, sides, last);
     let conflicts = judge::conflicts(transaction, &run.schema, sides, &questions(batch)).await?;
     Ok(plan(batch, &conflicts))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::document::DocumentKey;
 use crate::engine::batch::backoff;
+use crate::engine::bystanders::bystanders;
 use crate::engine::compare::{compared_cells, compared_key};
 use crate::engine::report::Failure;
 use crate::engine::run::{Held, Run};
@@ -71,7 +72,12 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
     }
     sides.iter_mut().for_each(|side| side.changes.removed = (0..side.stored.len() as u32).collect());
     let (mapping, schema) = (&run.mapping, &run.schema);
-    let plan = plan(Batch { mapping, schema, sides: &sides, documents: 0, holds: false }, &[]);
+    let batch = Batch { mapping, schema, sides: &sides, documents: 0, holds: false };
+    if let Some(bystander) = bystanders(&transaction, batch).await?.pop() {
+        let relation = &mapping.relations[bystander.relation].name;
+        return Err(Error::new(ErrorKind::Rejected, bystander.message).in_relation(relation));
+    }
+    let plan = plan(batch, &[]);
     let marking = Marking { hashes: Vec::new(), time: None };
     let mut writer = Writer::new(&transaction, mapping, schema, &sides, &marking, &plan).await?;
     let times = writer.apply(&plan, vec![Duration::ZERO; sides.len()]).await?;

@@ -1,52 +1,73 @@
 //! What the server does to rows that refer to others, because a foreign key says so.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::Batch;
 use super::changes::{Class, Node, What};
 use super::terms::{Key, Terms};
+use super::{Batch, StoredRow};
 use crate::mapping::RelationIx;
+use crate::row::Tuple;
 use crate::schema::{Attribute, OnChange, Reference};
 
-/// A document that keeps a reference to a row that it drops, or whose key it changes. The server would not refuse
-/// that but change or delete the referring row, and the document would count as stored though it is not.
+/// Keys that a batch gives up although the server would not refuse that where rows refer to them, but change or
+/// delete these rows. One that stays would not be what its document asks for, and nobody would know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dangling {
-    /// The document.
-    pub document: u32,
-    /// The relation of the referring row.
+pub struct Losses<'a> {
+    /// The relation of the referring rows.
     pub relation: RelationIx,
     /// The foreign key.
-    pub constraint: String,
+    pub reference: &'a Reference,
+    /// The keys, each with the document that gives it up, where it is known.
+    pub keys: Vec<(Tuple, Option<u32>)>,
+    /// Stored rows that let go of such a key themselves.
+    pub leaving: Vec<u32>,
 }
 
-/// Finds the references that would dangle.
-pub fn dangling(batch: Batch<'_>) -> Vec<Dangling> {
-    let acting = references(batch).filter(|(_, reference)| reference.acts());
-    let mut acting = acting.filter(|(_, reference)| reference.is_touched(batch)).peekable();
+/// Finds the keys that a batch gives up and that foreign keys of mapped columns act upon.
+pub fn losses(batch: Batch<'_>) -> Vec<Losses<'_>> {
+    let acts =
+        |(_, reference): &(RelationIx, &Reference)| reference.on_delete.acts() || reference.on_update.acts();
+    let mut acting = references(batch).filter(acts).filter(|(_, r)| r.is_touched(batch)).peekable();
     if acting.peek().is_none() {
         return Vec::new();
     }
     let nodes = super::changes::changes(batch).nodes;
     let terms = Terms::new(batch);
-    let mut found = Vec::new();
-    for (relation, reference) in acting {
-        let (mut gone, mut come) = (HashSet::new(), HashSet::new());
-        for node in nodes.iter().filter(|node| node.class.relation == reference.target) {
-            let [before, after] = keys(&terms, node, &reference.to);
-            gone.extend(before);
-            come.extend(after);
-        }
-        for (row, source) in batch.sides[relation].source.iter().enumerate() {
-            let key = terms.key_after(relation, row as u32, &reference.from, false);
-            if key.is_some_and(|key| gone.contains(&key) && !come.contains(&key)) {
-                let constraint = reference.name.clone();
-                found.push(Dangling { document: source.document, relation, constraint });
-            }
-        }
-    }
-    found
+    let losses = acting.map(|(relation, reference)| Losses {
+        relation,
+        reference,
+        keys: lost_keys(batch, &terms, &nodes, reference),
+        leaving: leaving(&terms, &nodes, relation, reference),
+    });
+    losses.filter(|losses| !losses.keys.is_empty()).collect()
+}
+
+fn lost_keys(
+    batch: Batch<'_>,
+    terms: &Terms<'_>,
+    nodes: &[Node],
+    reference: &Reference,
+) -> Vec<(Tuple, Option<u32>)> {
+    let side = &batch.sides[reference.target];
+    let lost = nodes.iter().filter(|node| node.class.relation == reference.target).filter_map(|node| {
+        let acts = if node.class.is_update() { reference.on_update } else { reference.on_delete };
+        let [before, after] = keys(terms, node, &reference.to);
+        let stored = &side.stored[node.rows.stored.filter(|_| acts.acts() && before != after)? as usize];
+        let source = node.rows.source.map(|row| side.source[row as usize].document);
+        Some((stored.cells(&reference.to)?, source.or(stored.document)))
+    });
+    lost.collect()
+}
+
+/// Stored rows whose reference goes or changes.
+fn leaving(terms: &Terms<'_>, nodes: &[Node], relation: RelationIx, reference: &Reference) -> Vec<u32> {
+    let of_relation = nodes.iter().filter(|node| node.class.relation == relation);
+    let leaves = |node: &&Node| {
+        let [before, after] = keys(terms, node, &reference.from);
+        before != after
+    };
+    of_relation.filter(leaves).filter_map(|node| node.rows.stored).collect()
 }
 
 /// Leaves to the server what it writes along: references that change as `ON UPDATE CASCADE` changes them.
@@ -93,22 +114,36 @@ fn keys(terms: &Terms<'_>, node: &Node, of: &[Attribute]) -> [Option<Key>; 2] {
     [before, after]
 }
 
-/// The references beside those of children to parents.
+/// The references of mapped columns, beside those of children to parents.
 fn references(batch: Batch<'_>) -> impl Iterator<Item = (RelationIx, &Reference)> {
     let of_table = move |ix: RelationIx| batch.schema.tables[ix].references.iter().map(move |r| (ix, r));
     let all = (0..batch.schema.tables.len()).flat_map(of_table);
-    all.filter(move |(ix, reference)| !reference.is_of_tree(*ix, batch.mapping))
+    all.filter(move |(ix, reference)| {
+        !reference.is_of_tree(*ix, batch.mapping) && reference.from.iter().all(Attribute::is_known)
+    })
 }
 
 impl Reference {
-    /// Whether it changes or deletes referring rows.
-    fn acts(&self) -> bool {
-        self.on_delete.acts() || self.on_update.acts()
-    }
-
     /// Whether a row of the table referred to goes or changes.
     fn is_touched(&self, batch: Batch<'_>) -> bool {
         let changes = &batch.sides[self.target].changes;
         !changes.removed.is_empty() || !changes.updated.is_empty() || !changes.moved.is_empty()
+    }
+}
+
+impl StoredRow {
+    /// The cells of columns, if all of them are known and none is NULL.
+    pub(crate) fn cells(&self, of: &[Attribute]) -> Option<Tuple> {
+        let mut cells = Tuple::default();
+        for attribute in of {
+            let cell = match attribute {
+                Attribute::Mapped(at) => self.tuple.cell(*at).bytes(),
+                Attribute::Parent(at) => self.reference.cell(*at).bytes(),
+                Attribute::Id => self.id.as_deref(),
+                Attribute::Unmapped { .. } => None,
+            };
+            cells.push_value(Some(cell?));
+        }
+        Some(cells)
     }
 }
