@@ -327,8 +327,8 @@ impl Engine {
     }
 }
 
-/// Waits for the workers; then second tries, together; then removals that were held back, and what they were in the
-/// way of. After a feed that broke off these stay held: what was removed here might have turned up there.
+/// Waits for the workers; then second tries, together, and what held removals were in the way of once more with the
+/// documents that hold them; then removals that are still held back. After a feed that broke off these stay held: what was removed here might have turned up there.
 async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> Result<(), Error> {
     while let Some(done) = workers.tasks.join_next().await {
         done.map_err(panicked)??;
@@ -338,8 +338,12 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
     let round = if releases { Round::Together } else { Round::Last };
     batch::apply(run, run.take_deferred(), round).await?;
     if releases {
+        let mut waiting = run.take_deferred();
+        if !waiting.is_empty() {
+            waiting.extend(run.take_holders());
+            batch::apply(run, waiting, Round::Last).await?;
+        }
         held::release(run).await?;
-        batch::apply(run, run.take_deferred(), Round::Last).await?;
     }
     let client = run.connections.get().await?;
     state::unsettle(&**client, run.lease.mapping, &run.take_distrusted()).await?;

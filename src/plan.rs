@@ -203,10 +203,10 @@ impl Action {
 pub fn plan(batch: Batch<'_>, conflicts: &[Conflict]) -> Plan {
     let Changes { mut nodes, held, unchanged, touched } = changes(batch);
     cascades::follow(batch, &mut nodes);
-    let mut edges = edges(batch, &nodes, conflicts);
-    let groups = if batch.holds { Vec::new() } else { groups(batch, &nodes, &edges) };
-    let deferred = order::defer(batch.schema, &nodes, &mut edges);
-    let (rounds, edges) = order(batch, &mut nodes, edges);
+    let mut found = edges(batch, &nodes, conflicts);
+    let groups = if batch.holds { Vec::new() } else { groups(batch, &nodes, &found.edges) };
+    let deferred = order::defer(batch.schema, &nodes, &mut found);
+    let (rounds, edges) = order(batch, &mut nodes, found.edges);
     let steps = steps(batch.schema, &nodes, &rounds, &edges);
     Plan { deferred, steps, held, unchanged, touched, groups }
 }

@@ -77,7 +77,7 @@ fn differs(label: Option<&str>, origin: &Origin, first: &Origin) -> Failure {
 pub(crate) enum Round {
     /// As the feed brings them: what others may still give or take waits for the end.
     Feed,
-    /// At its end, all that waited together. What removals held back are in the way of waits for them.
+    /// At its end, all that waited together. What held removals are in the way of waits once more.
     Together,
     /// Nothing is put off any more.
     Last,
@@ -195,6 +195,8 @@ impl Part {
 
     fn fail(&self, run: &Run, error: &Error) {
         for document in &self.documents {
+            // What it held back stays, and the document unsettled: the next run does it again.
+            run.unhold(&document.key);
             run.fail(document, Failure::of_error(&document.origin, &document.label, error));
         }
     }
@@ -206,6 +208,7 @@ impl Part {
             // Where too many wait already the next run finds it: the document was unsettled as it was robbed.
             let _ = run.defer(self.documents.swap_remove(at));
         }
+        self.documents.into_iter().for_each(|document| run.keep_holder(document));
     }
 
     /// Takes out the documents that conflict with others: they fail, or wait for the end of the feed.
@@ -399,6 +402,13 @@ fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usiz
     });
     decide(run, batch, &written.sides, plan);
     hold(run, &batch.looked_at, written);
+    if last {
+        let decided = batch.looked_at.iter().filter(|document| run.unhold(&document.key)).count() as u64;
+        run.tally(|tally| {
+            let unsettled = &mut tally.report.documents.unsettled;
+            *unsettled = unsettled.saturating_sub(decided);
+        });
+    }
     let keys = batch.documents.iter().map(|document| &document.key).enumerate();
     keys.filter(|(_, key)| !last && run.registry().take_robbed(key)).map(|(at, _)| at).collect()
 }

@@ -28,16 +28,29 @@ pub(crate) struct Run {
     registry: Mutex<Registry>,
     tally: Mutex<Tally>,
     answers: Mutex<Vec<Answers>>,
-    deferred: Mutex<Deferred>,
+    deferred: Mutex<Kept>,
+    holders: Mutex<Kept>,
     held: Mutex<HashMap<DocumentKey, Held>>,
     distrusted: Mutex<Vec<DocumentKey>>,
 }
 
-/// Documents to be tried once more at the end of the feed, together.
+/// Documents kept for the end of the feed.
 #[derive(Default)]
-struct Deferred {
+struct Kept {
     documents: Vec<Prepared>,
     bytes: usize,
+}
+
+impl Kept {
+    /// Gives the document back where too many are kept already.
+    fn keep(&mut self, document: Prepared, bytes_max: usize) -> Option<Prepared> {
+        if self.bytes + document.bytes > bytes_max {
+            return Some(document);
+        }
+        self.bytes += document.bytes;
+        self.documents.push(document);
+        None
+    }
 }
 
 /// The removals of a document that wait for the end of the feed.
@@ -82,6 +95,7 @@ impl Run {
             tally,
             answers: Mutex::default(),
             deferred: Mutex::default(),
+            holders: Mutex::default(),
             held: Mutex::default(),
             distrusted: Mutex::default(),
         }
@@ -120,13 +134,7 @@ impl Run {
     /// Keeps a document for the second try. Gives it back where too many wait already.
     #[must_use]
     pub fn defer(&self, document: Prepared) -> Option<Prepared> {
-        let mut deferred = lock(&self.deferred);
-        if deferred.bytes + document.bytes > self.options.deferred_bytes_max {
-            return Some(document);
-        }
-        deferred.bytes += document.bytes;
-        deferred.documents.push(document);
-        None
+        lock(&self.deferred).keep(document, self.options.deferred_bytes_max)
     }
 
     pub fn take_deferred(&self) -> Vec<Prepared> {
@@ -140,6 +148,22 @@ impl Run {
     /// Whether removals wait for the end of the feed.
     pub fn holds(&self) -> bool {
         !lock(&self.held).is_empty()
+    }
+
+    /// Keeps a document whose removals are held back, should they be in the way of another; if it is not too much.
+    pub fn keep_holder(&self, document: Prepared) {
+        if lock(&self.held).contains_key(&document.key) {
+            let _ = lock(&self.holders).keep(document, self.options.deferred_bytes_max);
+        }
+    }
+
+    pub fn take_holders(&self) -> Vec<Prepared> {
+        std::mem::take(&mut *lock(&self.holders)).documents
+    }
+
+    /// What a document held back was decided. False: it held nothing back.
+    pub fn unhold(&self, key: &DocumentKey) -> bool {
+        lock(&self.held).remove(key).is_some()
     }
 
     pub fn take_held(&self) -> HashMap<DocumentKey, Held> {

@@ -115,20 +115,26 @@ pub fn questions(batch: Batch<'_>) -> Vec<Question> {
     constraints.collect()
 }
 
+/// What was found out about the order of a batch.
+#[derive(Default)]
+pub(super) struct Found {
+    pub edges: Vec<Edge>,
+    /// References to a key that passes from one row to another. A row that goes on referring to it is right at the
+    /// end, and at no moment before.
+    pub passing: Vec<Why>,
+}
+
 /// The edges of a batch: all of them, or none where the natural order is right.
-pub(super) fn edges(batch: Batch<'_>, nodes: &[Node], conflicts: &[Conflict]) -> Vec<Edge> {
+pub(super) fn edges(batch: Batch<'_>, nodes: &[Node], conflicts: &[Conflict]) -> Found {
     let mut finder = Finder::new(batch, nodes);
     let suspects = finder.suspects(conflicts);
-    if suspects.is_empty() && batch.holds {
-        return Vec::new();
-    }
     suspects.iter().for_each(|&constraint| finder.find(constraint, conflicts));
     if finder.edges.iter().all(|edge| edge.is_natural(nodes)) && batch.holds {
-        return Vec::new();
+        return Found { edges: Vec::new(), passing: finder.passing };
     }
     let rest = finder.constraints().filter(|constraint| !suspects.contains(constraint)).collect::<Vec<_>>();
     rest.into_iter().for_each(|constraint| finder.find(constraint, conflicts));
-    finder.edges
+    Found { edges: finder.edges, passing: finder.passing }
 }
 
 /// A constraint: a unique one or a reference of a relation.
@@ -144,13 +150,21 @@ struct Finder<'a> {
     per_relation: Vec<Vec<usize>>,
     terms: Terms<'a>,
     edges: Vec<Edge>,
+    passing: Vec<Why>,
 }
 
 impl<'a> Finder<'a> {
     fn new(batch: Batch<'a>, nodes: &'a [Node]) -> Self {
         let mut per_relation = vec![Vec::new(); batch.sides.len()];
         nodes.iter().enumerate().for_each(|(at, node)| per_relation[node.class.relation].push(at));
-        Finder { batch, nodes, per_relation, terms: Terms::new(batch), edges: Vec::new() }
+        Finder {
+            batch,
+            nodes,
+            per_relation,
+            terms: Terms::new(batch),
+            edges: Vec::new(),
+            passing: Vec::new(),
+        }
     }
 
     /// `None` where nothing can be freed for another row to take.
@@ -296,6 +310,9 @@ impl<'a> Finder<'a> {
         let reference: &Reference = &self.table(ix).references[at];
         let (gone, come) = self.keys(reference.target, &reference.to, false);
         let come: HashMap<Key, usize> = come.into_iter().map(|(at, key)| (key, at)).collect();
+        if gone.keys().any(|key| come.contains_key(key)) {
+            self.passing.push(Why::Arrives(ix, at));
+        }
         let together = self.table(ix).is_written_in_one() && self.table(reference.target).is_written_in_one();
         let mut edges = Vec::new();
         for place in self.per_relation[ix].iter().copied() {

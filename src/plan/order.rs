@@ -8,16 +8,18 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use super::Batch;
 use super::changes::Node;
 use super::cycles::Breaker;
-use super::edges::{Edge, Why};
+use super::edges::{Edge, Found, Why};
 use super::terms::Terms;
 use crate::schema::{Check, Schema};
 
 /// Takes out the edges of constraints that are checked at the end anyway, and of those that can be deferred where
-/// one of them is against the natural order. Gives the names of the latter.
-pub(super) fn defer(schema: &Schema, nodes: &[Node], edges: &mut Vec<Edge>) -> BTreeSet<String> {
+/// one of them is against the natural order, or no order is right. Gives the names of the latter.
+pub(super) fn defer(schema: &Schema, nodes: &[Node], found: &mut Found) -> BTreeSet<String> {
+    let Found { edges, passing } = found;
     edges.retain(|edge| !matches!(check(schema, edge.why), Check::Deferred(_)));
-    let late = edges.iter().filter(|edge| !edge.is_natural(nodes));
-    let names: BTreeSet<String> = late.filter_map(|edge| deferrable(schema, edge.why)).cloned().collect();
+    let late = edges.iter().filter(|edge| !edge.is_natural(nodes)).map(|edge| edge.why);
+    let names = late.chain(passing.iter().copied()).filter_map(|why| deferrable(schema, why));
+    let names: BTreeSet<String> = names.cloned().collect();
     edges.retain(|edge| deferrable(schema, edge.why).is_none_or(|name| !names.contains(name)));
     names
 }
