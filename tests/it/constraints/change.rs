@@ -133,7 +133,7 @@ pub struct Night<'a> {
 impl Night<'_> {
     /// Draws some changes, each of which leaves a valid state. Gives their kinds.
     pub fn draw(&mut self, state: &State) -> (State, BTreeSet<&'static str>) {
-        let (mut state, mut kinds) = (state.clone(), BTreeSet::new());
+        let (before, mut state, mut kinds) = (state, state.clone(), BTreeSet::new());
         let wanted = self.rng.usize(1..5);
         for _ in 0..40 {
             if kinds.len() >= wanted {
@@ -148,12 +148,28 @@ impl Night<'_> {
             }
             let documents = self.documents.clone();
             mend(self.rng, self.shape, &mut next, &|document| documents.contains(&document));
-            if !done.is_empty() && next != state && next.is_valid(self.shape) {
+            let fits = next.is_valid(self.shape) && self.leaves_absent(before, &next);
+            if !done.is_empty() && next != state && fits {
                 state = next;
                 kinds.extend(done);
             }
         }
         (state, kinds)
+    }
+
+    /// Whether documents that are not in the feed lose no rows but to others: a row that has moved may not go then.
+    fn leaves_absent(&self, before: &State, after: &State) -> bool {
+        let shape = self.shape;
+        (1..before.rows.len()).all(|rel| {
+            let outer = shape.relations[rel].outer.unwrap_or(0);
+            before.rows[rel].iter().all(|row| {
+                let is_absent = !self.documents.contains(&before.document(shape, rel, row.number));
+                let is_of_absent = || !self.documents.contains(&after.document(shape, outer, row.parent));
+                let is_gone =
+                    after.find(rel, row.number).is_none() && after.find(outer, row.parent).is_some();
+                !(is_absent && is_gone && is_of_absent())
+            })
+        })
     }
 
     fn one(&mut self, state: &mut State) -> Option<&'static str> {
@@ -323,6 +339,14 @@ impl Night<'_> {
     fn replace(&mut self, state: &mut State) -> Option<()> {
         let rel = self.pick_rel(|rel| rel > 0)?;
         let old = state.find(rel, self.pick(state, rel)?)?.clone();
+        // While one goes and the other comes, nothing can refer to either.
+        let is_referred = self.shape.references.iter().any(|reference| {
+            let rows = &state.rows[reference.from.0];
+            reference.to.0 == rel && rows.iter().any(|row| state.target(reference, row) == Some(&old))
+        });
+        if is_referred && chance(self.rng, 75) {
+            return None;
+        }
         let mut cells = old.cells.clone();
         let relation = &self.shape.relations[rel];
         let column = match relation.keys {

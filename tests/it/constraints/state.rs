@@ -36,6 +36,18 @@ pub struct Line {
     pub cells: Vec<Option<String>>,
 }
 
+impl std::fmt::Display for Line {
+    /// `t2: A/3: x, NULL`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |cells: &Vec<Option<String>>| {
+            let cells = cells.iter().map(|cell| cell.as_deref().unwrap_or("NULL"));
+            cells.collect::<Vec<_>>().join(", ")
+        };
+        let around: Vec<String> = self.around.iter().map(list).collect();
+        write!(f, "t{}: {}: {}", self.relation, around.join("/"), list(&self.cells))
+    }
+}
+
 /// Rows written in one table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Edit {
