@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::plan::{Candidate, Conflict, Question, Sides};
 use crate::postgres::quote;
 use crate::postgres::wire::{Param, array, typed};
-use crate::schema::{Attribute, Schema, Table, Unique};
+use crate::schema::{Attribute, Schema, Table, Unique, UniqueTerm};
 use crate::value::ColumnType;
 
 /// Answers questions: which stored row frees what a source row takes.
@@ -151,11 +151,11 @@ impl<'a> Asked<'a> {
             "WITH given AS (SELECT v.*{unmapped} FROM {given} AS v ({}) LEFT JOIN {} t ON {find}),
                   made AS (SELECT given.*{generated} FROM given),
                   keys AS MATERIALIZED (SELECT {PLACE} AS place, {AFTER} AS after{} FROM made WHERE {condition})
-             SELECT f.place, t.place FROM keys f JOIN keys t ON NOT f.after AND t.after{}",
+             SELECT f.place, t.place FROM keys f JOIN keys t ON NOT f.after AND t.after AND {}",
             columns.join(", "),
             self.table.name,
             keys.collect::<String>(),
-            self.conflict(),
+            self.unique.conflict("f", "t"),
         )
     }
 
@@ -181,15 +181,18 @@ impl<'a> Asked<'a> {
         }
         [plain, made]
     }
+}
 
-    fn conflict(&self) -> String {
-        let one = |(k, operator): (usize, &str)| {
-            let conflict = format!("f.k{k} {operator} t.k{k}");
-            match self.unique.nulls_distinct {
-                true => format!(" AND {conflict}"),
-                false => format!(" AND ({conflict} OR f.k{k} IS NULL AND t.k{k} IS NULL)"),
+impl Unique {
+    /// SQL of whether two rows conflict, whose terms are columns `k0`, `k1`, … of these aliases.
+    pub(crate) fn conflict(&self, one: &str, other: &str) -> String {
+        let term = |(k, term): (usize, &UniqueTerm)| {
+            let conflict = format!("{one}.k{k} {} {other}.k{k}", term.operator);
+            match self.nulls_distinct {
+                true => conflict,
+                false => format!("({conflict} OR {one}.k{k} IS NULL AND {other}.k{k} IS NULL)"),
             }
         };
-        self.unique.terms.iter().map(|term| term.operator.as_str()).enumerate().map(one).collect()
+        self.terms.iter().enumerate().map(term).collect::<Vec<_>>().join(" AND ")
     }
 }

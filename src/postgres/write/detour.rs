@@ -17,7 +17,7 @@ use crate::postgres::park::candidates;
 use crate::postgres::quote;
 use crate::postgres::wire::{Param, typed};
 use crate::row::Tuple;
-use crate::schema::{Attribute, PhysicalColumn};
+use crate::schema::{Attribute, PhysicalColumn, Table, Unique};
 use crate::value::{ColumnType, Kind};
 
 /// Stored rows and their locators after a write.
@@ -154,8 +154,14 @@ impl Writer<'_> {
             locator.map(|(at, column)| (column.name.as_str(), place(at))).collect();
         let parked = set.iter().filter(|set| set.parks.is_some()).map(|set| (set.name, set.ty));
         let returned = table.locator.iter().map(|column| (column.name.as_str(), &column.ty)).chain(parked);
-        let returned: Vec<String> = returned.map(|(name, ty)| selected("t", name, ty)).collect();
-        let sql = update_sql(&table.name, &assigned, None, &same_version(table, &locator));
+        let returned = returned.map(|(name, ty)| selected("t", name, ty));
+        let returned: Vec<String> = returned.chain([freed(table, set)]).collect();
+        // The row as it was, for what must differ from it.
+        let own = locator[..table.own_locator].iter();
+        let own =
+            own.map(|(name, value)| format!("{} = {value}", quote(name))).collect::<Vec<_>>().join(" AND ");
+        let old = format!("(SELECT * FROM {} WHERE {own}) AS old", table.name);
+        let sql = update_sql(&table.name, &assigned, Some(&old), &same_version(table, &locator));
         let sql = format!("{sql} RETURNING {}", returned.join(", "));
         let params = rows.iter().enumerate().map(|(place, &row)| {
             let found = table.locator.iter().zip(self.locator(ix, row).cells());
@@ -180,13 +186,31 @@ impl Writer<'_> {
     fn check_parked(&self, ix: RelationIx, row: u32, set: &[Set<'_>], found: &Row) -> Result<(), Error> {
         let stored = &self.sides[ix].stored[row as usize].tuple;
         let parked = set.iter().filter_map(|set| set.parks);
+        let mut frees: bool = found.try_get(found.len() - 1)?;
         for (place, at) in parked.enumerate() {
-            if raw(found, self.schema.tables[ix].locator.len() + place)? == stored.cell(at).bytes() {
-                return Err(Error::new(ErrorKind::Rejected, "the value to park is the stored one"));
-            }
+            frees &= raw(found, self.schema.tables[ix].locator.len() + place)? != stored.cell(at).bytes();
         }
-        Ok(())
+        if frees { Ok(()) } else { Err(Error::new(ErrorKind::Rejected, "no other value is free")) }
     }
+}
+
+/// Whether the row that is written does not conflict with itself as it was, under constraints over parked columns of
+/// which only the server can tell: by `coalesce(x, 0)`, say, NULL is no other value than 0.
+fn freed(table: &Table, set: &[Set<'_>]) -> String {
+    let is_parked = |unique: &&Unique| {
+        let mut parked = set.iter().filter_map(|set| set.parks.map(Attribute::Mapped));
+        !unique.plain && parked.any(|attribute| unique.attributes.contains(&attribute))
+    };
+    let free = table.uniques.iter().filter(is_parked).map(|unique| {
+        let terms = unique.terms.iter().enumerate();
+        let keys =
+            terms.map(|(k, term)| format!("({}) AS k{k}", term.expression)).collect::<Vec<_>>().join(", ");
+        let condition = unique.predicate.as_deref().unwrap_or("true");
+        let side = |row: &str| format!("(SELECT {keys} FROM (SELECT {row}.*) AS row WHERE {condition})");
+        let conflict = unique.conflict("f", "t");
+        format!("NOT EXISTS (SELECT FROM {} AS f, {} AS t WHERE {conflict})", side("old"), side("t"))
+    });
+    std::iter::once("true".to_owned()).chain(free).collect::<Vec<_>>().join(" AND ")
 }
 
 /// The values to try for one column of one row; `None` is NULL.
