@@ -38,7 +38,8 @@ const QUICK: &str = "
 
 /// A database for one case after the other.
 pub struct Lane {
-    database: Database,
+    /// Dropped with the lane.
+    _database: Database,
     client: Client,
     pool: bb8::Pool<PostgresConnectionManager<NoTls>>,
 }
@@ -74,7 +75,7 @@ impl Lane {
         let manager =
             PostgresConnectionManager::new_from_stringlike(database.url(), NoTls).expect("a valid URL");
         let pool = bb8::Pool::builder().max_size(4).build(manager).await.expect("connect");
-        Lane { database, client, pool }
+        Lane { _database: database, client, pool }
     }
 
     /// Draws a case and plays it. What a failed one was made of stays in a directory.
