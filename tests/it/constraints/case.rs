@@ -105,7 +105,9 @@ impl Lane {
         let state = change::first(&mut rng, &shape);
         self.prepare(&shape).await?;
         let queries = stored::queries(&shape);
-        let engine = self.engine(&shape, &mut rng).await?;
+        let (workers, documents) = (rng.usize(1..4), rng.usize(1..4));
+        files.push(("engine.txt".into(), format!("{workers} workers, {documents} documents a batch\n")));
+        let engine = self.engine(&shape, workers, documents).await?;
         let stored = Stored::read(&self.client, &shape, &queries).await?;
         let empty = State::new(&shape);
         let mut case =
@@ -130,10 +132,10 @@ impl Lane {
     }
 
     /// An engine whose batches are so small that changes cross them.
-    async fn engine(&self, shape: &Shape, rng: &mut Rng) -> Result<Engine> {
+    async fn engine(&self, shape: &Shape, workers: usize, documents: usize) -> Result<Engine> {
         let toml = shape.toml();
         let mapping = Mapping::from_toml(&toml).map_err(|error| format!("{error}\n{toml}"))?;
-        let builder = Engine::builder(mapping).workers(rng.usize(1..4)).batch_documents_max(rng.usize(1..4));
+        let builder = Engine::builder(mapping).workers(workers).batch_documents_max(documents);
         builder.build(self.pool.clone()).await.map_err(|error| error.to_string())
     }
 
