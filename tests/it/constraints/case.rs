@@ -38,7 +38,8 @@ const QUICK: &str = "
 
 /// A database for one case after the other.
 pub struct Lane {
-    database: Database,
+    /// Dropped with the lane.
+    _database: Database,
     client: Client,
     pool: bb8::Pool<PostgresConnectionManager<NoTls>>,
 }
@@ -74,7 +75,7 @@ impl Lane {
         let manager =
             PostgresConnectionManager::new_from_stringlike(database.url(), NoTls).expect("a valid URL");
         let pool = bb8::Pool::builder().max_size(4).build(manager).await.expect("connect");
-        Lane { database, client, pool }
+        Lane { _database: database, client, pool }
     }
 
     /// Draws a case and plays it. What a failed one was made of stays in a directory.
@@ -104,7 +105,9 @@ impl Lane {
         let state = change::first(&mut rng, &shape);
         self.prepare(&shape).await?;
         let queries = stored::queries(&shape);
-        let engine = self.engine(&shape, &mut rng).await?;
+        let (workers, documents) = (rng.usize(1..4), rng.usize(1..4));
+        files.push(("engine.txt".into(), format!("{workers} workers, {documents} documents a batch\n")));
+        let engine = self.engine(&shape, workers, documents).await?;
         let stored = Stored::read(&self.client, &shape, &queries).await?;
         let empty = State::new(&shape);
         let mut case =
@@ -129,10 +132,10 @@ impl Lane {
     }
 
     /// An engine whose batches are so small that changes cross them.
-    async fn engine(&self, shape: &Shape, rng: &mut Rng) -> Result<Engine> {
+    async fn engine(&self, shape: &Shape, workers: usize, documents: usize) -> Result<Engine> {
         let toml = shape.toml();
         let mapping = Mapping::from_toml(&toml).map_err(|error| format!("{error}\n{toml}"))?;
-        let builder = Engine::builder(mapping).workers(rng.usize(1..4)).batch_documents_max(rng.usize(1..4));
+        let builder = Engine::builder(mapping).workers(workers).batch_documents_max(documents);
         builder.build(self.pool.clone()).await.map_err(|error| error.to_string())
     }
 

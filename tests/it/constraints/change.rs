@@ -157,19 +157,22 @@ impl Night<'_> {
         (state, kinds)
     }
 
-    /// Whether documents that are not in the feed lose no rows but to others: a row that has moved may not go then.
+    /// Whether no document goes, and those that are not in the feed lose no rows but to others: a row that has moved
+    /// may not go then.
     fn leaves_absent(&self, before: &State, after: &State) -> bool {
         let shape = self.shape;
-        (1..before.rows.len()).all(|rel| {
-            let outer = shape.relations[rel].outer.unwrap_or(0);
-            before.rows[rel].iter().all(|row| {
-                let is_absent = !self.documents.contains(&before.document(shape, rel, row.number));
-                let is_of_absent = || !self.documents.contains(&after.document(shape, outer, row.parent));
-                let is_gone =
-                    after.find(rel, row.number).is_none() && after.find(outer, row.parent).is_some();
-                !(is_absent && is_gone && is_of_absent())
+        let stays = before.rows[0].iter().all(|root| after.find(0, root.number).is_some());
+        stays
+            && (1..before.rows.len()).all(|rel| {
+                let outer = shape.relations[rel].outer.unwrap_or(0);
+                before.rows[rel].iter().all(|row| {
+                    let is_absent = !self.documents.contains(&before.document(shape, rel, row.number));
+                    let is_of_absent = || !self.documents.contains(&after.document(shape, outer, row.parent));
+                    let is_gone =
+                        after.find(rel, row.number).is_none() && after.find(outer, row.parent).is_some();
+                    !(is_absent && is_gone && is_of_absent())
+                })
             })
-        })
     }
 
     fn one(&mut self, state: &mut State) -> Option<&'static str> {

@@ -76,10 +76,6 @@ impl State {
         number
     }
 
-    pub fn len(&self) -> usize {
-        self.rows.iter().map(Vec::len).sum()
-    }
-
     pub fn find(&self, rel: Rel, number: Row) -> Option<&Entry> {
         self.rows[rel].iter().find(|row| row.number == number)
     }

@@ -47,11 +47,6 @@ impl Tally {
     pub fn share(&self, kind: &str) -> f64 {
         per_cent(self.kinds.get(kind).copied().unwrap_or(0), self.cases)
     }
-
-    /// How many of it turned up.
-    pub fn counted(&self, what: &str) -> u64 {
-        self.counts.get(what).copied().unwrap_or(0)
-    }
 }
 
 fn per_cent(part: u64, whole: u64) -> f64 {
