@@ -19,9 +19,8 @@ use crate::fingerprint::FORMAT;
 use crate::mapping::{Mapping, RelationIx, Source, TableName};
 use crate::schema::{Schema, Table};
 use check::Checker;
-use constraints::{Names, references};
-use equality::unequal;
-use read::{CatalogTable, read_table, type_of};
+use constraints::Names;
+use read::{CatalogTable, read_tables, type_of};
 
 /// A mapping does not fit the database: every fault found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +38,7 @@ impl std::fmt::Display for SchemaFaults {
 /// # Errors
 /// The database's; or [`ErrorKind::Setup`] with every fault of the mapping against the catalog.
 pub async fn read(client: &Client, mapping: &Mapping) -> Result<Schema, Error> {
-    let mut tables: HashMap<&TableName, CatalogTable> = tables(client, mapping).await?.into_iter().collect();
-    let mut read: Vec<&mut CatalogTable> = tables.values_mut().collect();
-    references(client, &mut read).await?;
-    unequal(client, &mut read).await?;
+    let tables: HashMap<&TableName, CatalogTable> = tables(client, mapping).await?.into_iter().collect();
     let types = given_types(client, mapping).await?;
     let mut checker = Checker { mapping, types, faults: Vec::new() };
     let lookups: Vec<_> = mapping.lookups.iter().map(|lookup| checker.lookup(lookup, &tables)).collect();
@@ -101,7 +97,7 @@ async fn tables<'m>(
             names.push(name);
         }
     }
-    let found = try_join_all(names.iter().map(|name| read_table(client, name))).await?;
+    let found = read_tables(client, &names).await?;
     Ok(names.into_iter().zip(found).filter_map(|(name, table)| Some((name, table?))).collect())
 }
 

@@ -48,9 +48,14 @@ pub(super) struct CatalogReference {
     on_update: OnChange,
 }
 
-/// Reads the unique ones of a table.
-pub(super) async fn uniques(client: &Client, table: u32) -> Result<Vec<CatalogUnique>, Error> {
-    Ok(client.query_typed(UNIQUES, &[(&table, Type::OID)]).await?.iter().map(unique).collect())
+/// Reads the unique ones of tables.
+pub(super) async fn uniques(client: &Client, tables: &mut [&mut CatalogTable]) -> Result<(), Error> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    for row in client.query_typed(UNIQUES, &[(&oids, Type::OID_ARRAY)]).await? {
+        let oid: u32 = row.get("table");
+        tables.iter_mut().filter(|table| table.oid == oid).for_each(|table| table.uniques.push(unique(&row)));
+    }
+    Ok(())
 }
 
 /// Reads the foreign keys of tables, and which columns of theirs any table's refer to.
@@ -73,7 +78,7 @@ pub(super) async fn references(client: &Client, tables: &mut [&mut CatalogTable]
 /// `plain`: every part of the key is a column under `=` of a B-tree and a deterministic collation. The row of
 /// `pg_index` is asked as JSON because `indnullsnotdistinct` came with PostgreSQL 15.
 const UNIQUES: &str = "
-SELECT coalesce(con.conname, x.relname)::text AS name,
+SELECT i.indrelid AS table, coalesce(con.conname, x.relname)::text AS name,
        quote_ident(n.nspname) || '.' || quote_ident(con.conname) AS constraint,
        coalesce(con.condeferrable, false) AS deferrable, coalesce(con.condeferred, false) AS deferred,
        i.indisprimary AS is_primary,
@@ -106,8 +111,8 @@ CROSS JOIN LATERAL (
     LEFT JOIN pg_operator o ON o.oid = coalesce(con.conexclop[k.place], eq.amopopr)
     LEFT JOIN pg_namespace opn ON opn.oid = o.oprnamespace
     WHERE k.place <= i.indnkeyatts) AS keys
-WHERE i.indrelid = $1 AND (i.indisunique OR i.indisexclusion) AND i.indisready
-ORDER BY 1";
+WHERE i.indrelid = ANY ($1) AND (i.indisunique OR i.indisexclusion) AND i.indisready
+ORDER BY 1, 2";
 
 const REFERENCES: &str = "
 SELECT con.conrelid AS table, con.conname::text AS name, quote_ident(n.nspname) || '.' || quote_ident(con.conname) AS constraint,

@@ -7,8 +7,8 @@ use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, ErrorKind};
 use crate::mapping::TableName;
-use crate::postgres::catalog::constraints::{CatalogReference, CatalogUnique, uniques};
-use crate::postgres::catalog::equality::Unequal;
+use crate::postgres::catalog::constraints::{CatalogReference, CatalogUnique, references, uniques};
+use crate::postgres::catalog::equality::{Unequal, unequal};
 use crate::postgres::quote;
 use crate::value::{ColumnType, Kind};
 
@@ -39,7 +39,6 @@ pub(super) struct CatalogTable {
     pub columns: Vec<CatalogColumn>,
     pub missing_privileges: Vec<String>,
     pub uniques: Vec<CatalogUnique>,
-    /// Filled in once all tables are known, as what follows.
     pub unequal: Unequal,
     pub references: Vec<CatalogReference>,
     /// Columns that foreign keys of any table refer to.
@@ -68,28 +67,47 @@ impl CatalogTable {
     }
 }
 
-/// What the catalog has of a table; `None` if there is none of this name.
-pub(super) async fn read_table(client: &Client, name: &TableName) -> Result<Option<CatalogTable>, Error> {
-    let quoted = match &name.schema {
+/// What the catalog has of tables, in the order of the names; `None` for one that is not there. All in a few
+/// queries: planning them costs more than running them.
+pub(super) async fn read_tables(
+    client: &Client,
+    names: &[&TableName],
+) -> Result<Vec<Option<CatalogTable>>, Error> {
+    let quoted = names.iter().map(|name| match &name.schema {
         Some(schema) => format!("{}.{}", quote(schema), quote(&name.table)),
         None => quote(&name.table),
-    };
-    let Some(row) = client.query_typed_opt(TABLE, &[(&quoted, Type::TEXT)]).await? else { return Ok(None) };
-    let oid: u32 = row.get("oid");
-    let columns = client.query_typed(COLUMNS, &[(&oid, Type::OID)]).await?;
-    Ok(Some(CatalogTable {
-        oid,
+    });
+    let quoted: Vec<String> = quoted.collect();
+    let mut tables: Vec<Option<CatalogTable>> = names.iter().map(|_| None).collect();
+    for row in client.query_typed(TABLES, &[(&quoted, Type::TEXT_ARRAY)]).await? {
+        tables[row.get::<_, i64>("place") as usize - 1] = Some(table(&row));
+    }
+    let mut found: Vec<&mut CatalogTable> = tables.iter_mut().flatten().collect();
+    let oids: Vec<u32> = found.iter().map(|table| table.oid).collect();
+    for row in client.query_typed(COLUMNS, &[(&oids, Type::OID_ARRAY)]).await? {
+        let oid: u32 = row.get("table");
+        found.iter_mut().filter(|table| table.oid == oid).for_each(|table| table.columns.push(column(&row)));
+    }
+    uniques(client, &mut found).await?;
+    references(client, &mut found).await?;
+    unequal(client, &mut found).await?;
+    Ok(tables)
+}
+
+fn table(row: &Row) -> CatalogTable {
+    CatalogTable {
+        oid: row.get("oid"),
         name: row.get("name"),
         kind: row.get("relkind"),
         row_security: row.get("row_security"),
         rules: row.get("rules"),
-        columns: columns.iter().map(column).collect(),
         missing_privileges: row.get("missing_privileges"),
+        columns: Vec::new(),
+        uniques: Vec::new(),
         unequal: Unequal::new(),
-        uniques: uniques(client, oid).await?,
         references: Vec::new(),
         referred: Vec::new(),
-    }))
+    }
 }
 
 /// `format_type` of a type as it is written, the way [`ColumnType::sql`] has it; or why there is no such type.
@@ -113,21 +131,21 @@ const TYPE: &str = "
 SELECT format_type(t.oid, CASE WHEN t.typtype = 'd' THEN -1 ELSE $2 END)
 FROM pg_type t WHERE t.oid = to_regtype($1)";
 
-const TABLE: &str = "
-SELECT c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, c.relkind::text,
+const TABLES: &str = "
+SELECT wanted.place, c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, c.relkind::text,
        coalesce(row_security_active(c.oid), false) AS row_security,
        EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1') AS rules,
        (SELECT coalesce(array_agg(p), '{}') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p
         WHERE NOT has_table_privilege(c.oid, p)
           AND NOT (p <> 'DELETE' AND has_any_column_privilege(c.oid, p))) AS missing_privileges
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = to_regclass($1)";
+FROM unnest($1) WITH ORDINALITY AS wanted (name, place)
+JOIN pg_class c ON c.oid = to_regclass(wanted.name) JOIN pg_namespace n ON n.oid = c.relnamespace";
 
 /// `made_of`: on what a generated column is made of depends its expression; before PostgreSQL 15 the column itself.
 /// `input` is the type's own input function where the modifier of a cast would cut (`char`, `varchar`, `bit`, and
 /// arrays of them); a cast for domains, ranges, composites.
 const COLUMNS: &str = "
-SELECT a.attname::text AS name, a.attnum AS number, a.atttypid AS oid, a.atttypmod AS modifier, t.typtype::text,
+SELECT a.attrelid AS table, a.attname::text AS name, a.attnum AS number, a.atttypid AS oid, a.atttypmod AS modifier, t.typtype::text,
        CASE WHEN b.typtype = 'c' THEN 0 ELSE t.typarray END AS array_oid,
        format_type(a.atttypid, a.atttypmod) AS sql, a.attnotnull AS not_null,
        a.attgenerated <> '' AS generated,
@@ -162,7 +180,7 @@ CROSS JOIN LATERAL (
     SELECT oid, modifier FROM below ORDER BY depth DESC LIMIT 1) AS base
 JOIN pg_type b ON b.oid = base.oid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
 
 fn column(row: &Row) -> CatalogColumn {
     let oid: u32 = row.get("oid");
