@@ -176,9 +176,10 @@ impl Part {
         Ok(Vec::new())
     }
 
-    /// After an error that stays: halve, until the document that causes it stands alone.
+    /// After an error that stays: halve, until what causes it stands alone; documents that cannot do without each
+    /// other together.
     fn narrowed(self, run: &Run, error: &Error, groups: Vec<Vec<usize>>, round: Round) -> Vec<Part> {
-        if self.documents.len() > 1 {
+        if self.documents.len() > 1 && groups.len() != 1 {
             return self.halves(groups);
         }
         if round != Round::Last && error.may_settle_later() {

@@ -24,12 +24,15 @@ use tokio_postgres::Transaction;
 /// Documents settled in one transaction.
 const DOCUMENTS_MAX: usize = 200;
 
-/// Removes what was held back and settles the documents. One whose removals are refused fails.
+/// Removes what was held back and settles the documents. One whose removals are refused fails. What a document that
+/// failed asks for stays, and its holder unsettled: the next run looks at both again.
 ///
 /// # Errors
 /// Only what ends the run: the lease was lost, or the database is out of reach.
 pub(crate) async fn release(run: &Arc<Run>) -> Result<(), Error> {
-    let mut held: Vec<(DocumentKey, Held)> = run.take_held().into_iter().collect();
+    let is_free = |held: &Held| !held.rows.iter().any(|row| run.wants(row));
+    let mut held: Vec<(DocumentKey, Held)> =
+        run.take_held().into_iter().filter(|(_, held)| is_free(held)).collect();
     held.sort_by(|a, b| a.0.cmp(&b.0));
     let mut pending: Vec<(Vec<(DocumentKey, Held)>, u32)> = Vec::new();
     while !held.is_empty() {

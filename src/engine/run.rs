@@ -1,16 +1,17 @@
 //! One run: what its workers share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::document::{DocumentKey, Origin};
 use crate::engine::Options;
+use crate::engine::compare::{compared_cells, compared_key};
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Registry};
 use crate::engine::report::{Failure, Report, Slow};
 use crate::fingerprint::DocumentFingerprint;
-use crate::mapping::{Mapping, RelationIx};
+use crate::mapping::{Mapping, RelationIx, UniqueIn};
 use crate::plan::{Action, Plan};
 use crate::postgres::state::Lease;
 use crate::postgres::{Connections, Limits};
@@ -32,6 +33,8 @@ pub(crate) struct Run {
     holders: Mutex<Kept>,
     held: Mutex<HashMap<DocumentKey, Held>>,
     distrusted: Mutex<Vec<DocumentKey>>,
+    /// Per relation, keys that documents which failed ask for.
+    wanted: Mutex<HashMap<RelationIx, HashSet<u64>>>,
 }
 
 /// Documents kept for the end of the feed.
@@ -98,6 +101,7 @@ impl Run {
             holders: Mutex::default(),
             held: Mutex::default(),
             distrusted: Mutex::default(),
+            wanted: Mutex::default(),
         }
     }
 
@@ -143,6 +147,17 @@ impl Run {
 
     pub fn hold(&self, key: DocumentKey, held: Held) {
         lock(&self.held).insert(key, held);
+    }
+
+    /// Whether a document that failed asks for a held row, or may ask for one below it.
+    pub fn wants(&self, row: &HeldRow) -> bool {
+        let wanted = lock(&self.wanted);
+        let enclosing = |ix: &RelationIx| self.mapping.relations[*ix].enclosing;
+        let is_below =
+            |ix: &RelationIx| std::iter::successors(enclosing(ix), enclosing).any(|ix| ix == row.relation);
+        let key = compared_cells(&self.schema.tables[row.relation], &row.key);
+        let is_asked_for = |keys: &HashSet<u64>| keys.contains(&short(&key));
+        wanted.get(&row.relation).is_some_and(is_asked_for) || wanted.keys().any(is_below)
     }
 
     /// Whether removals wait for the end of the feed.
@@ -191,8 +206,15 @@ impl Run {
         self.tally(|tally| tally.outcome(outcome, 1));
     }
 
-    /// A document failed.
+    /// A document failed. What it asks for is not to be removed elsewhere: it may yet take it, the next time.
     pub fn fail(&self, document: &Prepared, failure: Failure) {
+        let everywhere = |ix: &RelationIx| self.mapping.relations[*ix].unique_in == UniqueIn::All;
+        let relations = (1..self.mapping.relations.len()).filter(everywhere);
+        let rows = relations.flat_map(|ix| document.rows.relations[ix].rows.iter().map(move |row| (ix, row)));
+        for (ix, row) in rows {
+            let key = short(&compared_key(&self.schema.tables[ix], &row.tuple));
+            lock(&self.wanted).entry(ix).or_default().insert(key);
+        }
         self.fail_after_all(&document.key, None, failure);
     }
 
@@ -212,6 +234,11 @@ impl Run {
             });
         }
     }
+}
+
+/// Eight bytes that stand for a key.
+fn short(key: &Tuple) -> u64 {
+    DocumentKey(key.as_bytes().to_vec()).short()
 }
 
 /// A panic elsewhere does not make what was counted wrong.

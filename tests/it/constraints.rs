@@ -45,7 +45,9 @@ const REQUIRED: [&str; 7] =
     ["swap", "rotation", "move", "cycle of tables", "keyless", "null key", "dying parent"];
 /// In so many of a hundred cases at most documents may be refused.
 const REFUSED_MAX: f64 = 12.0;
-/// So many of a thousand cases may fail: faults of the engine that are known, each a conformance case. To become 0.
+/// In so many of a hundred cases at most documents may be left unsettled beside those that are refused.
+const IN_PART_MAX: f64 = 3.0;
+/// So many of a thousand cases may fail.
 const FAULTS_PER_THOUSAND: u64 = 0;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,6 +78,8 @@ pub fn check(tally: &Tally, failures: &[String]) {
     }
     let refused = tally.share(case::REFUSED) + tally.share(case::REFUSED_THOUGH);
     assert!(refused <= REFUSED_MAX, "documents were refused in {refused:.1} % of the cases");
+    let in_part = tally.share(case::REFUSED_IN_PART);
+    assert!(in_part <= IN_PART_MAX, "documents were left unsettled in {in_part:.1} % of the cases");
 }
 
 /// How many cases may fail.
