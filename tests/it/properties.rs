@@ -15,6 +15,7 @@
 //! `ROWDELTA_PROPERTY_CASES` is their number. A case that fails prints its seed and leaves
 //! its mapping, schema and feeds in a directory.
 
+use crate::constraints;
 use crate::nights::{check_shares, run, variable};
 
 /// As many as two cores check in about a minute.
@@ -28,4 +29,14 @@ async fn p02_p04_p17_random_nights_equal_the_oracle_with_the_smallest_edit() {
     println!("seed {seed}\n{tally}");
     assert!(failures.is_empty(), "{} cases failed; the first:\n{}", failures.len(), failures[0]);
     check_shares(&tally);
+}
+
+/// Random schemas with constraints: see [`constraints`].
+#[tokio::test(flavor = "multi_thread")]
+async fn p02_p17_p18_p19_random_constraints_are_met_by_the_smallest_edit() {
+    let seed = variable("ROWDELTA_CONSTRAINT_SEED", constraints::SEED);
+    let cases = variable("ROWDELTA_CONSTRAINT_CASES", constraints::CASES);
+    let (tally, failures) = constraints::run(seed, cases).await;
+    println!("seed {seed}\n{tally}");
+    constraints::check(&tally, &failures);
 }
