@@ -65,7 +65,7 @@ pub fn summary(report: &Report) -> String {
     let extra = [
         (documents.repeated, "repeated"),
         (documents.unsettled, "unsettled, to be done again"),
-        (report.parked, "rows written once more, because they waited for each other"),
+        (report.parked, "parked for a moment, of rows that waited for each other"),
     ];
     for (count, what) in extra.iter().filter(|extra| extra.0 > 0) {
         let _ = writeln!(text, "  {count} {what}");
