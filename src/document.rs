@@ -48,7 +48,12 @@ impl DocumentKey {
     /// Eight bytes that stand for the key where remembering all of it would cost too much.
     /// Two of a million documents share them with a probability below 10⁻⁷.
     pub fn short(&self) -> u64 {
-        let hash = blake3::hash(&self.0);
-        u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+        short(&self.0)
     }
+}
+
+/// Eight bytes that stand for a key in comparison form: see [`DocumentKey::short`].
+pub(crate) fn short(key: &[u8]) -> u64 {
+    let hash = blake3::hash(key);
+    u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
 }

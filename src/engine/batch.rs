@@ -60,11 +60,7 @@ pub(crate) fn admit(run: &Run, documents: Vec<Prepared>) -> Vec<Prepared> {
 
 /// Where a document with the alternate key of this one, but another key, stood before it.
 fn other_of_alternate_key(run: &Run, document: &Prepared) -> Option<Origin> {
-    let alternate = document.alternate?;
-    match run.registry().hand_out_alternate(alternate, document.sequence, &document.origin) {
-        Turn::Differs(first) => Some(first),
-        Turn::First | Turn::Repeated => None,
-    }
+    run.registry().hand_out_alternate(document.alternate?, document.sequence, &document.origin)
 }
 
 fn differs(label: Option<&str>, origin: &Origin, first: &Origin) -> Failure {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::document::{Document, DocumentKey, Origin};
+use crate::document::{Document, DocumentKey, Origin, short};
 use crate::engine::batch::backoff;
 use crate::engine::report::Failure;
 use crate::engine::roots::alternate_key;
@@ -175,7 +175,7 @@ fn one(run: &Run, answers: &Answers, unread: &Unread) -> One {
             origin: origin.clone(),
             key: document_key(schema, &rows.relations[0].rows[0].tuple),
             alternate: alternate_key(mapping, &schema.tables[0], &rows.relations[0].rows[0].tuple)
-                .map(|key| DocumentKey(key.as_bytes().to_vec()).short()),
+                .map(|key| short(key.as_bytes())),
             label,
             raw: unread.raw,
             fingerprints: fingerprints(mapping, schema, &rows),

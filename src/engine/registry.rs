@@ -162,15 +162,16 @@ impl Registry {
     }
 
     /// Takes note of the alternate key of a document that was handed out: it is that of one document only.
-    pub fn hand_out_alternate(&mut self, alternate: u64, sequence: u64, origin: &Origin) -> Turn {
+    /// Where another one with it stood before, if one did.
+    pub fn hand_out_alternate(&mut self, alternate: u64, sequence: u64, origin: &Origin) -> Option<Origin> {
         match self.alternates.entry(alternate) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Place::of(sequence, origin));
-                Turn::First
+                None
             }
             Entry::Occupied(occupied) => {
                 let first = *occupied.get();
-                Turn::Differs(self.origin(first))
+                Some(self.origin(first))
             }
         }
     }

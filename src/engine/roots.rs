@@ -56,9 +56,12 @@ impl Roots {
 
 /// The alternate key in comparison form; `None` where part of it is null, or not said.
 pub(crate) fn alternate_key(mapping: &Mapping, table: &Table, tuple: &Tuple) -> Option<Tuple> {
+    if mapping.root().alternate_key.is_empty() {
+        return None;
+    }
     let columns = mapping.root().alternate_key_columns();
     let key = tuple.project(&columns);
-    let is_known = !columns.is_empty() && key.cells().all(|cell| matches!(cell, Cell::Value(_)));
+    let is_known = key.cells().all(|cell| matches!(cell, Cell::Value(_)));
     let types: Vec<&ColumnType> = columns.iter().map(|&at| &table.columns[at]).collect();
     is_known.then(|| comparison_tuple(&types, &key))
 }

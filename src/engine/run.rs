@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::document::{DocumentKey, Origin};
+use crate::document::{DocumentKey, Origin, short};
 use crate::engine::Options;
 use crate::engine::compare::{compared_cells, compared_key};
 use crate::engine::prepare::Prepared;
@@ -156,7 +156,7 @@ impl Run {
         let is_below =
             |ix: &RelationIx| std::iter::successors(enclosing(ix), enclosing).any(|ix| ix == row.relation);
         let key = compared_cells(&self.schema.tables[row.relation], &row.key);
-        let is_asked_for = |keys: &HashSet<u64>| keys.contains(&short(&key));
+        let is_asked_for = |keys: &HashSet<u64>| keys.contains(&short(key.as_bytes()));
         wanted.get(&row.relation).is_some_and(is_asked_for) || wanted.keys().any(is_below)
     }
 
@@ -212,7 +212,7 @@ impl Run {
         let relations = (1..self.mapping.relations.len()).filter(everywhere);
         let rows = relations.flat_map(|ix| document.rows.relations[ix].rows.iter().map(move |row| (ix, row)));
         for (ix, row) in rows {
-            let key = short(&compared_key(&self.schema.tables[ix], &row.tuple));
+            let key = short(compared_key(&self.schema.tables[ix], &row.tuple).as_bytes());
             lock(&self.wanted).entry(ix).or_default().insert(key);
         }
         self.fail_after_all(&document.key, None, failure);
@@ -234,11 +234,6 @@ impl Run {
             });
         }
     }
-}
-
-/// Eight bytes that stand for a key.
-fn short(key: &Tuple) -> u64 {
-    DocumentKey(key.as_bytes().to_vec()).short()
 }
 
 /// A panic elsewhere does not make what was counted wrong.

@@ -52,7 +52,7 @@ fn lost_keys(
     let side = &batch.sides[reference.target];
     let lost = nodes.iter().filter(|node| node.class.relation == reference.target).filter_map(|node| {
         let acts = if node.class.is_update() { reference.on_update } else { reference.on_delete };
-        let [before, after] = keys(terms, node, &reference.to);
+        let [before, after] = terms.keys(node, &reference.to, false);
         let stored = &side.stored[node.rows.stored.filter(|_| acts.acts() && before != after)? as usize];
         let source = node.rows.source.map(|row| side.source[row as usize].document);
         Some((stored.cells(&reference.to)?, source.or(stored.document)))
@@ -64,7 +64,7 @@ fn lost_keys(
 fn leaving(terms: &Terms<'_>, nodes: &[Node], relation: RelationIx, reference: &Reference) -> Vec<u32> {
     let of_relation = nodes.iter().filter(|node| node.class.relation == relation);
     let leaves = |node: &&Node| {
-        let [before, after] = keys(terms, node, &reference.from);
+        let [before, after] = terms.keys(node, &reference.from, false);
         before != after
     };
     of_relation.filter(leaves).filter_map(|node| node.rows.stored).collect()
@@ -72,13 +72,17 @@ fn leaving(terms: &Terms<'_>, nodes: &[Node], relation: RelationIx, reference: &
 
 /// Leaves to the server what it writes along: references that change as `ON UPDATE CASCADE` changes them.
 pub(super) fn follow(batch: Batch<'_>, nodes: &mut Vec<Node>) {
-    for (relation, reference) in references(batch).filter(|(_, r)| r.on_update == OnChange::Cascades) {
+    let mut cascading = references(batch).filter(|(_, r)| r.on_update == OnChange::Cascades).peekable();
+    if cascading.peek().is_none() {
+        return;
+    }
+    let terms = Terms::new(batch);
+    for (relation, reference) in cascading {
         let is_update = |node: &&Node| node.class.is_update() && node.class.touches(&reference.to);
         let targets = nodes.iter().filter(|node| node.class.relation == reference.target).filter(is_update);
-        let terms = Terms::new(batch);
         let renamed: HashMap<Key, Key> = targets
             .filter_map(|node| {
-                let [before, after] = keys(&terms, node, &reference.to);
+                let [before, after] = terms.keys(node, &reference.to, false);
                 before.zip(after)
             })
             .collect();
@@ -88,7 +92,7 @@ pub(super) fn follow(batch: Batch<'_>, nodes: &mut Vec<Node>) {
         let referring =
             nodes.iter_mut().filter(|node| node.class.relation == relation && node.class.is_update());
         for node in referring {
-            let [before, after] = keys(&terms, node, &reference.from);
+            let [before, after] = terms.keys(node, &reference.from, false);
             if before.is_some_and(|before| renamed.get(&before) == after.as_ref()) {
                 node.class = without(&node.class, &reference.from);
             }
@@ -104,14 +108,6 @@ fn without(class: &Class, attributes: &[Attribute]) -> Class {
     let left: Rc<[usize]> =
         columns.iter().copied().filter(|&at| !attributes.contains(&Attribute::Mapped(at))).collect();
     Class::new(class.relation, What::Update { whole: *whole, moves: *moves, columns: left })
-}
-
-/// What a node's row had and has.
-fn keys(terms: &Terms<'_>, node: &Node, of: &[Attribute]) -> [Option<Key>; 2] {
-    let relation = node.class.relation;
-    let before = node.rows.stored.and_then(|row| terms.key_before(relation, row, of, false));
-    let after = node.rows.source.and_then(|row| terms.key_after(relation, row, of, false));
-    [before, after]
 }
 
 /// The references of mapped columns, beside those of children to parents.

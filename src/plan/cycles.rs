@@ -258,15 +258,8 @@ impl Breaker<'_, '_> {
         self.nodes[node].class = part(late, moves && !first_moves, true);
         let first = Changed { columns: first, moves: first_moves };
         let early = self.add(Node { class: part(early, first_moves, false), rows });
-        let mut edges = std::mem::take(&mut self.edges);
-        for edge in &mut edges {
-            if edge.before == node && first.meets(self.attributes(edge.why, true)) {
-                edge.before = early;
-            } else if edge.after == node && first.meets(self.attributes(edge.why, false)) {
-                edge.after = early;
-            }
-        }
-        self.edges = edges;
+        self.redirect([node, early], true, &first, |_| true);
+        self.redirect([node, early], false, &first, |_| true);
         self.follow(early, node);
     }
 
@@ -288,14 +281,7 @@ impl Breaker<'_, '_> {
         let moved = self.edges.iter_mut().filter(|edge| edge.before == node && freed.contains(&edge.why));
         moved.for_each(|edge| edge.before = park);
         // What refers to a value must be gone when it is parked already.
-        let mut edges = std::mem::take(&mut self.edges);
-        for edge in edges.iter_mut().filter(|edge| edge.after == node && matches!(edge.why, Why::Leaves(..)))
-        {
-            if parked.meets(self.attributes(edge.why, false)) {
-                edge.after = park;
-            }
-        }
-        self.edges = edges;
+        self.redirect([node, park], false, &parked, |why| matches!(why, Why::Leaves(..)));
         self.follow(park, node);
     }
 
@@ -307,14 +293,26 @@ impl Breaker<'_, '_> {
         self.nodes[node].class = Class::new(relation, What::Insert { columns, holes: empty.clone() });
         let fill = self.add(Node { class: Class::new(relation, What::Fill { columns: empty }), rows });
         let filled = Changed { columns: holes.clone(), moves: false };
+        self.redirect([node, fill], false, &filled, |_| true);
+        self.follow(node, fill);
+    }
+
+    /// Has edges at one end of a node begin or end at another one: those about a part of what the node changes.
+    fn redirect(
+        &mut self,
+        [node, other]: [usize; 2],
+        is_before: bool,
+        part: &Changed,
+        only: impl Fn(Why) -> bool,
+    ) {
         let mut edges = std::mem::take(&mut self.edges);
-        for edge in edges.iter_mut().filter(|edge| edge.after == node) {
-            if filled.meets(self.attributes(edge.why, false)) {
-                edge.after = fill;
+        for edge in &mut edges {
+            let end = if is_before { &mut edge.before } else { &mut edge.after };
+            if *end == node && only(edge.why) && part.meets(self.attributes(edge.why, is_before)) {
+                *end = other;
             }
         }
         self.edges = edges;
-        self.follow(node, fill);
     }
 
     fn add(&mut self, node: Node) -> usize {

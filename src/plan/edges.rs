@@ -116,7 +116,6 @@ pub fn questions(batch: Batch<'_>) -> Vec<Question> {
 }
 
 /// What was found out about the order of a batch.
-#[derive(Default)]
 pub(super) struct Found {
     pub edges: Vec<Edge>,
     /// References to a key that passes from one row to another. A row that goes on referring to it is right at the
@@ -295,9 +294,7 @@ impl<'a> Finder<'a> {
     ) -> (HashMap<Key, usize>, Vec<(usize, Key)>) {
         let (mut freed, mut taken) = (HashMap::new(), Vec::new());
         for at in self.touching(ix, of) {
-            let rows = self.nodes[at].rows;
-            let before = rows.stored.and_then(|row| self.terms.key_before(ix, row, of, nulls));
-            let after = rows.source.and_then(|row| self.terms.key_after(ix, row, of, nulls));
+            let [before, after] = self.terms.keys(&self.nodes[at], of, nulls);
             if before != after {
                 freed.extend(before.map(|key| (key, at)));
                 taken.extend(after.map(|key| (at, key)));
@@ -316,10 +313,8 @@ impl<'a> Finder<'a> {
         let together = self.table(ix).is_written_in_one() && self.table(reference.target).is_written_in_one();
         let mut edges = Vec::new();
         for place in self.per_relation[ix].iter().copied() {
-            let Node { class, rows } = &self.nodes[place];
-            let touches = class.touches(&reference.from);
-            let before = rows.stored.and_then(|row| self.terms.key_before(ix, row, &reference.from, false));
-            let after = rows.source.and_then(|row| self.terms.key_after(ix, row, &reference.from, false));
+            let touches = self.nodes[place].class.touches(&reference.from);
+            let [before, after] = self.terms.keys(&self.nodes[place], &reference.from, false);
             if touches && before != after {
                 edges.extend(after.and_then(|key| Some((*come.get(&key)?, place, Why::Arrives(ix, at)))));
             }

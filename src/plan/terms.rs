@@ -1,6 +1,7 @@
 //! The values that constraints see in stored and in source rows, as far as they are known.
 
 use super::Batch;
+use super::changes::Node;
 use crate::mapping::RelationIx;
 use crate::row::Cell;
 use crate::schema::{Attribute, Check, IdSource, Table, Unique};
@@ -100,13 +101,21 @@ impl<'a> Terms<'a> {
         of.iter().map(|attribute| self.after(ix, row, attribute).value()).collect()
     }
 
+    /// The key that a node's row has, and the one that it comes to have.
+    pub fn keys(&self, node: &Node, of: &[Attribute], nulls: bool) -> [Option<Key>; 2] {
+        let ix = node.class.relation;
+        let before = node.rows.stored.and_then(|row| self.key_before(ix, row, of, nulls));
+        let after = node.rows.source.and_then(|row| self.key_after(ix, row, of, nulls));
+        [before, after]
+    }
+
     /// The key of a stored row, if all of it is known and it takes part.
     pub fn key_before(&self, ix: RelationIx, row: u32, of: &[Attribute], nulls: bool) -> Option<Key> {
         key(of.iter().map(|attribute| self.before(ix, row, attribute)), nulls)
     }
 
     /// The key of a source row, likewise.
-    pub fn key_after(&self, ix: RelationIx, row: u32, of: &[Attribute], nulls: bool) -> Option<Key> {
+    fn key_after(&self, ix: RelationIx, row: u32, of: &[Attribute], nulls: bool) -> Option<Key> {
         key(of.iter().map(|attribute| self.after(ix, row, attribute)), nulls)
     }
 }

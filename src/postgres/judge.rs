@@ -11,8 +11,7 @@ use crate::error::Error;
 use crate::plan::{Candidate, Conflict, Question, Sides};
 use crate::postgres::quote;
 use crate::postgres::wire::{Param, array, typed};
-use crate::schema::{Attribute, Schema, Table, Unique, UniqueTerm};
-use crate::value::ColumnType;
+use crate::schema::{Attribute, PhysicalColumn, Schema, Table, Unique, UniqueTerm};
 
 /// Answers questions: which stored row frees what a source row takes.
 pub(crate) async fn conflicts(
@@ -22,13 +21,15 @@ pub(crate) async fn conflicts(
     questions: &[Question],
 ) -> Result<Vec<Conflict>, Error> {
     let mut conflicts = Vec::new();
+    if questions.is_empty() {
+        return Ok(conflicts);
+    }
+    transaction.batch_execute("SET LOCAL enable_hashjoin = on").await?;
     for question in questions {
         let asked = Asked::new(schema, &sides[question.relation], question);
         // Of so many rows the natural order has to do.
         let Some((given, params)) = asked.given() else { continue };
-        transaction.batch_execute("SET LOCAL enable_hashjoin = on").await?;
         let pairs = transaction.query_typed(&asked.sql(&given), &typed(&params)).await?;
-        transaction.batch_execute("SET LOCAL enable_hashjoin = off").await?;
         for row in pairs {
             let place = |at: usize| row.get::<_, i32>(at) as usize;
             let (frees, takes) = (&question.frees[place(0)], &question.takes[place(1)]);
@@ -41,11 +42,14 @@ pub(crate) async fn conflicts(
             }));
         }
     }
+    transaction.batch_execute("SET LOCAL enable_hashjoin = off").await?;
     Ok(conflicts)
 }
 
 struct Asked<'a> {
     table: &'a Table,
+    /// The columns whose values are sent, and their places among the constraint's attributes.
+    known: Vec<(usize, PhysicalColumn)>,
     unique: &'a Unique,
     side: &'a Sides,
     question: &'a Question,
@@ -61,7 +65,10 @@ const AFTER: &str = "\"rowdelta after\"";
 impl<'a> Asked<'a> {
     fn new(schema: &'a Schema, side: &'a Sides, question: &'a Question) -> Self {
         let table = &schema.tables[question.relation];
-        Asked { table, unique: &table.uniques[question.unique], side, question }
+        let unique = &table.uniques[question.unique];
+        let known = unique.attributes.iter().enumerate();
+        let known = known.filter_map(|(place, attribute)| Some((place, table.column(attribute)?))).collect();
+        Asked { table, known, unique, side, question }
     }
 
     fn candidates(&self) -> impl Iterator<Item = (usize, bool, &'a Candidate)> {
@@ -69,30 +76,16 @@ impl<'a> Asked<'a> {
         frees.chain(self.question.takes.iter().enumerate().map(|(place, row)| (place, true, row)))
     }
 
-    /// The attributes whose values are sent: name and type, and their place among the constraint's.
-    fn known(&self) -> impl Iterator<Item = (usize, &'a str, &'a ColumnType)> {
-        let (table, attributes) = (self.table, &self.unique.attributes);
-        attributes.iter().enumerate().filter_map(move |(place, attribute)| {
-            let (name, ty) = match attribute {
-                Attribute::Mapped(at) => (&table.names[*at], &table.columns[*at]),
-                Attribute::Parent(at) => (&table.parent[*at].name, &table.parent[*at].ty),
-                Attribute::Id => table.id.as_ref().map(|id| (&id.column.name, &id.column.ty))?,
-                Attribute::Unmapped { .. } => return None,
-            };
-            Some((place, name.as_str(), ty))
-        })
-    }
-
     /// The types of what is sent of a row: its place, whether it is a row as it will be, the known values, the
     /// locator of the stored row.
-    fn types(&self) -> Vec<(u32, u32, &'a str)> {
-        let of = |ty: &'a ColumnType| (ty.oid, ty.array_oid, ty.sql.as_str());
-        let locator = self.table.locator[..self.table.own_locator].iter().map(|column| of(&column.ty));
+    fn types(&self) -> Vec<(u32, u32, &str)> {
+        let locator = &self.table.locator[..self.table.own_locator];
+        let sent = self.known.iter().map(|(_, column)| column).chain(locator);
         let mut types = vec![
             (Type::INT4.oid(), Type::INT4_ARRAY.oid(), "int4"),
             (Type::BOOL.oid(), Type::BOOL_ARRAY.oid(), "bool"),
         ];
-        types.extend(self.known().map(|(.., ty)| of(ty)).chain(locator));
+        types.extend(sent.map(|column| (column.ty.oid, column.ty.array_oid, column.ty.sql.as_str())));
         types
     }
 
@@ -100,7 +93,7 @@ impl<'a> Asked<'a> {
     fn rows(&self) -> Vec<Vec<Option<Vec<u8>>>> {
         let row = |(place, after, row): (usize, bool, &Candidate)| {
             let head = [(place as i32).to_be_bytes().to_vec(), vec![u8::from(after)]].map(Some);
-            let known = self.known().map(|(place, ..)| row.cells[place].clone());
+            let known = self.known.iter().map(|(place, _)| row.cells[*place].clone());
             let locator = row.stored.map(|stored| &self.side.stored[stored as usize].locator);
             let own = (0..self.table.own_locator)
                 .map(|at| locator.and_then(|locator| locator.cell(at).bytes().map(<[u8]>::to_vec)));
@@ -135,7 +128,7 @@ impl<'a> Asked<'a> {
 
     /// The pairs of places of rows that conflict.
     fn sql(&self, given: &str) -> String {
-        let known: Vec<String> = self.known().map(|(_, name, _)| quote(name)).collect();
+        let known: Vec<String> = self.known.iter().map(|(_, column)| quote(&column.name)).collect();
         let locator = &self.table.locator[..self.table.own_locator];
         let own: Vec<String> = (0..locator.len()).map(|at| format!("\"rowdelta locator {at}\"")).collect();
         let columns: Vec<String> =
@@ -144,17 +137,15 @@ impl<'a> Asked<'a> {
             locator.iter().zip(&own).map(|(column, own)| format!("t.{} = v.{own}", quote(&column.name)));
         let find = find.collect::<Vec<_>>().join(" AND ");
         let [unmapped, generated] = self.unmapped();
-        let keys =
-            self.unique.terms.iter().enumerate().map(|(k, term)| format!(", ({}) AS k{k}", term.expression));
-        let condition = self.unique.predicate.as_deref().unwrap_or("true");
         format!(
             "WITH given AS (SELECT v.*{unmapped} FROM {given} AS v ({}) LEFT JOIN {} t ON {find}),
                   made AS (SELECT given.*{generated} FROM given),
-                  keys AS MATERIALIZED (SELECT {PLACE} AS place, {AFTER} AS after{} FROM made WHERE {condition})
+                  keys AS MATERIALIZED (SELECT {PLACE} AS place, {AFTER} AS after, {} FROM made WHERE {})
              SELECT f.place, t.place FROM keys f JOIN keys t ON NOT f.after AND t.after AND {}",
             columns.join(", "),
             self.table.name,
-            keys.collect::<String>(),
+            self.unique.keys(),
+            self.unique.condition(),
             self.unique.conflict("f", "t"),
         )
     }
@@ -184,6 +175,17 @@ impl<'a> Asked<'a> {
 }
 
 impl Unique {
+    /// SQL of the terms as columns `k0`, `k1`, … over the table's columns.
+    pub(crate) fn keys(&self) -> String {
+        let terms = self.terms.iter().enumerate();
+        terms.map(|(k, term)| format!("({}) AS k{k}", term.expression)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// SQL of the condition for rows to take part.
+    pub(crate) fn condition(&self) -> &str {
+        self.predicate.as_deref().unwrap_or("true")
+    }
+
     /// SQL of whether two rows conflict, whose terms are columns `k0`, `k1`, … of these aliases.
     pub(crate) fn conflict(&self, one: &str, other: &str) -> String {
         let term = |(k, term): (usize, &UniqueTerm)| {

@@ -189,20 +189,22 @@ pub(crate) async fn unsettle(
     mapping: i32,
     keys: &[DocumentKey],
 ) -> Result<(), Error> {
-    if keys.is_empty() {
-        return Ok(());
-    }
-    let params = [
-        Param::scalar(Type::INT4.oid(), Some(&mapping.to_be_bytes())),
-        bytea_array(keys.iter().map(|key| Some(&key.0[..]))),
-    ];
-    client.query_typed("SELECT rowdelta.unsettle($1, $2)", &typed(&params)).await?;
-    Ok(())
+    of_documents(client, "SELECT rowdelta.unsettle($1, $2)", mapping, keys).await
 }
 
 /// Drops what is recorded of documents that have another key now.
 pub(crate) async fn forget(
     client: &impl GenericClient,
+    mapping: i32,
+    keys: &[DocumentKey],
+) -> Result<(), Error> {
+    of_documents(client, "SELECT rowdelta.forget($1, $2)", mapping, keys).await
+}
+
+/// Calls a function of mapping and keys, if there are any keys.
+async fn of_documents(
+    client: &impl GenericClient,
+    sql: &str,
     mapping: i32,
     keys: &[DocumentKey],
 ) -> Result<(), Error> {
@@ -213,7 +215,7 @@ pub(crate) async fn forget(
         Param::scalar(Type::INT4.oid(), Some(&mapping.to_be_bytes())),
         bytea_array(keys.iter().map(|key| Some(&key.0[..]))),
     ];
-    client.query_typed("SELECT rowdelta.forget($1, $2)", &typed(&params)).await?;
+    client.query_typed(sql, &typed(&params)).await?;
     Ok(())
 }
 

@@ -202,10 +202,7 @@ fn freed(table: &Table, set: &[Set<'_>]) -> String {
         !unique.plain && parked.any(|attribute| unique.attributes.contains(&attribute))
     };
     let free = table.uniques.iter().filter(is_parked).map(|unique| {
-        let terms = unique.terms.iter().enumerate();
-        let keys =
-            terms.map(|(k, term)| format!("({}) AS k{k}", term.expression)).collect::<Vec<_>>().join(", ");
-        let condition = unique.predicate.as_deref().unwrap_or("true");
+        let (keys, condition) = (unique.keys(), unique.condition());
         let side = |row: &str| format!("(SELECT {keys} FROM (SELECT {row}.*) AS row WHERE {condition})");
         let conflict = unique.conflict("f", "t");
         format!("NOT EXISTS (SELECT FROM {} AS f, {} AS t WHERE {conflict})", side("old"), side("t"))
