@@ -12,16 +12,18 @@
 #[allow(dead_code, unused_imports)] // each binary uses its part of what tests share
 mod it {
     pub mod constraints;
+    pub mod lanes;
     pub mod nights;
     pub mod oracle;
     pub mod support;
+    pub mod tally;
 }
 
-use std::fmt::Display;
 use std::path::Path;
 
-use it::nights::{self, variable};
-use it::{constraints, oracle, support};
+use it::lanes::variable;
+use it::tally::Tally;
+use it::{constraints, lanes, nights, oracle, support, tally};
 
 const CASES: u64 = 100_000;
 /// Not the seeds of the quick runs: their cases are known.
@@ -35,7 +37,7 @@ const CASES_PER_NOTE: u64 = 500;
 async fn p02_p04_p17_a_hundred_thousand_cases_equal_the_oracle() {
     let (seed, cases) =
         (variable("ROWDELTA_PROPERTY_SEED", SEED), variable("ROWDELTA_PROPERTY_CASES", CASES));
-    let mut all = nights::Tally::default();
+    let mut all = Tally::default();
     let mut progress = Progress::load("soak", seed, cases);
     while let Some((first, more)) = progress.next() {
         let (tally, failures) = nights::run(first, more).await;
@@ -52,7 +54,7 @@ async fn p02_p04_p17_a_hundred_thousand_cases_equal_the_oracle() {
 async fn p02_p17_p18_p19_a_hundred_thousand_random_constraints_are_met() {
     let (seed, cases) =
         (variable("ROWDELTA_CONSTRAINT_SEED", CONSTRAINT_SEED), variable("ROWDELTA_CONSTRAINT_CASES", CASES));
-    let (mut all, mut failed) = (constraints::Tally::default(), Vec::new());
+    let (mut all, mut failed) = (Tally::default(), Vec::new());
     let mut progress = Progress::load("soak-constraints", seed, cases);
     while let Some((first, more)) = progress.next() {
         let (tally, failures) = constraints::run(first, more).await;
@@ -93,7 +95,7 @@ impl Progress {
         println!("{} of {} cases", self.done, self.cases);
     }
 
-    fn end(&self, tally: &impl Display) {
+    fn end(&self, tally: &Tally) {
         println!("{tally}");
         if self.note.exists() {
             std::fs::remove_file(&self.note).expect("forget what is done");

@@ -27,19 +27,15 @@ mod shape;
 mod sieve;
 mod state;
 mod stored;
-mod tally;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use case::Tables;
 
-use case::Lane;
-pub use tally::Tally;
+use crate::lanes::{self, variable};
+use crate::tally::Tally;
 
 /// As many as two cores check in some two minutes.
 pub const CASES: u64 = 2_000;
 pub const SEED: u64 = 20_260_102;
-/// A database is left for a new one after so many: nobody vacuums its catalog.
-const CASES_PER_DATABASE: u64 = 100;
 /// What every run of some length must have drawn in at least one case in twenty.
 const REQUIRED: [&str; 7] =
     ["swap", "rotation", "move", "cycle of tables", "keyless", "null key", "dying parent"];
@@ -50,11 +46,6 @@ const IN_PART_MAX: f64 = 3.0;
 /// So many of a thousand cases may fail: seed 20260999 is a known fault, a removal at the end of the feed that is
 /// refused though an order of writes gets it in. To become 0.
 const FAULTS_PER_THOUSAND: u64 = 1;
-
-/// A number from the environment.
-pub fn variable(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: {text:?}")))
-}
 
 /// Fails where cases failed; where something that matters was hardly drawn, or much was refused: the test would not be
 /// worth much.
@@ -79,40 +70,7 @@ fn faults_max(cases: u64) -> u64 {
     cases * variable("ROWDELTA_CONSTRAINT_FAULTS", FAULTS_PER_THOUSAND) / 1000
 }
 
-/// Plays cases from a seed on, a lane for each core. Gives what was drawn, and what failed.
+/// Plays cases from a seed on. Gives what was drawn, and what failed.
 pub async fn run(seed: u64, cases: u64) -> (Tally, Vec<String>) {
-    let next = Arc::new(AtomicU64::new(0));
-    let lanes = std::thread::available_parallelism().map_or(2, usize::from).min(4);
-    let lanes: Vec<_> = (0..lanes).map(|_| tokio::spawn(lane(seed, cases, next.clone()))).collect();
-    let (mut tally, mut failures) = (Tally::default(), Vec::new());
-    for lane in lanes {
-        let (drawn, failed) = lane.await.expect("a lane ends");
-        tally.merge(drawn);
-        failures.extend(failed);
-    }
-    (tally, failures)
-}
-
-async fn lane(seed: u64, cases: u64, next: Arc<AtomicU64>) -> (Tally, Vec<String>) {
-    let (mut tally, mut failures) = (Tally::default(), Vec::new());
-    let mut lane: Option<Lane> = None;
-    for played in 0.. {
-        let case = next.fetch_add(1, Ordering::Relaxed);
-        // After a few failures more of them say nothing new.
-        if case >= cases || failures.len() as u64 > faults_max(cases).max(2) {
-            break;
-        }
-        let lane = match lane.take() {
-            Some(used) if played % CASES_PER_DATABASE != 0 => lane.insert(used),
-            _ => lane.insert(Lane::open().await),
-        };
-        match lane.play(seed.wrapping_add(case)).await {
-            Ok(drawn) => tally.add(&drawn),
-            Err(failure) => {
-                println!("after {} cases: {failure}\n", case + 1);
-                failures.push(failure);
-            }
-        }
-    }
-    (tally, failures)
+    lanes::run::<Tables>(seed, cases, faults_max(cases).max(2)).await
 }

@@ -1,24 +1,19 @@
 //! Random mappings and random nights of documents: what `properties.rs` runs for a minute and `soak` for hours.
 //!
 //! A case is drawn from one seed: `shape` draws the mapping and its tables, `feed` the documents and how they
-//! change and are spelled, `value` what is in them; `case` plays the nights and checks them, `draw` counts what
-//! turned up.
+//! change and are spelled, `value` what is in them; `case` plays the nights and checks them.
 
 mod case;
-mod draw;
 mod feed;
 mod shape;
 mod value;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-pub use draw::Tally;
-
+use crate::lanes::{self, Lane};
 use crate::support::{Database, db};
+use crate::tally::{Drawn, Tally};
 
-/// A database is left for a new one after so many: nobody vacuums its catalog.
-const CASES_PER_DATABASE: u64 = 25;
+/// After more failures another says nothing new.
+const FAILURES_MAX: u64 = 2;
 /// What every run of some length must have drawn in at least one case in twenty.
 const REQUIRED: [&str; 9] = [
     "depth ≥ 2",
@@ -32,11 +27,6 @@ const REQUIRED: [&str; 9] = [
     "pair",
 ];
 
-/// A number from the environment.
-pub fn variable(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: {text:?}")))
-}
-
 /// Fails where something that matters was hardly drawn: the test would not be worth much.
 pub fn check_shares(tally: &Tally) {
     // Of a few cases shares say nothing.
@@ -45,47 +35,25 @@ pub fn check_shares(tally: &Tally) {
     }
 }
 
-/// Runs cases from a seed on, a lane for each core. Gives what was drawn, and what failed.
+/// Runs cases from a seed on. Gives what was drawn, and what failed.
 pub async fn run(seed: u64, cases: u64) -> (Tally, Vec<String>) {
-    let next = Arc::new(AtomicU64::new(0));
-    let lanes = std::thread::available_parallelism().map_or(2, usize::from).min(4);
-    let lanes: Vec<_> = (0..lanes).map(|_| tokio::spawn(lane(seed, cases, next.clone()))).collect();
-    let (mut tally, mut failures) = (Tally::default(), Vec::new());
-    for lane in lanes {
-        let (drawn, failed) = lane.await.expect("a lane ends");
-        tally.merge(drawn);
-        failures.extend(failed);
-    }
-    (tally, failures)
+    lanes::run::<Installed>(seed, cases, FAILURES_MAX).await
 }
 
-async fn lane(seed: u64, cases: u64, next: Arc<AtomicU64>) -> (Tally, Vec<String>) {
-    let (mut tally, mut failures) = (Tally::default(), Vec::new());
-    let mut database: Option<Database> = None;
-    for played in 0.. {
-        let case = next.fetch_add(1, Ordering::Relaxed);
-        // After a few failures more of them say nothing new.
-        if case >= cases || failures.len() >= 3 {
-            break;
-        }
-        let database = match database.take() {
-            Some(used) if played % CASES_PER_DATABASE != 0 => database.insert(used),
-            _ => database.insert(fresh().await),
-        };
-        match case::run(database, seed.wrapping_add(case)).await {
-            Ok(drawn) => tally.add(&drawn),
-            Err(failure) => {
-                println!("after {} cases: {failure}\n", case + 1);
-                failures.push(failure);
-            }
-        }
-    }
-    (tally, failures)
-}
+/// A database with the schema `rowdelta`.
+struct Installed(Database);
 
-async fn fresh() -> Database {
-    let database = db().await;
-    let mut client = database.client().await;
-    rowdelta::postgres::install::install(&mut client).await.expect("install the schema");
-    database
+impl Lane for Installed {
+    const CASES: u64 = 25;
+
+    async fn open() -> Self {
+        let database = db().await;
+        let mut client = database.client().await;
+        rowdelta::postgres::install::install(&mut client).await.expect("install the schema");
+        Installed(database)
+    }
+
+    async fn play(&self, seed: u64) -> Result<Drawn, String> {
+        case::run(&self.0, seed).await
+    }
 }

@@ -16,7 +16,8 @@
 //! its mapping, schema and feeds in a directory.
 
 use crate::constraints;
-use crate::nights::{check_shares, run, variable};
+use crate::lanes::variable;
+use crate::nights::{check_shares, run};
 
 /// As many as two cores check in about a minute.
 const CASES: u64 = 150;

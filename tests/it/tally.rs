@@ -59,7 +59,9 @@ impl std::fmt::Display for Tally {
         for (kind, many) in &self.kinds {
             writeln!(f, "{kind:<44} {many:>7} {:>5.1} %", per_cent(*many, self.cases))?;
         }
-        writeln!(f, "in all of them")?;
+        if !self.counts.is_empty() {
+            writeln!(f, "in all of them")?;
+        }
         self.counts.iter().try_for_each(|(what, many)| writeln!(f, "{what:<44} {many:>7}"))
     }
 }

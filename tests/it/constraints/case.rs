@@ -18,9 +18,9 @@ use super::shape::{Purpose, Relation, Role, Shape};
 use super::sieve::circles;
 use super::state::{Edit, Entry, Line, Row, State, edits};
 use super::stored::{self, Stored, WATCH};
-use super::tally::Drawn;
-use super::variable;
+use crate::lanes::{Lane, variable};
 use crate::support::database::{Database, db, describe};
+use crate::tally::Drawn;
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -39,7 +39,7 @@ const QUICK: &str = "
     END $$";
 
 /// A database for one case after the other.
-pub struct Lane {
+pub struct Tables {
     /// Dropped with the lane.
     _database: Database,
     client: Client,
@@ -48,7 +48,7 @@ pub struct Lane {
 
 /// Everything a case works with.
 struct Case<'a> {
-    lane: &'a Lane,
+    lane: &'a Tables,
     shape: Shape,
     queries: String,
     engine: Engine,
@@ -67,8 +67,10 @@ enum Went {
     Refused,
 }
 
-impl Lane {
-    pub async fn open() -> Lane {
+impl Lane for Tables {
+    const CASES: u64 = 100;
+
+    async fn open() -> Self {
         let database = db().await;
         let mut client = database.client().await;
         rowdelta::postgres::install::install(&mut client).await.expect("install the schema");
@@ -77,14 +79,11 @@ impl Lane {
         let manager =
             PostgresConnectionManager::new_from_stringlike(database.url(), NoTls).expect("a valid URL");
         let pool = bb8::Pool::builder().max_size(4).build(manager).await.expect("connect");
-        Lane { _database: database, client, pool }
+        Tables { _database: database, client, pool }
     }
 
-    /// Draws a case and plays it. What a failed one was made of stays in a directory.
-    ///
-    /// # Errors
-    /// What was wrong, and where to look.
-    pub async fn play(&self, seed: u64) -> Result<Drawn> {
+    /// What a failed case was made of stays in a directory.
+    async fn play(&self, seed: u64) -> Result<Drawn> {
         let mut files = Vec::new();
         match self.nights(seed, &mut files).await {
             Ok(drawn) => Ok(drawn),
@@ -97,7 +96,9 @@ impl Lane {
             }
         }
     }
+}
 
+impl Tables {
     async fn nights(&self, seed: u64, files: &mut Vec<(String, String)>) -> Result<Drawn> {
         let mut rng = Rng::with_seed(seed);
         let mut drawn = Drawn::default();

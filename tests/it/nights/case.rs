@@ -11,11 +11,11 @@ use rowdelta::engine::{Engine, FeedItem};
 use rowdelta::mapping::Mapping;
 use tokio_postgres::NoTls;
 
-use super::draw::Drawn;
 use super::feed::{Night, World};
 use super::shape::{Col, Kind, Place, Rel, Shape, name};
 use crate::oracle::{Edit, Edits, State, Writes};
 use crate::support::Database;
+use crate::tally::Drawn;
 
 type Result<T> = std::result::Result<T, String>;
 

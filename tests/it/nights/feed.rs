@@ -8,9 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use fastrand::Rng;
 
-use super::draw::Drawn;
 use super::shape::{Col, Kind, Place, Policy, Rel, Shape, Twins};
 use super::value::{Spellings, Ty, quoted};
+use crate::tally::Drawn;
 
 /// What a case is said to have drawn that had one.
 pub const NULL_KEY: &str = "null in a key";

@@ -2,9 +2,9 @@
 
 use fastrand::Rng;
 
-use super::draw::Drawn;
 use super::value::{self, Ty};
 use crate::support::cluster::cluster;
+use crate::tally::Drawn;
 
 /// Labels of the enum type `mood`.
 pub const LABELS: [&str; 3] = ["low", "mid dle", "hïgh"];

@@ -5,7 +5,7 @@ use fastrand::Rng;
 use super::{
     Cell, Column, Filter, Form, Keys, OnDelete, Reference, Rel, Relation, Role, Shape, Type, Unique, When,
 };
-use crate::constraints::tally::Drawn;
+use crate::tally::Drawn;
 
 /// Values of a key's column, and of another.
 const KEYS: u8 = 10;

@@ -1,0 +1,71 @@
+//! Random cases, played side by side.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::tally::{Drawn, Tally};
+
+/// What cases are played on: a database, and what is made once for it.
+pub trait Lane: Send + Sync + Sized + 'static {
+    /// A lane is left for a new one after so many: nobody vacuums its catalog.
+    const CASES: u64;
+
+    fn open() -> impl Future<Output = Self> + Send;
+
+    /// Draws a case from a seed and plays it.
+    ///
+    /// # Errors
+    /// What was wrong, and where to look.
+    fn play(&self, seed: u64) -> impl Future<Output = Result<Drawn, String>> + Send;
+}
+
+/// A number from the environment.
+pub fn variable(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: {text:?}")))
+}
+
+/// Plays cases from a seed on, a lane for each core, until one of them has seen more failures than that. Gives what was
+/// drawn, and what failed.
+pub async fn run<L: Lane>(seed: u64, cases: u64, failures_max: u64) -> (Tally, Vec<String>) {
+    let next = Arc::new(AtomicU64::new(0));
+    let lanes = std::thread::available_parallelism().map_or(2, usize::from).min(4);
+    let lane = |_| tokio::spawn(lane::<L>(seed, cases, failures_max, next.clone()));
+    let lanes: Vec<_> = (0..lanes).map(lane).collect();
+    let (mut tally, mut failures) = (Tally::default(), Vec::new());
+    for lane in lanes {
+        let (drawn, failed) = lane.await.expect("a lane ends");
+        tally.merge(drawn);
+        failures.extend(failed);
+    }
+    (tally, failures)
+}
+
+async fn lane<L: Lane>(
+    seed: u64,
+    cases: u64,
+    failures_max: u64,
+    next: Arc<AtomicU64>,
+) -> (Tally, Vec<String>) {
+    let (mut tally, mut failures) = (Tally::default(), Vec::new());
+    let mut lane: Option<L> = None;
+    for played in 0.. {
+        let case = next.fetch_add(1, Ordering::Relaxed);
+        // After a few failures more of them say nothing new.
+        if case >= cases || failures.len() as u64 > failures_max {
+            break;
+        }
+        let lane = match lane.take() {
+            Some(used) if played % L::CASES != 0 => lane.insert(used),
+            _ => lane.insert(L::open().await),
+        };
+        match lane.play(seed.wrapping_add(case)).await {
+            Ok(drawn) => tally.add(&drawn),
+            Err(failure) => {
+                println!("after {} cases: {failure}\n", case + 1);
+                failures.push(failure);
+            }
+        }
+    }
+    (tally, failures)
+}
