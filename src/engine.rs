@@ -11,6 +11,7 @@
 //!
 //! No transaction is open while the feed is read or a document is parsed.
 
+mod apply;
 mod batch;
 mod bystanders;
 mod claims;
@@ -33,7 +34,7 @@ use tokio_postgres::Socket;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 
 use crate::document::{Document, Origin};
-use crate::engine::batch::Round;
+use crate::engine::apply::{Round, apply};
 use crate::engine::feed::{Workers, read_feed};
 use crate::engine::lease::Heart;
 use crate::engine::registry::Registry;
@@ -336,12 +337,12 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
     // Together, whatever their rows: what two of them swap must meet in one transaction.
     let releases = broken.is_none() && run.holds();
     let round = if releases { Round::Together } else { Round::Last };
-    batch::apply(run, run.take_deferred(), round).await?;
+    apply(run, run.take_deferred(), round).await?;
     if releases {
         let mut waiting = run.take_deferred();
         if !waiting.is_empty() {
             waiting.extend(run.take_holders());
-            batch::apply(run, waiting, Round::Last).await?;
+            apply(run, waiting, Round::Last).await?;
         }
         held::release(run).await?;
     }

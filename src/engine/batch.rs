@@ -1,11 +1,7 @@
-//! One batch: look up, compare, plan, write and record in one transaction; and what to do when that fails.
-//!
-//! Every try begins with the look-up; an old plan is never replayed. So deadlocks, rows that someone else
-//! changed, and a connection lost at COMMIT are one case: if the COMMIT had succeeded, the next look-up finds
-//! the documents as they should be.
+//! One batch: look up, compare, plan, write and record in one transaction. What to do when that fails is said in
+//! `apply`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio_postgres::Transaction;
@@ -20,16 +16,12 @@ use crate::engine::registry::{Outcome, Turn};
 use crate::engine::report::Failure;
 use crate::engine::roots::{Roots, roots};
 use crate::engine::run::{Held, HeldRow, Run};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::mapping::UniqueIn;
 use crate::plan::{Batch, Plan, Sides, plan, questions};
 use crate::postgres::state::{self, Record, State};
 use crate::postgres::write::{Marking, Writer, named_by_table, transaction_time};
 use crate::postgres::{Limits, begin, judge};
-
-/// How long a batch of several documents waits for a lock once one of them is known to be locked: the others
-/// shall not wait for it.
-const NARROWING_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Takes note of documents in the order of the feed, and drops repeated ones.
 pub(crate) fn admit(run: &Run, documents: Vec<Prepared>) -> Vec<Prepared> {
@@ -68,176 +60,11 @@ fn differs(label: Option<&str>, origin: &Origin, first: &Origin) -> Failure {
     Failure::of_document(origin, label.map(str::to_owned), message)
 }
 
-/// When documents are applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Round {
-    /// As the feed brings them: what others may still give or take waits for the end.
-    Feed,
-    /// At its end, all that waited together. What held removals are in the way of waits once more.
-    Together,
-    /// Nothing is put off any more.
-    Last,
-}
-
-/// Applies documents, narrowing down to those that fail.
-///
-/// # Errors
-/// Only what ends the run: the lease was lost, or the database is out of reach.
-pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, round: Round) -> Result<(), Error> {
-    let last = round != Round::Feed;
-    let mut pending = VecDeque::from([Part::new(run, documents)]);
-    while let Some(part) = pending.pop_back() {
-        if part.documents.is_empty() {
-            continue;
-        }
-        tokio::time::sleep(part.pause).await;
-        let limits = Limits { lock: part.lock, ..run.limits() };
-        let mut groups = Vec::new();
-        match transact(run, &part.documents, limits, last, &mut groups).await {
-            Ok(Tried::Conflicts(conflicts)) => pending.push_back(part.without(run, conflicts)),
-            Ok(Tried::Committed(robbed)) => part.look_again(run, robbed),
-            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Setup) => return Err(error),
-            Err(error) if error.is_transient() => {
-                run.tally(|tally| tally.report.retries += 1);
-                tracing::debug!(%error, documents = part.documents.len(), tries = part.tries, "trying again");
-                // What has to wait lets the others go first.
-                for part in part.again(run, error, groups)? {
-                    if part.pause.is_zero() { pending.push_back(part) } else { pending.push_front(part) }
-                }
-            }
-            Err(error) => pending.extend(part.narrowed(run, &error, groups, round)),
-        }
-    }
-    Ok(())
-}
-
 /// What a try came to, if it did not fail.
-enum Tried {
+pub(super) enum Tried {
     Committed(Vec<usize>),
     /// Nothing was written: these documents conflict with others.
     Conflicts(Vec<Conflict>),
-}
-
-/// Documents to be applied in one transaction.
-struct Part {
-    documents: Vec<Prepared>,
-    tries: u32,
-    lock: Duration,
-    /// How long to wait before it.
-    pause: Duration,
-}
-
-impl Part {
-    fn new(run: &Run, documents: Vec<Prepared>) -> Self {
-        Part { documents, tries: 0, lock: run.options.lock_timeout, pause: Duration::ZERO }
-    }
-
-    /// Two parts, the second to be applied first. Documents of a group stay together, and the groups in order.
-    fn halves(mut self, groups: Vec<Vec<usize>>) -> Vec<Part> {
-        let mut middle = self.documents.len() / 2;
-        if groups.len() > 1 {
-            let ends = groups.iter().scan(0, |end, group| {
-                *end += group.len();
-                Some(*end)
-            });
-            let inner = ends.take(groups.len() - 1);
-            middle = inner.min_by_key(|end| end.abs_diff(middle)).unwrap_or(middle);
-            let mut documents: Vec<Option<Prepared>> = self.documents.into_iter().map(Some).collect();
-            self.documents = groups.into_iter().flatten().filter_map(|at| documents[at].take()).collect();
-        }
-        let right = self.documents.split_off(middle);
-        vec![Part { documents: right, ..self }, self]
-    }
-
-    /// After an error that may pass: another try, later; a locked row is sought for at once.
-    fn again(mut self, run: &Run, error: Error, groups: Vec<Vec<usize>>) -> Result<Vec<Part>, Error> {
-        self.pause = Duration::ZERO;
-        if error.is_lock_timeout() && self.documents.len() > 1 {
-            self.lock = NARROWING_LOCK_TIMEOUT.min(run.options.lock_timeout);
-            return Ok(self.halves(groups));
-        }
-        self.tries += 1;
-        self.lock = run.options.lock_timeout;
-        if self.tries <= run.options.retries_max {
-            self.pause = backoff(self.tries).max(Duration::from_millis(1));
-            return Ok(vec![self]);
-        }
-        if error.kind() == ErrorKind::Connection {
-            return Err(error);
-        }
-        if self.documents.len() > 1 {
-            return Ok(self.halves(groups));
-        }
-        self.fail(run, &error);
-        Ok(Vec::new())
-    }
-
-    /// After an error that stays: halve, until what causes it stands alone; documents that cannot do without each
-    /// other together.
-    fn narrowed(self, run: &Run, error: &Error, groups: Vec<Vec<usize>>, round: Round) -> Vec<Part> {
-        if self.documents.len() > 1 && groups.len() != 1 {
-            return self.halves(groups);
-        }
-        if round != Round::Last && error.may_settle_later() {
-            for document in self.documents {
-                if let Some(document) = run.defer(document) {
-                    run.fail(&document, Failure::of_error(&document.origin, &document.label, error));
-                }
-            }
-            return Vec::new();
-        }
-        self.fail(run, error);
-        Vec::new()
-    }
-
-    fn fail(&self, run: &Run, error: &Error) {
-        for document in &self.documents {
-            // What it held back stays, and the document unsettled: the next run does it again.
-            run.unhold(&document.key);
-            run.fail(document, Failure::of_error(&document.origin, &document.label, error));
-        }
-    }
-
-    /// Documents from which a child was taken while they were compared are looked at again at the end.
-    fn look_again(mut self, run: &Run, mut robbed: Vec<usize>) {
-        robbed.sort_unstable();
-        for at in robbed.into_iter().rev() {
-            // Where too many wait already the next run finds it: the document was unsettled as it was robbed.
-            let _ = run.defer(self.documents.swap_remove(at));
-        }
-        self.documents.into_iter().for_each(|document| run.keep_holder(document));
-    }
-
-    /// Takes out the documents that conflict with others: they fail, or wait for the end of the feed.
-    fn without(mut self, run: &Run, conflicts: Vec<Conflict>) -> Part {
-        let mut verdicts: Vec<Option<Verdict>> = self.documents.iter().map(|_| None).collect();
-        for conflict in conflicts {
-            verdicts[conflict.document].get_or_insert(conflict.verdict);
-        }
-        let documents = std::mem::take(&mut self.documents);
-        for (document, verdict) in documents.into_iter().zip(verdicts) {
-            match verdict {
-                None => self.documents.push(document),
-                Some(Verdict::Fail(failure)) => run.fail(&document, failure),
-                Some(Verdict::Repeated) => {
-                    run.registry().decide(&document.key, Outcome::Unchanged);
-                    run.tally(|tally| tally.report.documents.repeated += 1);
-                }
-                Some(Verdict::Wait(failure)) => {
-                    if let Some(document) = run.defer(document) {
-                        run.fail(&document, Failure { retryable: true, ..failure });
-                    }
-                }
-            }
-        }
-        self
-    }
-}
-
-/// Exponential, with full jitter: between nothing and 50 ms · 2ⁿ, at most 5 s.
-pub(crate) fn backoff(tries: u32) -> Duration {
-    let ceiling = 50u64.saturating_mul(1 << tries.min(10)).min(5_000);
-    Duration::from_millis(fastrand::u64(0..=ceiling))
 }
 
 /// A batch with what is recorded of its documents.
@@ -279,7 +106,7 @@ struct Written {
 }
 
 /// One try. `groups` is told which documents cannot be applied without each other, if that was found out.
-async fn transact(
+pub(super) async fn transact(
     run: &Run,
     documents: &[Prepared],
     limits: Limits,

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use crate::document::{Document, Origin};
-use crate::engine::batch::Round;
+use crate::engine::apply::{Round, apply};
 use crate::engine::lease::Heart;
 use crate::engine::prepare::{Prepared, Unread, prepare};
 use crate::engine::registry::Glance;
@@ -57,7 +57,7 @@ async fn work(
     let documents = batch::admit(&run, prepared);
     let _ = admitted.send(());
     for part in by_rows(documents, run.options.batch_rows_max) {
-        batch::apply(&run, part, Round::Feed).await?;
+        apply(&run, part, Round::Feed).await?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::document::DocumentKey;
-use crate::engine::batch::backoff;
+use crate::engine::apply::backoff;
 use crate::engine::bystanders::bystanders;
 use crate::engine::compare::{compared_cells, compared_key};
 use crate::engine::report::Failure;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::document::{Document, DocumentKey, Origin, short};
-use crate::engine::batch::backoff;
+use crate::engine::apply::backoff;
 use crate::engine::report::Failure;
 use crate::engine::roots::alternate_key;
 use crate::engine::run::Run;
