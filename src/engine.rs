@@ -17,6 +17,7 @@ mod bystanders;
 mod claims;
 mod compare;
 mod feed;
+mod handover;
 mod held;
 mod lease;
 mod prepare;

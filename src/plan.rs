@@ -46,7 +46,7 @@ use changes::{Changes, Class, Node, Rows, What, changes};
 use edges::{Edge, edges};
 use order::{groups, order};
 
-pub use cascades::{Losses, losses};
+pub use cascades::{Losses, handovers, losses};
 pub use edges::{Candidate, Conflict, Question, questions};
 
 /// A row that a document of the batch asks for.
@@ -145,6 +145,8 @@ pub enum Action {
     Park {
         /// The mapped columns.
         columns: Vec<usize>,
+        /// Columns that may be parked too, where that is not enough.
+        spare: Vec<usize>,
         /// Whether the reference to the parent is parked too.
         parent: bool,
         /// Stored rows.
@@ -231,8 +233,8 @@ fn step(class: &Class, rows: Vec<Rows>, after: BTreeSet<String>) -> Step {
     let source = || rows.iter().filter_map(|rows| rows.source).collect();
     let pairs = || rows.iter().filter_map(|rows| rows.stored.zip(rows.source)).collect();
     let action = match &class.what {
-        What::Park { columns, parent } => {
-            Action::Park { columns: columns.to_vec(), parent: *parent, rows: stored() }
+        What::Park { columns, spare, parent } => {
+            Action::Park { columns: columns.to_vec(), spare: spare.to_vec(), parent: *parent, rows: stored() }
         }
         What::Delete => Action::Delete(stored()),
         What::Update { columns, moves, whole } => {

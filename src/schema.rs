@@ -81,6 +81,11 @@ impl Table {
         }
     }
 
+    /// Whether a stored row is found again by its physical place, which changes whenever it is written.
+    pub fn is_found_by_place(&self) -> bool {
+        self.locator.iter().any(|column| column.name == "ctid")
+    }
+
     /// What a column is to the mapping, if the mapping knows it.
     pub fn attribute(&self, name: &str) -> Option<Attribute> {
         let mapped = self.names.iter().position(|known| known == name).map(Attribute::Mapped);

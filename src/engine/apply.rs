@@ -37,7 +37,6 @@ pub(crate) enum Round {
 /// # Errors
 /// Only what ends the run: the lease was lost, or the database is out of reach.
 pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, round: Round) -> Result<(), Error> {
-    let last = round != Round::Feed;
     let mut pending = VecDeque::from([Part::new(run, documents)]);
     while let Some(part) = pending.pop_back() {
         if part.documents.is_empty() {
@@ -46,7 +45,7 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, round: Round
         tokio::time::sleep(part.pause).await;
         let limits = Limits { lock: part.lock, ..run.limits() };
         let mut groups = Vec::new();
-        match transact(run, &part.documents, limits, last, &mut groups).await {
+        match transact(run, &part.documents, limits, round, &mut groups).await {
             Ok(Tried::Conflicts(conflicts)) => pending.push_back(part.without(run, conflicts)),
             Ok(Tried::Committed(robbed)) => part.look_again(run, robbed),
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Setup) => return Err(error),

@@ -7,9 +7,11 @@ use std::time::Duration;
 use tokio_postgres::Transaction;
 
 use crate::document::{DocumentKey, Origin};
+use crate::engine::apply::Round;
 use crate::engine::bystanders::{Bystander, bystanders};
 use crate::engine::claims::{Conflict, Verdict, claims};
 use crate::engine::compare::{Active, Compared, close, compare, compared_key};
+use crate::engine::handover::{Detached, attach, detach};
 use crate::engine::held::own_place;
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Turn};
@@ -101,6 +103,8 @@ struct Written {
     sides: Vec<Sides>,
     plan: Plan,
     times: Vec<Duration>,
+    /// How many rows were detached and attached again.
+    detached: u64,
     /// Per document looked at, whether removals of it wait for the end of the feed.
     held: Vec<bool>,
 }
@@ -110,9 +114,10 @@ pub(super) async fn transact(
     run: &Run,
     documents: &[Prepared],
     limits: Limits,
-    last: bool,
+    round: Round,
     groups: &mut Vec<Vec<usize>>,
 ) -> Result<Tried, Error> {
+    let last = round != Round::Feed;
     let mut connection = run.connections.get().await?;
     let transaction = begin(&mut connection, limits).await?;
     state::enter(&transaction, &run.lease).await?;
@@ -130,13 +135,14 @@ pub(super) async fn transact(
         let place = |conflict: Conflict| Conflict { document: batch.places[conflict.document], ..conflict };
         return Ok(Tried::Conflicts(conflicts.into_iter().map(place).collect()));
     }
-    let conflicts = unwanted(run, &transaction, &batch, &compared.sides, last).await?;
+    let detached = detach(&transaction, batch.view(run, &compared.sides, last)).await?;
+    let conflicts = unwanted(run, &transaction, &batch, &compared.sides, round).await?;
     if !conflicts.is_empty() {
         return Ok(Tried::Conflicts(conflicts));
     }
     let plan = planned(run, &transaction, &batch, &compared.sides, last).await?;
     *groups = batch.groups(&plan);
-    let written = write(run, &transaction, &batch, compared, plan).await?;
+    let written = write(run, &transaction, &batch, compared, plan, &detached).await?;
     state::unsettle(&transaction, run.lease.mapping, &robbed).await?;
     state::forget(&transaction, run.lease.mapping, &former).await?;
     renew(run, &transaction, &batch).await?;
@@ -163,16 +169,16 @@ async fn recorded<'a>(
     Ok(Recorded { documents, states, same, looked_at, places })
 }
 
-/// Documents that give up what others refer to, where the server would not refuse that. At the end of the feed the
-/// others may have let go.
+/// Documents that give up what others refer to, where the server would not refuse that. Later the others may have let
+/// go.
 async fn unwanted(
     run: &Run,
     transaction: &Transaction<'_>,
     batch: &Recorded<'_>,
     sides: &[Sides],
-    last: bool,
+    round: Round,
 ) -> Result<Vec<Conflict>, Error> {
-    let found = bystanders(transaction, batch.view(run, sides, last)).await?;
+    let found = bystanders(transaction, batch.view(run, sides, round != Round::Feed)).await?;
     let conflict = |bystander: Bystander| {
         let at = bystander.document? as usize;
         let document = batch.looked_at[at];
@@ -180,7 +186,7 @@ async fn unwanted(
             relation: Some(run.mapping.relations[bystander.relation].name.clone()),
             ..Failure::of_document(&document.origin, Some(document.label.clone()), bystander.message)
         };
-        let verdict = if last { Verdict::Fail(failure) } else { Verdict::Wait(failure) };
+        let verdict = if round == Round::Last { Verdict::Fail(failure) } else { Verdict::Wait(failure) };
         Some(Conflict { document: batch.places[at], verdict })
     };
     Ok(found.into_iter().filter_map(conflict).collect())
@@ -205,13 +211,15 @@ async fn write(
     batch: &Recorded<'_>,
     compared: Compared,
     plan: Plan,
+    detached: &[Detached],
 ) -> Result<Written, Error> {
     let Compared { sides, times } = compared;
     let marking = marking(run, transaction, &batch.looked_at, &plan).await?;
     let mut writer = Writer::new(transaction, &run.mapping, &run.schema, &sides, &marking, &plan).await?;
     let times = writer.apply(&plan, times).await?;
+    attach(transaction, &run.schema, detached).await?;
     let held = held_documents(&sides, &plan, batch.looked_at.len());
-    Ok(Written { sides, plan, times, held })
+    Ok(Written { sides, plan, times, detached: detached.len() as u64, held })
 }
 
 /// Counts and remembers what was committed. Gives the documents from which a child was taken meanwhile.
@@ -220,6 +228,7 @@ fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usiz
     tracing::debug!(documents = batch.documents.len(), plan = %plan.describe(&run.mapping), "committed");
     run.tally(|tally| {
         tally.applied(plan, marks(run, plan), &written.times);
+        tally.report.parked += 2 * written.detached;
         tally.report.documents.unsettled += unsettled as u64;
         let skipped = batch.looked_at.iter().map(|document| u64::from(document.rows.skipped_lookups));
         tally.report.skipped_lookups += skipped.sum::<u64>();

@@ -11,7 +11,7 @@ use tokio_postgres::Transaction;
 use crate::engine::held::own_place;
 use crate::error::Error;
 use crate::mapping::RelationIx;
-use crate::plan::{Batch, Losses, losses};
+use crate::plan::{Batch, Losses, StoredRow, losses};
 use crate::postgres::fetch::rows;
 use crate::row::Tuple;
 use crate::schema::PhysicalColumn;
@@ -43,22 +43,9 @@ async fn of_reference(
     batch: Batch<'_>,
     losses: &Losses<'_>,
 ) -> Result<Vec<Bystander>, Error> {
-    let Losses { relation, reference, keys, leaving } = losses;
-    let (table, target) = (&batch.schema.tables[*relation], &batch.schema.tables[reference.target]);
-    // What is compared has the type of what is referred to: the two may differ.
-    let columns = reference.from.iter().zip(&reference.to).filter_map(|(from, to)| {
-        Some(PhysicalColumn { name: table.column(from)?.name, ty: target.column(to)?.ty })
-    });
-    let columns: Vec<PhysicalColumn> = columns.collect();
-    let values: Vec<Tuple> = keys.iter().map(|(key, _)| key.clone()).collect();
-    let stored = &batch.sides[*relation].stored;
-    let leaving: HashSet<Tuple> =
-        leaving.iter().map(|&row| own_place(table, &stored[row as usize])).collect();
+    let Losses { relation, reference, keys, .. } = losses;
     let mut bystanders = Vec::new();
-    for row in rows(transaction, table, &columns, &values).await? {
-        if leaving.contains(&own_place(table, &row)) {
-            continue;
-        }
+    for row in staying(transaction, batch, losses).await? {
         // Of another type it cannot be told here which key it is: then all are given up in vain.
         let refers = row.cells(&reference.from);
         let is_it = |key: &Tuple| refers.as_ref().is_none_or(|refers| refers == key);
@@ -74,4 +61,25 @@ async fn of_reference(
         }));
     }
     Ok(bystanders)
+}
+
+/// The rows that refer to keys that are given up and go on doing so.
+pub(super) async fn staying(
+    transaction: &Transaction<'_>,
+    batch: Batch<'_>,
+    losses: &Losses<'_>,
+) -> Result<Vec<StoredRow>, Error> {
+    let Losses { relation, reference, keys, leaving } = losses;
+    let (table, target) = (&batch.schema.tables[*relation], &batch.schema.tables[reference.target]);
+    // What is compared has the type of what is referred to: the two may differ.
+    let columns = reference.from.iter().zip(&reference.to).filter_map(|(from, to)| {
+        Some(PhysicalColumn { name: table.column(from)?.name, ty: target.column(to)?.ty })
+    });
+    let columns: Vec<PhysicalColumn> = columns.collect();
+    let values: Vec<Tuple> = keys.iter().map(|(key, _)| key.clone()).collect();
+    let stored = &batch.sides[*relation].stored;
+    let leaving: HashSet<Tuple> =
+        leaving.iter().map(|&row| own_place(table, &stored[row as usize])).collect();
+    let found = rows(transaction, table, &columns, &values).await?;
+    Ok(found.into_iter().filter(|row| !leaving.contains(&own_place(table, row))).collect())
 }

@@ -123,7 +123,7 @@ async fn tops(
             stored.push(row);
         }
     }
-    let physical = !everywhere && table.locator.iter().any(|column| column.name == "ctid");
+    let physical = !everywhere && table.is_found_by_place();
     let missing = wanted.into_values().map(|(at, _)| at).filter(|_| physical).collect();
     Ok((stored, missing))
 }

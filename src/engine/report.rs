@@ -36,7 +36,8 @@ pub struct Report {
     /// Root rows whose marks were set, alone or with other columns.
     pub marks: u64,
     /// Writes beyond the smallest edit, because rows waited for each other in a circle: values that were parked,
-    /// updates that were split, references that were filled in afterwards.
+    /// updates that were split, references that were filled in afterwards, and references that were NULL while what
+    /// they refer to passed from one row to another (two writes each).
     pub parked: u64,
     /// References left out because the catalogue lacks the row.
     pub skipped_lookups: u64,

@@ -1,6 +1,6 @@
 //! What the server does to rows that refer to others, because a foreign key says so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::changes::{Class, Node, What};
@@ -8,7 +8,7 @@ use super::terms::{Key, Terms};
 use super::{Batch, StoredRow};
 use crate::mapping::RelationIx;
 use crate::row::Tuple;
-use crate::schema::{Attribute, OnChange, Reference};
+use crate::schema::{Attribute, Check, OnChange, Reference};
 
 /// Keys that a batch gives up although the server would not refuse that where rows refer to them, but change or
 /// delete these rows. One that stays would not be what its document asks for, and nobody would know.
@@ -26,18 +26,36 @@ pub struct Losses<'a> {
 
 /// Finds the keys that a batch gives up and that foreign keys of mapped columns act upon.
 pub fn losses(batch: Batch<'_>) -> Vec<Losses<'_>> {
-    let acts =
-        |(_, reference): &(RelationIx, &Reference)| reference.on_delete.acts() || reference.on_update.acts();
-    let mut acting = references(batch).filter(acts).filter(|(_, r)| r.is_touched(batch)).peekable();
-    if acting.peek().is_none() {
+    let acts = |reference: &Reference| reference.on_delete.acts() || reference.on_update.acts();
+    given_up(batch, acts, |_, on_change, _| on_change.acts())
+}
+
+/// Finds the keys that pass from one row to another while foreign keys of mapped columns refuse, or act, at once: a
+/// row that goes on referring to such a key is right at the end, and at no moment before.
+pub fn handovers(batch: Batch<'_>) -> Vec<Losses<'_>> {
+    let is_early = |reference: &Reference| reference.check == Check::AtOnce || reference.acts_at_once();
+    given_up(batch, is_early, |reference, on_change, is_taken| {
+        is_taken && (reference.check == Check::AtOnce || on_change != OnChange::Refused)
+    })
+}
+
+/// The keys that a batch gives up, of some foreign keys. `counts` is told what becomes of referring rows, and whether
+/// another row takes the key.
+fn given_up<'a>(
+    batch: Batch<'a>,
+    of: impl Fn(&Reference) -> bool,
+    counts: impl Fn(&Reference, OnChange, bool) -> bool,
+) -> Vec<Losses<'a>> {
+    let mut touched = references(batch).filter(|(_, r)| of(r) && r.is_touched(batch)).peekable();
+    if touched.peek().is_none() {
         return Vec::new();
     }
     let nodes = super::changes::changes(batch).nodes;
     let terms = Terms::new(batch);
-    let losses = acting.map(|(relation, reference)| Losses {
+    let losses = touched.map(|(relation, reference)| Losses {
         relation,
         reference,
-        keys: lost_keys(batch, &terms, &nodes, reference),
+        keys: lost_keys(batch, &terms, &nodes, reference, &counts),
         leaving: leaving(&terms, &nodes, relation, reference),
     });
     losses.filter(|losses| !losses.keys.is_empty()).collect()
@@ -48,14 +66,22 @@ fn lost_keys(
     terms: &Terms<'_>,
     nodes: &[Node],
     reference: &Reference,
+    counts: impl Fn(&Reference, OnChange, bool) -> bool,
 ) -> Vec<(Tuple, Option<u32>)> {
     let side = &batch.sides[reference.target];
-    let lost = nodes.iter().filter(|node| node.class.relation == reference.target).filter_map(|node| {
-        let acts = if node.class.is_update() { reference.on_update } else { reference.on_delete };
+    let of_target = || nodes.iter().filter(|node| node.class.relation == reference.target);
+    let changed = |node: &Node| {
         let [before, after] = terms.keys(node, &reference.to, false);
-        let stored = &side.stored[node.rows.stored.filter(|_| acts.acts() && before != after)? as usize];
+        (before != after).then_some((before, after))
+    };
+    let taken: HashSet<Key> = of_target().filter_map(|node| changed(node)?.1).collect();
+    let lost = of_target().filter_map(|node| {
+        let on_change = if node.class.is_update() { reference.on_update } else { reference.on_delete };
+        let before = changed(node)?.0?;
+        let stored = &side.stored[node.rows.stored? as usize];
         let source = node.rows.source.map(|row| side.source[row as usize].document);
-        Some((stored.cells(&reference.to)?, source.or(stored.document)))
+        let given_up = (stored.cells(&reference.to)?, source.or(stored.document));
+        counts(reference, on_change, taken.contains(&before)).then_some(given_up)
     });
     lost.collect()
 }

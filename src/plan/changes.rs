@@ -47,6 +47,7 @@ pub(super) struct Class {
 pub(super) enum What {
     Park {
         columns: Rc<[usize]>,
+        spare: Rc<[usize]>,
         parent: bool,
     },
     Delete,

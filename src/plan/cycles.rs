@@ -37,8 +37,8 @@ pub(super) struct Breaker<'a, 'n> {
 enum Cut {
     /// These are set first: mapped columns, and whether the row moves.
     Split { columns: BTreeSet<usize>, moves: bool },
-    /// `grade` is the worst of the columns'.
-    Park { grade: Grade, columns: BTreeSet<usize>, parent: bool },
+    /// `grade` is the worst of the columns'. `spare`: further columns of constraints that only the server can judge.
+    Park { grade: Grade, columns: BTreeSet<usize>, spare: BTreeSet<usize>, parent: bool },
     /// These are NULL at first.
     Fill { columns: BTreeSet<usize> },
 }
@@ -86,7 +86,9 @@ impl Breaker<'_, '_> {
         let best = ways.min_by_key(|(node, cut)| (cut.preference(), Reverse(circles(*node, &inside))));
         match best {
             Some((node, Cut::Split { columns, moves })) => self.split(node, columns, moves),
-            Some((node, Cut::Park { columns, parent, .. })) => self.park(node, &inside, columns, parent),
+            Some((node, Cut::Park { columns, spare, parent, .. })) => {
+                self.park(node, &inside, columns, spare, parent);
+            }
             Some((node, Cut::Fill { columns })) => self.fill(node, &columns),
             None => self.edges.retain(|edge| !inside.contains(edge)),
         }
@@ -153,27 +155,43 @@ impl Breaker<'_, '_> {
         let ix = self.nodes[node].class.relation;
         let pinned = self.pinned(node, inside);
         let (mut grade, mut columns, mut parent) = (Grade::Nullable, BTreeSet::new(), false);
+        let mut spare = BTreeSet::new();
         for &why in outs {
-            let of_one = self.attributes(why, true).iter().filter_map(|attribute| {
-                let settable = match attribute {
-                    Attribute::Mapped(at) => sets(*at),
-                    Attribute::Parent(_) => moves,
-                    _ => false,
-                };
-                let is_free = settable && !pinned.contains(&attribute);
-                Some((self.grade(ix, why, attribute)?, attribute)).filter(|_| is_free)
-            });
+            let of_one = || {
+                self.attributes(why, true).iter().filter_map(|attribute| {
+                    let settable = match attribute {
+                        Attribute::Mapped(at) => sets(*at),
+                        Attribute::Parent(_) => moves,
+                        _ => false,
+                    };
+                    let is_free = settable && !pinned.contains(&attribute);
+                    Some((self.grade(ix, why, attribute)?, attribute)).filter(|_| is_free)
+                })
+            };
             let is_changed =
                 |attribute: &Attribute| self.nodes[node].class.touches(std::slice::from_ref(attribute));
             let (worst, attribute) =
-                of_one.min_by_key(|(grade, attribute)| (*grade, !is_changed(attribute)))?;
+                of_one().min_by_key(|(grade, attribute)| (*grade, !is_changed(attribute)))?;
             grade = grade.max(worst);
+            if self.is_judged(why) {
+                spare.extend(of_one().filter_map(|(grade, attribute)| match attribute {
+                    Attribute::Mapped(at) if grade <= Grade::Wide => Some(*at),
+                    _ => None,
+                }));
+            }
             match attribute {
                 Attribute::Mapped(at) => drop(columns.insert(*at)),
                 _ => parent = true,
             }
         }
-        Some(Cut::Park { grade, columns, parent })
+        let spare = &spare - &columns;
+        Some(Cut::Park { grade, columns, spare, parent })
+    }
+
+    /// Whether only the server can tell what the constraint compares: a value of its own may not set a row free, where
+    /// several do. A range, say, has two ends.
+    fn is_judged(&self, why: Why) -> bool {
+        matches!(why, Why::Free(ix, at) if !self.table(ix).uniques[at].plain)
     }
 
     /// Columns of a node's stored row that other rows refer to, and go on referring to until the circle is cut; or
@@ -264,16 +282,23 @@ impl Breaker<'_, '_> {
     }
 
     /// Adds a node that parks a row, for which others need not wait any more.
-    fn park(&mut self, node: usize, inside: &[Edge], columns: BTreeSet<usize>, parent: bool) {
+    fn park(
+        &mut self,
+        node: usize,
+        inside: &[Edge],
+        columns: BTreeSet<usize>,
+        spare: BTreeSet<usize>,
+        parent: bool,
+    ) {
         let relation = self.nodes[node].class.relation;
         if let What::Update { columns: set, whole, moves } = &self.nodes[node].class.what {
-            let set = set.iter().copied().chain(columns.iter().copied()).collect::<BTreeSet<_>>();
+            let set = set.iter().chain(&columns).chain(&spare).copied().collect::<BTreeSet<_>>();
             let what = What::Update { columns: set.into_iter().collect(), whole: *whole, moves: *moves };
             self.nodes[node].class = Class::new(relation, what);
         }
-        let parked = Changed { columns: columns.clone(), moves: parent };
-        let columns: Rc<[usize]> = columns.into_iter().collect();
-        let class = Class::new(relation, What::Park { columns, parent });
+        let parked = Changed { columns: &columns | &spare, moves: parent };
+        let [columns, spare] = [columns, spare].map(|columns| columns.into_iter().collect());
+        let class = Class::new(relation, What::Park { columns, spare, parent });
         let rows = Rows { source: None, ..self.nodes[node].rows };
         let park = self.add(Node { class, rows });
         let freed: BTreeSet<Why> =

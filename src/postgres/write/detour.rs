@@ -27,7 +27,9 @@ impl Writer<'_> {
     /// Runs a step whose rows are written again later. Gives their locators as they are then.
     pub(super) async fn detour(&self, step: &Step) -> Result<Locators, Error> {
         match &step.action {
-            Action::Park { columns, parent, rows } => self.park(step.relation, columns, *parent, rows).await,
+            Action::Park { columns, spare, parent, rows } => {
+                self.park(step.relation, columns, spare, *parent, rows).await
+            }
             Action::Update { columns, moves, rows, .. } => {
                 let set = self.changed_cells(step.relation, columns, *moves, rows);
                 let set: Vec<Set<'_>> = set.iter().map(Set::of).collect();
@@ -43,16 +45,35 @@ impl Writer<'_> {
         &self,
         ix: RelationIx,
         columns: &[usize],
+        spare: &[usize],
         parent: bool,
         rows: &[u32],
     ) -> Result<Locators, Error> {
         match self.park_together(ix, columns, parent, rows).await {
-            Err(error) if rows.len() > 1 && error.kind() == ErrorKind::Rejected => {
+            Err(error) if error.kind() == ErrorKind::Rejected && (rows.len() > 1 || !spare.is_empty()) => {
                 let mut locators = Vec::new();
                 for row in rows {
-                    locators.extend(self.park_together(ix, columns, parent, &[*row]).await?);
+                    locators.extend(self.park_one(ix, columns, spare, parent, *row).await?);
                 }
                 Ok(locators)
+            }
+            done => done,
+        }
+    }
+
+    /// Parks a row, with more of its columns where it must be.
+    async fn park_one(
+        &self,
+        ix: RelationIx,
+        columns: &[usize],
+        spare: &[usize],
+        parent: bool,
+        row: u32,
+    ) -> Result<Locators, Error> {
+        match self.park_together(ix, columns, parent, &[row]).await {
+            Err(error) if error.kind() == ErrorKind::Rejected && !spare.is_empty() => {
+                let columns: Vec<usize> = columns.iter().chain(spare).copied().collect();
+                self.park_together(ix, &columns, parent, &[row]).await
             }
             done => done,
         }

@@ -15,7 +15,7 @@ use super::change::{self, Night, chance};
 use super::detours;
 use super::orders;
 use super::shape::{Purpose, Relation, Role, Shape};
-use super::sieve::circles;
+use super::sieve::{circles, onlookers};
 use super::state::{Edit, Entry, Line, Row, State, edits};
 use super::stored::{self, Stored, WATCH};
 use crate::lanes::{Lane, variable};
@@ -290,8 +290,12 @@ impl Case<'_> {
         }
         if report.parked > 0 {
             let circles = circles(&self.shape, &changes, 1000);
-            if report.parked > circles {
-                return Err(format!("{} writes were parked, for {circles} circles", report.parked));
+            let onlookers = onlookers(&self.shape, after, &changes);
+            if report.parked > circles + 2 * onlookers {
+                let parked = report.parked;
+                return Err(format!(
+                    "{parked} writes were parked, for {circles} circles and {onlookers} rows that look on"
+                ));
             }
             self.drawn.note("nights: parked");
             self.drawn.count("parked writes", report.parked);

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use super::shape::{Cell, Filter, Form, Keys, Reference, Rel, Relation, Shape, Type, Unique, When};
+use super::shape::{Cell, Filter, Form, Keys, OnDelete, Reference, Rel, Relation, Shape, Type, Unique, When};
 use super::state::{Change, Entry, Row, State};
 
 /// What an index compares; rows with the same one conflict.
@@ -167,6 +167,25 @@ fn leaves(shape: &Shape, first: &Change, then: &Change) -> bool {
             && reference.key_from(row).is_some_and(|key| reference.key_to(target) == Some(key))
     };
     of_tree || shape.references.iter().any(refers)
+}
+
+/// How many rows refer to a key that passes from one row to another, where that is not checked at the end.
+pub fn onlookers(shape: &Shape, after: &State, changes: &[Change]) -> u64 {
+    let of = |reference: &Reference| {
+        let changes = changes.iter().filter(|change| change.relation == reference.to.0);
+        let keys = changes.map(|change| {
+            [&change.before, &change.after].map(|row| row.as_ref().and_then(|row| reference.key_to(row)))
+        });
+        let keys: Vec<_> = keys.filter(|[before, after]| before != after).collect();
+        let passes = |key| {
+            keys.iter().any(|[_, after]| *after == key) && keys.iter().any(|[before, _]| *before == key)
+        };
+        let rows = after.rows[reference.from.0].iter().map(|row| reference.key_from(row));
+        rows.filter(|key| key.is_some() && passes(*key)).count() as u64
+    };
+    let is_early =
+        |reference: &&Reference| reference.check == When::AtOnce || reference.on_delete != OnDelete::NoAction;
+    shape.references.iter().filter(is_early).map(of).sum()
 }
 
 /// How many circles there are in which changes wait for each other, up to a limit.
