@@ -155,43 +155,50 @@ impl Breaker<'_, '_> {
         let ix = self.nodes[node].class.relation;
         let pinned = self.pinned(node, inside);
         let (mut grade, mut columns, mut parent) = (Grade::Nullable, BTreeSet::new(), false);
-        let mut spare = BTreeSet::new();
-        for &why in outs {
-            let of_one = || {
-                self.attributes(why, true).iter().filter_map(|attribute| {
-                    let settable = match attribute {
-                        Attribute::Mapped(at) => sets(*at),
-                        Attribute::Parent(_) => moves,
-                        _ => false,
-                    };
-                    let is_free = settable && !pinned.contains(&attribute);
-                    Some((self.grade(ix, why, attribute)?, attribute)).filter(|_| is_free)
-                })
+        let is_settable = |attribute: &Attribute| {
+            let settable = match attribute {
+                Attribute::Mapped(at) => sets(*at),
+                Attribute::Parent(_) => moves,
+                _ => false,
             };
+            settable && !pinned.contains(&attribute)
+        };
+        for &why in outs {
+            let of_one = self.attributes(why, true).iter().filter(|attribute| is_settable(attribute));
+            let of_one = of_one.filter_map(|attribute| Some((self.grade(ix, why, attribute)?, attribute)));
             let is_changed =
                 |attribute: &Attribute| self.nodes[node].class.touches(std::slice::from_ref(attribute));
             let (worst, attribute) =
-                of_one().min_by_key(|(grade, attribute)| (*grade, !is_changed(attribute)))?;
+                of_one.min_by_key(|(grade, attribute)| (*grade, !is_changed(attribute)))?;
             grade = grade.max(worst);
-            if self.is_judged(why) {
-                spare.extend(of_one().filter_map(|(grade, attribute)| match attribute {
-                    Attribute::Mapped(at) if grade <= Grade::Wide => Some(*at),
-                    _ => None,
-                }));
-            }
             match attribute {
                 Attribute::Mapped(at) => drop(columns.insert(*at)),
                 _ => parent = true,
             }
         }
-        let spare = &spare - &columns;
+        let spare = &self.judged_with(ix, &columns, is_settable) - &columns;
         Some(Cut::Park { grade, columns, spare, parent })
     }
 
-    /// Whether only the server can tell what the constraint compares: a value of its own may not set a row free, where
-    /// several do. A range, say, has two ends.
-    fn is_judged(&self, why: Why) -> bool {
-        matches!(why, Why::Free(ix, at) if !self.table(ix).uniques[at].plain)
+    /// Columns that constraints of which only the server can tell compare together with one of these: a value of its
+    /// own may not do where several do. A range, say, has two ends.
+    fn judged_with(
+        &self,
+        ix: RelationIx,
+        columns: &BTreeSet<usize>,
+        is_settable: impl Fn(&Attribute) -> bool,
+    ) -> BTreeSet<usize> {
+        let table = self.table(ix);
+        let parked =
+            |attribute: &Attribute| matches!(attribute, Attribute::Mapped(at) if columns.contains(at));
+        let refers = |attribute: &Attribute| table.references.iter().any(|r| r.from.contains(attribute));
+        let judged =
+            table.uniques.iter().filter(|unique| !unique.plain && unique.attributes.iter().any(parked));
+        let with = judged.flat_map(|unique| &unique.attributes).filter_map(|attribute| match attribute {
+            Attribute::Mapped(at) if is_settable(attribute) && !refers(attribute) => Some(*at),
+            _ => None,
+        });
+        with.collect()
     }
 
     /// Columns of a node's stored row that other rows refer to, and go on referring to until the circle is cut; or

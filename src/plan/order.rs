@@ -13,15 +13,26 @@ use super::terms::Terms;
 use crate::schema::{Check, Schema};
 
 /// Takes out the edges of constraints that are checked at the end anyway, and of those that can be deferred where
-/// one of them is against the natural order, or no order is right. Gives the names of the latter.
+/// one of them is against the natural order, or in a circle, or no order is right. Gives the names of the latter.
 pub(super) fn defer(schema: &Schema, nodes: &[Node], found: &mut Found) -> BTreeSet<String> {
     let Found { edges, passing } = found;
     edges.retain(|edge| !matches!(check(schema, edge.why), Check::Deferred(_)));
     let late = edges.iter().filter(|edge| !edge.is_natural(nodes)).map(|edge| edge.why);
-    let names = late.chain(passing.iter().copied()).filter_map(|why| deferrable(schema, why));
-    let names: BTreeSet<String> = names.cloned().collect();
-    edges.retain(|edge| deferrable(schema, edge.why).is_none_or(|name| !names.contains(name)));
-    names
+    let mut deferred = BTreeSet::new();
+    take_out(schema, edges, late.chain(passing.iter().copied()).collect(), &mut deferred);
+    let mut places = vec![None; nodes.len()];
+    for (place, component) in components(nodes.len(), edges).into_iter().enumerate() {
+        component.into_iter().for_each(|node| places[node] = Some(place));
+    }
+    let in_circles = edges.iter().filter(|edge| places[edge.before] == places[edge.after]);
+    take_out(schema, edges, in_circles.map(|edge| edge.why).collect(), &mut deferred);
+    deferred
+}
+
+/// Takes out the edges of those constraints among these that can be deferred.
+fn take_out(schema: &Schema, edges: &mut Vec<Edge>, whys: Vec<Why>, deferred: &mut BTreeSet<String>) {
+    deferred.extend(whys.into_iter().filter_map(|why| deferrable(schema, why)).cloned());
+    edges.retain(|edge| deferrable(schema, edge.why).is_none_or(|name| !deferred.contains(name)));
 }
 
 fn deferrable(schema: &Schema, why: Why) -> Option<&String> {
