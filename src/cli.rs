@@ -7,3 +7,4 @@ pub mod input;
 pub mod output;
 pub mod schema;
 pub mod sync;
+pub mod tls;

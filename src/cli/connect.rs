@@ -6,20 +6,58 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::cli::args;
+use crate::cli::tls::Settings;
 use bb8_postgres::PostgresConnectionManager;
+use percent_encoding::percent_decode_str;
 use rowdelta::postgres::local::{LocalError, LocalServer, Options};
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// What makes connections, without TLS.
-pub type Manager = PostgresConnectionManager<NoTls>;
+/// What makes connections, by TLS where it is asked for.
+pub type Manager = PostgresConnectionManager<MakeRustlsConnect>;
 
-/// A pool of connections without TLS.
+/// A pool of connections.
 pub type Pool = bb8::Pool<Manager>;
+
+/// How to connect to a database.
+#[derive(Clone)]
+pub struct Access {
+    config: Config,
+    tls: MakeRustlsConnect,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// A local server's.
+    ///
+    /// # Errors
+    /// In words; none is known.
+    pub fn local(config: Config) -> Result<Self, String> {
+        let mut plain = Settings::default();
+        plain.set("sslmode", "disable");
+        Self::new(config, plain, None)
+    }
+
+    fn new(mut config: Config, settings: Settings, home: Option<PathBuf>) -> Result<Self, String> {
+        let (mode, tls) = settings.connector(home)?;
+        // As with libpq: a Unix socket is never wrapped.
+        let is_tcp = |host: &Host| matches!(host, Host::Tcp(_));
+        let plain = !config.get_hosts().iter().any(is_tcp) && config.get_hostaddrs().is_empty();
+        config.ssl_mode(if plain { SslMode::Disable } else { mode });
+        Ok(Self { config, tls })
+    }
+}
 
 /// The database that a command works on.
 pub struct Target {
     /// How to connect.
-    pub config: Config,
+    pub access: Access,
     /// With `--local`: what has to live as long as the command uses it.
     _server: Option<LocalServer>,
 }
@@ -31,10 +69,10 @@ impl Target {
     /// None is named, or its server does not start; in words.
     pub async fn open(args: &args::Database) -> Result<Self, String> {
         if !args.local {
-            return Ok(Self { config: config(args.database.as_deref())?, _server: None });
+            return Ok(Self { access: access(args.database.as_deref())?, _server: None });
         }
         let server = tokio::task::spawn_blocking(start_local).await.map_err(|error| error.to_string())??;
-        Ok(Self { config: server.config("postgres"), _server: Some(server) })
+        Ok(Self { access: Access::local(server.config("postgres"))?, _server: Some(server) })
     }
 }
 
@@ -58,17 +96,17 @@ fn start_local() -> Result<LocalServer, String> {
     }
 }
 
-/// Finds out which database is meant.
+/// Finds out which database is meant, and how to connect to it.
 ///
 /// # Errors
-/// None is named, or what is named is malformed; in words.
-pub fn config(option: Option<&str>) -> Result<Config, String> {
-    let from_environment = || std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty());
-    let mut config = match option.map(str::to_owned).or_else(from_environment) {
-        Some(url) => {
-            Config::from_str(&url).map_err(|error| format!("the connection string is malformed: {error}"))?
-        }
-        None => from_libpq(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?,
+/// None is named, what is named is malformed, or a certificate cannot be read; in words.
+pub fn access(option: Option<&str>) -> Result<Access, String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let mut tls = Settings::default();
+    tls.set_from(&variable);
+    let mut config = match option.map(str::to_owned).or_else(|| variable("DATABASE_URL")) {
+        Some(url) => config(&url, &mut tls)?,
+        None => from_libpq(variable, &mut tls)?,
     };
     if config.get_application_name().is_none() {
         config.application_name("rowdelta");
@@ -77,7 +115,60 @@ pub fn config(option: Option<&str>) -> Result<Config, String> {
         config
             .user(whoami().ok_or("the connection names no user, and the system does not say who runs this")?);
     }
-    Ok(config)
+    Access::new(config, tls, variable("HOME").map(PathBuf::from))
+}
+
+/// Reads a connection string. What it says about TLS is noted apart.
+fn config(text: &str, tls: &mut Settings) -> Result<Config, String> {
+    let malformed = |why: &dyn std::fmt::Display| format!("the connection string is malformed: {why}");
+    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+    let rest = match text.split_once('?').filter(|_| is_url) {
+        Some((place, query)) => {
+            let is_other = |pair: &&str| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                !tls.set(name, &percent_decode_str(value).decode_utf8_lossy())
+            };
+            let others: Vec<&str> = query.split('&').filter(is_other).collect();
+            format!("{place}?{}", others.join("&"))
+        }
+        None if is_url => text.to_owned(),
+        None => {
+            let pairs = pairs(text).ok_or_else(|| malformed(&"a value is missing, or a quote open"))?;
+            listed(pairs.into_iter().filter(|(name, value)| !tls.set(name, value)))
+        }
+    };
+    Config::from_str(&rest).map_err(|error| malformed(&words(&error)))
+}
+
+/// `name=value` pairs as libpq reads them: values with white space stand in single quotes, `\` quotes one character.
+fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+    let mut pairs = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once('=')?;
+        let after = after.trim_start();
+        let (quoted, mut value) = (after.starts_with('\''), String::new());
+        let mut chars = after.char_indices().skip(usize::from(quoted));
+        rest = loop {
+            match chars.next() {
+                Some((_, '\\')) => value.push(chars.next()?.1),
+                Some((at, '\'')) if quoted => break &after[at + 1..],
+                Some((at, c)) if !quoted && c.is_whitespace() => break &after[at..],
+                Some((_, c)) => value.push(c),
+                None if quoted => return None,
+                None => break "",
+            }
+        };
+        pairs.push((name.trim().to_owned(), value));
+        rest = rest.trim_start();
+    }
+    Some(pairs)
+}
+
+/// A connection string of pairs.
+fn listed(pairs: impl Iterator<Item = (String, String)>) -> String {
+    let quote = |value: String| value.replace('\\', "\\\\").replace('\'', "\\'");
+    pairs.map(|(name, value)| format!("{name}='{}'", quote(value))).collect::<Vec<_>>().join(" ")
 }
 
 fn whoami() -> Option<String> {
@@ -87,7 +178,7 @@ fn whoami() -> Option<String> {
 }
 
 /// libpq's environment variables and its service file.
-fn from_libpq(variable: impl Fn(&str) -> Option<String>) -> Result<Config, String> {
+fn from_libpq(variable: impl Fn(&str) -> Option<String>, tls: &mut Settings) -> Result<Config, String> {
     let service = variable("PGSERVICE");
     let mut settings = match &service {
         Some(service) => service_settings(service, &variable)?,
@@ -100,7 +191,8 @@ fn from_libpq(variable: impl Fn(&str) -> Option<String>) -> Result<Config, Strin
         ("PGUSER", "user"),
         ("PGPASSWORD", "password"),
         ("PGDATABASE", "dbname"),
-        ("PGSSLMODE", "sslmode"),
+        ("PGCHANNELBINDING", "channel_binding"),
+        ("PGSSLNEGOTIATION", "sslnegotiation"),
         ("PGOPTIONS", "options"),
         ("PGAPPNAME", "application_name"),
         ("PGCONNECT_TIMEOUT", "connect_timeout"),
@@ -110,9 +202,11 @@ fn from_libpq(variable: impl Fn(&str) -> Option<String>) -> Result<Config, Strin
     if !named {
         return Err("no database is named: give -d URL, or set DATABASE_URL or PGHOST".into());
     }
-    let quote = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
-    let text: Vec<String> = settings.iter().map(|(key, value)| format!("{key}='{}'", quote(value))).collect();
-    Config::from_str(&text.join(" ")).map_err(|error| format!("libpq's variables are malformed: {error}"))
+    settings.retain(|(name, value)| !tls.set(name, value));
+    // A variable counts for more than the service file.
+    tls.set_from(&variable);
+    let text = listed(settings.into_iter());
+    Config::from_str(&text).map_err(|error| format!("libpq's variables are malformed: {}", words(&error)))
 }
 
 /// The settings of a service: `[name]` and `key=value` lines of the service file.
@@ -145,12 +239,13 @@ fn section(text: &str, service: &str) -> Option<Vec<(String, String)>> {
 ///
 /// # Errors
 /// The database cannot be reached; in words.
-pub async fn pool(config: Config, workers: usize) -> Result<Pool, String> {
+pub async fn pool(access: Access, workers: usize) -> Result<Pool, String> {
+    let Access { config, tls } = access;
     // The pool would go on trying until its time is up, and then not say why.
     let unreachable =
         |error: &tokio_postgres::Error| format!("the database cannot be reached: {}", words(error));
-    drop(config.connect(NoTls).await.map_err(|error| unreachable(&error))?);
-    let manager = PostgresConnectionManager::new(config, NoTls);
+    drop(config.connect(tls.clone()).await.map_err(|error| unreachable(&error))?);
+    let manager = PostgresConnectionManager::new(config, tls);
     let pool = bb8::Pool::builder().max_size(workers as u32 + 2).build(manager).await;
     pool.map_err(|error| unreachable(&error))
 }
@@ -169,7 +264,7 @@ mod tests {
 
     #[test]
     fn without_a_name_there_is_no_database() {
-        assert!(from_libpq(|_| None).unwrap_err().contains("no database is named"));
+        assert!(from_libpq(|_| None, &mut Settings::default()).unwrap_err().contains("no database is named"));
     }
 
     #[test]
@@ -179,9 +274,27 @@ mod tests {
             "PGDATABASE" => Some("d".to_owned()),
             _ => None,
         };
-        let config = from_libpq(variable).unwrap();
+        let config = from_libpq(variable, &mut Settings::default()).unwrap();
         assert_eq!(config.get_dbname(), Some("d"));
         assert_eq!(config.get_hosts().len(), 1);
+    }
+
+    #[test]
+    fn what_is_said_about_tls_is_taken_out_of_a_connection_string() {
+        for text in [
+            "postgresql://u@h/d?sslmode=verify-full&connect_timeout=3&sslrootcert=%2Fa%20b",
+            "sslmode=verify-full host = h user=u dbname='d' connect_timeout=3 sslrootcert='/a b'",
+            "host=h user=u dbname=d connect_timeout=3 sslmode='verify-full' sslrootcert=/a\\ b",
+        ] {
+            let (mut found, mut expected) = (Settings::default(), Settings::default());
+            let config = config(text, &mut found).unwrap();
+            assert!(expected.set("sslmode", "verify-full") && expected.set("sslrootcert", "/a b"));
+            assert_eq!(found, expected);
+            assert_eq!((config.get_dbname(), config.get_user()), (Some("d"), Some("u")));
+            assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(3)));
+        }
+        assert!(config("host='h", &mut Settings::default()).is_err());
+        assert!(config("host", &mut Settings::default()).is_err());
     }
 
     #[test]

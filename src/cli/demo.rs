@@ -23,7 +23,7 @@ use rowdelta::postgres::local::{LocalServer, Options};
 use tokio_postgres::Client;
 
 use crate::cli::args;
-use crate::cli::connect::{self, Pool};
+use crate::cli::connect::{self, Access, Pool};
 use crate::cli::output::Exit;
 use crate::cli::sync::stop_on_signals;
 use calls::{Calls, Night, RATE};
@@ -215,10 +215,10 @@ fn content_sql(mapping: &Mapping, relation: &Relation) -> String {
 }
 
 async fn database(server: &LocalServer, name: &str) -> Result<Pool, String> {
-    let admin = connect::pool(server.config("postgres"), 1).await?;
+    let admin = connect::pool(Access::local(server.config("postgres"))?, 1).await?;
     let client = admin.get().await.map_err(|error| error.to_string())?;
     client.batch_execute(&format!("CREATE DATABASE {name}")).await.map_err(|error| error.to_string())?;
-    let pool = connect::pool(server.config(name), REWRITE_WORKERS).await?;
+    let pool = connect::pool(Access::local(server.config(name))?, REWRITE_WORKERS).await?;
     let mut client = pool.get_owned().await.map_err(|error| error.to_string())?;
     client.batch_execute(TABLES).await.map_err(|error| error.to_string())?;
     install(&mut client).await.map_err(|error| error.to_string())?;

@@ -26,7 +26,7 @@ pub async fn schema(args: args::Schema) -> Result<Exit, String> {
         false => None,
     };
     let pool = match &target {
-        Some(target) => Some(connect::pool(target.config.clone(), 1).await?),
+        Some(target) => Some(connect::pool(target.access.clone(), 1).await?),
         None => None,
     };
     let mut client = match &pool {

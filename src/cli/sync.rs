@@ -26,7 +26,7 @@ const READ_AHEAD: usize = 64;
 /// In words.
 pub async fn install(database: args::Database) -> Result<Exit, String> {
     let target = connect::Target::open(&database).await?;
-    let pool = connect::pool(target.config.clone(), 1).await?;
+    let pool = connect::pool(target.access.clone(), 1).await?;
     let mut client = pool.get().await.map_err(|error| error.to_string())?;
     let done = install::install(&mut client).await.map_err(|error| error.to_string())?;
     let what = if done { "installed" } else { "is installed already" };
@@ -44,7 +44,7 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
     let feed = Feed::open(&args.feed, options).map_err(|error| error.to_string())?;
     let workers = args.workers.unwrap_or_else(default_workers).max(1);
     let target = connect::Target::open(&args.database).await?;
-    let pool = connect::pool(target.config.clone(), workers).await?;
+    let pool = connect::pool(target.access.clone(), workers).await?;
     if args.install {
         let mut client = pool.get().await.map_err(|error| error.to_string())?;
         install::install(&mut client).await.map_err(|error| error.to_string())?;

@@ -218,14 +218,20 @@ impl LocalServer {
     /// The connection URL of a database, for this crate and for libpq.
     pub fn url(&self, dbname: &str) -> String {
         let socket = percent_encode(&self.run_dir.to_string_lossy());
-        format!("postgresql://postgres@{socket}:{PORT}/{}", percent_encode(dbname))
+        format!("postgresql://postgres@{socket}:{}/{}", self.port(), percent_encode(dbname))
     }
 
     /// How to connect to a database.
     pub fn config(&self, dbname: &str) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
-        config.host_path(&self.run_dir).port(PORT).user("postgres").dbname(dbname);
+        config.host_path(&self.run_dir).port(self.port()).user("postgres").dbname(dbname);
         config
+    }
+
+    /// The port in the socket's name, and of TCP if the settings have it listen there.
+    fn port(&self) -> u16 {
+        let given = self.options.settings.iter().rev().find(|(name, _)| name == "port");
+        given.and_then(|(_, value)| value.parse().ok()).unwrap_or(PORT)
     }
 
     /// Kills the server as a crash would (`kill -9`). [`restart`](Self::restart) brings it back.

@@ -27,4 +27,5 @@ mod sql;
 mod state;
 mod support;
 mod tally;
+mod tls;
 mod values;

@@ -130,8 +130,8 @@ pub fn output(arguments: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
-/// With no database named in its environment.
-fn binary() -> Command {
+/// The command, with no database named in its environment.
+pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rowdelta"));
     command.stdin(Stdio::null());
     for variable in ["DATABASE_URL", "PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE"] {
