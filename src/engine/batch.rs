@@ -11,7 +11,7 @@ use crate::engine::apply::Round;
 use crate::engine::bystanders::{Bystander, bystanders};
 use crate::engine::claims::{Conflict, Verdict, claims};
 use crate::engine::compare::{Active, Compared, close, compare, compared_key};
-use crate::engine::handover::{Detached, attach, detach};
+use crate::engine::handover::{Detached, attach, detach, rewritten};
 use crate::engine::held::own_place;
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Turn};
@@ -135,7 +135,11 @@ pub(super) async fn transact(
         let place = |conflict: Conflict| Conflict { document: batch.places[conflict.document], ..conflict };
         return Ok(Tried::Conflicts(conflicts.into_iter().map(place).collect()));
     }
-    let detached = detach(&transaction, batch.view(run, &compared.sides, last)).await?;
+    // Before the last round rows that refer to a key may yet go, or be written by their own documents.
+    let detached = match round {
+        Round::Last => detach(&transaction, batch.view(run, &compared.sides, last)).await?,
+        Round::Feed | Round::Together => Vec::new(),
+    };
     let conflicts = unwanted(run, &transaction, &batch, &compared.sides, round).await?;
     if !conflicts.is_empty() {
         return Ok(Tried::Conflicts(conflicts));
@@ -215,7 +219,9 @@ async fn write(
 ) -> Result<Written, Error> {
     let Compared { sides, times } = compared;
     let marking = marking(run, transaction, &batch.looked_at, &plan).await?;
-    let mut writer = Writer::new(transaction, &run.mapping, &run.schema, &sides, &marking, &plan).await?;
+    let rewritten = rewritten(&run.schema, &sides, detached);
+    let mut writer =
+        Writer::new(transaction, &run.mapping, &run.schema, &sides, &marking, &plan, rewritten).await?;
     let times = writer.apply(&plan, times).await?;
     attach(transaction, &run.schema, detached).await?;
     let held = held_documents(&sides, &plan, batch.looked_at.len());

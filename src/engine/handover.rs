@@ -10,9 +10,12 @@ use crate::engine::bystanders::staying;
 use crate::engine::held::own_place;
 use crate::error::{Error, ErrorKind};
 use crate::mapping::RelationIx;
-use crate::plan::{Batch, Losses, StoredRow, handovers};
+use crate::plan::{Batch, Losses, Sides, StoredRow, handovers};
+use crate::postgres::fetch::{cells, selected};
 use crate::postgres::quote;
 use crate::postgres::wire::{Param, typed};
+use crate::postgres::write::Locators;
+use crate::row::Tuple;
 use crate::schema::{Attribute, Schema, Table};
 
 /// A row that refers to nothing for a while.
@@ -21,6 +24,8 @@ pub(crate) struct Detached {
     /// The mapped columns that are NULL meanwhile.
     columns: Vec<usize>,
     row: StoredRow,
+    /// Its locator meanwhile.
+    locator: Tuple,
 }
 
 /// Detaches the rows that refer to keys about to pass.
@@ -29,12 +34,13 @@ pub(crate) async fn detach(transaction: &Transaction<'_>, batch: Batch<'_>) -> R
     for losses in handovers(batch) {
         let table = &batch.schema.tables[losses.relation];
         let columns = clearable(table, &losses);
-        if columns.is_empty() || table.is_found_by_place() {
+        if columns.is_empty() {
             continue;
         }
         for row in staying(transaction, batch, &losses).await? {
-            let one = Detached { relation: losses.relation, columns: columns.clone(), row };
-            set(transaction, table, &one, |_| None).await?;
+            let (columns, locator) = (columns.clone(), Tuple::default());
+            let mut one = Detached { relation: losses.relation, columns, row, locator };
+            one.locator = set(transaction, table, &one, &own_place(table, &one.row), |_| None).await?;
             detached.push(one);
         }
     }
@@ -48,9 +54,22 @@ pub(crate) async fn attach(
     detached: &[Detached],
 ) -> Result<(), Error> {
     for one in detached {
-        set(transaction, &schema.tables[one.relation], one, |at| one.row.tuple.cell(at).bytes()).await?;
+        let table = &schema.tables[one.relation];
+        let place = one.locator.project(&(0..table.own_locator).collect::<Vec<_>>());
+        set(transaction, table, one, &place, |at| one.row.tuple.cell(at).bytes()).await?;
     }
     Ok(())
+}
+
+/// Where the detached ones among the rows of a batch are found meanwhile.
+pub(crate) fn rewritten(schema: &Schema, sides: &[Sides], detached: &[Detached]) -> Locators {
+    let find = |one: &Detached| {
+        let (ix, table) = (one.relation, &schema.tables[one.relation]);
+        let place = own_place(table, &one.row);
+        let row = sides[ix].stored.iter().position(|row| own_place(table, row) == place)?;
+        Some(((ix, row as u32), one.locator.clone()))
+    };
+    detached.iter().filter_map(find).collect()
 }
 
 /// The referring columns that can be NULL.
@@ -62,28 +81,32 @@ fn clearable(table: &Table, losses: &Losses<'_>) -> Vec<usize> {
     columns.filter(|&at| table.nullable[at]).collect()
 }
 
+/// Sets the columns of a row that is found at `place`. Gives its locator then.
 async fn set<'r>(
     transaction: &Transaction<'_>,
     table: &Table,
     one: &'r Detached,
+    place: &Tuple,
     value: impl Fn(usize) -> Option<&'r [u8]>,
-) -> Result<(), Error> {
-    let (place, columns) = (own_place(table, &one.row), &one.columns);
+) -> Result<Tuple, Error> {
+    let columns = &one.columns;
     let equal = |(n, name): (usize, &str)| format!("{} = ${}", quote(name), n + 1);
     let names = columns.iter().map(|&at| table.names[at].as_str());
     let assigned = names.enumerate().map(equal).collect::<Vec<_>>().join(", ");
-    let locator = table.locator[..table.own_locator].iter();
-    let found = locator.clone().enumerate().map(|(n, column)| equal((columns.len() + n, &column.name)));
+    let own = table.locator[..table.own_locator].iter();
+    let found = own.clone().enumerate().map(|(n, column)| equal((columns.len() + n, &column.name)));
     let found = found.collect::<Vec<_>>().join(" AND ");
+    let returned = table.locator.iter().map(|column| selected("t", &column.name, &column.ty));
+    let returned = returned.collect::<Vec<_>>().join(", ");
     let assigns = columns.iter().map(|&at| Param::scalar(table.columns[at].oid, value(at)));
-    let finds = locator.zip(place.cells()).map(|(column, cell)| Param::scalar(column.ty.oid, cell.bytes()));
+    let finds = own.zip(place.cells()).map(|(column, cell)| Param::scalar(column.ty.oid, cell.bytes()));
     let params: Vec<Param> = assigns.chain(finds).collect();
-    let sql = format!("UPDATE {} SET {assigned} WHERE {found}", table.name);
-    match transaction.execute_typed(&sql, &typed(&params)).await? {
-        1 => Ok(()),
-        _ => Err(Error::new(
-            ErrorKind::Transient,
-            "a row that refers to a key that passes was changed meanwhile",
-        )),
+    let sql = format!("UPDATE {} AS t SET {assigned} WHERE {found} RETURNING {returned}", table.name);
+    match &transaction.query_typed(&sql, &typed(&params)).await?[..] {
+        [row] => cells(row, 0..table.locator.len()),
+        _ => {
+            let message = "a row that refers to a key that passes was changed meanwhile";
+            Err(Error::new(ErrorKind::Transient, message))
+        }
     }
 }

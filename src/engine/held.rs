@@ -82,7 +82,8 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
     }
     let plan = plan(batch, &[]);
     let marking = Marking { hashes: Vec::new(), time: None };
-    let mut writer = Writer::new(&transaction, mapping, schema, &sides, &marking, &plan).await?;
+    let mut writer =
+        Writer::new(&transaction, mapping, schema, &sides, &marking, &plan, HashMap::new()).await?;
     let times = writer.apply(&plan, vec![Duration::ZERO; sides.len()]).await?;
     let sure = documents.iter().enumerate().filter(|(at, _)| !unsure.contains(at));
     let recorded: Vec<_> = sure.map(|(_, (key, held))| (key, held.fingerprint)).collect();

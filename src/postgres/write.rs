@@ -44,9 +44,12 @@ pub(crate) struct Writer<'a> {
     draws: Vec<bool>,
     /// Per relation and source row, what enclosed rows refer to.
     references: Vec<Vec<Tuple>>,
-    /// Locators of stored rows that an earlier step wrote.
-    rewritten: HashMap<(RelationIx, u32), Tuple>,
+    /// Of stored rows that an earlier step wrote.
+    rewritten: Locators,
 }
+
+/// Locators of stored rows, by relation and number.
+pub(crate) type Locators = HashMap<(RelationIx, u32), Tuple>;
 
 /// One statement and the number of rows it must touch.
 struct Statement {
@@ -76,7 +79,8 @@ pub(crate) async fn transaction_time(
 }
 
 impl<'a> Writer<'a> {
-    /// Allocates the ids of new rows that a plan needs to know, and prepares to write.
+    /// Allocates the ids of new rows that a plan needs to know, and prepares to write. `rewritten`: stored rows that
+    /// this transaction wrote already.
     pub async fn new(
         transaction: &'a Transaction<'a>,
         mapping: &'a Mapping,
@@ -84,8 +88,9 @@ impl<'a> Writer<'a> {
         sides: &'a [Sides],
         marking: &'a Marking,
         plan: &Plan,
+        rewritten: Locators,
     ) -> Result<Self, Error> {
-        let (references, rewritten) = (Vec::new(), HashMap::new());
+        let references = Vec::new();
         let fills =
             |ix| plan.steps.iter().any(|s| s.relation == ix && matches!(s.action, Action::Fill { .. }));
         let draws = (0..sides.len()).map(|ix| mapping.enclosed(ix).next().is_some() || fills(ix)).collect();

@@ -21,11 +21,11 @@ use crate::schema::{Attribute, PhysicalColumn, Table, Unique};
 use crate::value::{ColumnType, Kind};
 
 /// Stored rows and their locators after a write.
-type Locators = Vec<((RelationIx, u32), Tuple)>;
+type Rewritten = Vec<((RelationIx, u32), Tuple)>;
 
 impl Writer<'_> {
     /// Runs a step whose rows are written again later. Gives their locators as they are then.
-    pub(super) async fn detour(&self, step: &Step) -> Result<Locators, Error> {
+    pub(super) async fn detour(&self, step: &Step) -> Result<Rewritten, Error> {
         match &step.action {
             Action::Park { columns, spare, parent, rows } => {
                 self.park(step.relation, columns, spare, *parent, rows).await
@@ -48,7 +48,7 @@ impl Writer<'_> {
         spare: &[usize],
         parent: bool,
         rows: &[u32],
-    ) -> Result<Locators, Error> {
+    ) -> Result<Rewritten, Error> {
         match self.park_together(ix, columns, parent, rows).await {
             Err(error) if error.kind() == ErrorKind::Rejected && (rows.len() > 1 || !spare.is_empty()) => {
                 let mut locators = Vec::new();
@@ -69,7 +69,7 @@ impl Writer<'_> {
         spare: &[usize],
         parent: bool,
         row: u32,
-    ) -> Result<Locators, Error> {
+    ) -> Result<Rewritten, Error> {
         match self.park_together(ix, columns, parent, &[row]).await {
             Err(error) if error.kind() == ErrorKind::Rejected && !spare.is_empty() => {
                 let columns: Vec<usize> = columns.iter().chain(spare).copied().collect();
@@ -85,7 +85,7 @@ impl Writer<'_> {
         columns: &[usize],
         parent: bool,
         rows: &[u32],
-    ) -> Result<Locators, Error> {
+    ) -> Result<Rewritten, Error> {
         let mut parking = Vec::new();
         for &at in columns {
             parking.push(self.parking(ix, at, rows).await?);
@@ -165,7 +165,7 @@ impl Writer<'_> {
     }
 
     /// Sets columns of stored rows, and reads their locators anew.
-    async fn rewrite(&self, ix: RelationIx, rows: &[u32], set: &[Set<'_>]) -> Result<Locators, Error> {
+    async fn rewrite(&self, ix: RelationIx, rows: &[u32], set: &[Set<'_>]) -> Result<Rewritten, Error> {
         let table = &self.schema.tables[ix];
         let assigned = set.iter().enumerate().map(|(at, set)| (set.name, set.place(at + 1)));
         let assigned: Vec<(&str, String)> = assigned.collect();
