@@ -12,9 +12,10 @@ use crate::engine::held::own_place;
 use crate::error::Error;
 use crate::mapping::RelationIx;
 use crate::plan::{Batch, Losses, StoredRow, losses};
-use crate::postgres::fetch::rows;
+use crate::postgres::fetch::{matching, rows};
+use crate::postgres::wire::typed;
 use crate::row::Tuple;
-use crate::schema::PhysicalColumn;
+use crate::schema::{PhysicalColumn, Table};
 
 /// Something that is not to be given up.
 pub(crate) struct Bystander {
@@ -63,7 +64,8 @@ async fn of_reference(
     Ok(bystanders)
 }
 
-/// The rows that refer to keys that are given up and go on doing so.
+/// The rows that refer to keys that are given up and go on doing so. No others can come to refer to them until the end
+/// of the transaction: the rows that have these keys are locked.
 pub(super) async fn staying(
     transaction: &Transaction<'_>,
     batch: Batch<'_>,
@@ -77,9 +79,25 @@ pub(super) async fn staying(
     });
     let columns: Vec<PhysicalColumn> = columns.collect();
     let values: Vec<Tuple> = keys.iter().map(|(key, _)| key.clone()).collect();
+    let referred: Vec<PhysicalColumn> = reference.to.iter().filter_map(|to| target.column(to)).collect();
+    lock(transaction, target, &referred, &values).await?;
     let stored = &batch.sides[*relation].stored;
     let leaving: HashSet<Tuple> =
         leaving.iter().map(|&row| own_place(table, &stored[row as usize])).collect();
     let found = rows(transaction, table, &columns, &values).await?;
     Ok(found.into_iter().filter(|row| !leaving.contains(&own_place(table, row))).collect())
+}
+
+/// Locks the rows that have these keys against new references to them.
+async fn lock(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    columns: &[PhysicalColumn],
+    keys: &[Tuple],
+) -> Result<(), Error> {
+    for (condition, params) in matching("t", columns, keys) {
+        let sql = format!("SELECT FROM {} t{condition} FOR UPDATE OF t", table.name);
+        transaction.execute_typed(&sql, &typed(&params)).await?;
+    }
+    Ok(())
 }

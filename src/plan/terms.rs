@@ -96,9 +96,13 @@ impl<'a> Terms<'a> {
         of.iter().map(|attribute| self.before(ix, row, attribute).value()).collect()
     }
 
-    /// What a source row will hold, likewise.
+    /// What a source row will hold, likewise. The id of a new row is stood for by a number that is hardly anybody's.
     pub fn cells_after(&self, ix: RelationIx, row: u32, of: &[Attribute]) -> Vec<Option<Vec<u8>>> {
-        of.iter().map(|attribute| self.after(ix, row, attribute).value()).collect()
+        let cell = |attribute: &Attribute| match self.after(ix, row, attribute) {
+            Term::New(_, new) => placeholder(&self.table(ix).column(attribute)?.ty.kind, new),
+            known => known.value(),
+        };
+        of.iter().map(cell).collect()
     }
 
     /// The key that a node's row has, and the one that it comes to have.
@@ -129,6 +133,16 @@ fn value(kind: &Kind, cell: Cell<'_>) -> Term {
         Cell::Null => Term::Null,
         Cell::Kept => Term::Unknown,
         Cell::Value(bytes) => Term::Value(comparison_form(kind, bytes).into_owned()),
+    }
+}
+
+/// An id that stands for that of a new row, of the integer types; far up, but with room above it.
+fn placeholder(kind: &Kind, row: u32) -> Option<Vec<u8>> {
+    match kind {
+        Kind::Int2 => Some((i16::MAX - 1 - (row % 1000) as i16).to_be_bytes().to_vec()),
+        Kind::Int4 => Some((i32::MAX - 1 - (row % (1 << 30)) as i32).to_be_bytes().to_vec()),
+        Kind::Int8 => Some((i64::MAX - 1 - i64::from(row)).to_be_bytes().to_vec()),
+        _ => None,
     }
 }
 
