@@ -4,6 +4,8 @@
 //! checked at once wants the key never to be gone. No order satisfies both, so rows that refer to it, of any document,
 //! refer to nothing in between: their columns are NULL for a while, where they may be.
 
+use std::collections::BTreeSet;
+
 use tokio_postgres::Transaction;
 
 use crate::engine::bystanders::staying;
@@ -22,10 +24,21 @@ use crate::schema::{Attribute, Schema, Table};
 pub(crate) struct Detached {
     relation: RelationIx,
     /// The mapped columns that are NULL meanwhile.
-    columns: Vec<usize>,
+    columns: BTreeSet<usize>,
     row: StoredRow,
     /// Its locator meanwhile.
     locator: Tuple,
+}
+
+impl Detached {
+    fn new(relation: RelationIx, row: StoredRow) -> Self {
+        Detached { relation, columns: BTreeSet::new(), locator: row.locator.clone(), row }
+    }
+
+    /// Where it is found meanwhile, as by [`own_place`].
+    fn place(&self, table: &Table) -> Tuple {
+        self.locator.project(&(0..table.own_locator).collect::<Vec<_>>())
+    }
 }
 
 /// Detaches the rows that refer to keys about to pass.
@@ -38,9 +51,16 @@ pub(crate) async fn detach(transaction: &Transaction<'_>, batch: Batch<'_>) -> R
             continue;
         }
         for row in staying(transaction, batch, &losses).await? {
-            let (columns, locator) = (columns.clone(), Tuple::default());
-            let mut one = Detached { relation: losses.relation, columns, row, locator };
-            one.locator = set(transaction, table, &one, &own_place(table, &one.row), |_| None).await?;
+            // Of several keys that it refers to another may pass too.
+            let is_it = |one: &Detached| {
+                one.relation == losses.relation && one.place(table) == own_place(table, &row)
+            };
+            let mut one = match detached.iter().position(is_it) {
+                Some(at) => detached.swap_remove(at),
+                None => Detached::new(losses.relation, row),
+            };
+            one.locator = set(transaction, table, &columns, &one.place(table), |_| None).await?;
+            one.columns.extend(&columns);
             detached.push(one);
         }
     }
@@ -55,8 +75,9 @@ pub(crate) async fn attach(
 ) -> Result<(), Error> {
     for one in detached {
         let table = &schema.tables[one.relation];
-        let place = one.locator.project(&(0..table.own_locator).collect::<Vec<_>>());
-        set(transaction, table, one, &place, |at| one.row.tuple.cell(at).bytes()).await?;
+        let columns: Vec<usize> = one.columns.iter().copied().collect();
+        let value = |at: usize| one.row.tuple.cell(at).bytes();
+        set(transaction, table, &columns, &one.place(table), value).await?;
     }
     Ok(())
 }
@@ -85,11 +106,10 @@ fn clearable(table: &Table, losses: &Losses<'_>) -> Vec<usize> {
 async fn set<'r>(
     transaction: &Transaction<'_>,
     table: &Table,
-    one: &'r Detached,
+    columns: &[usize],
     place: &Tuple,
     value: impl Fn(usize) -> Option<&'r [u8]>,
 ) -> Result<Tuple, Error> {
-    let columns = &one.columns;
     let equal = |(n, name): (usize, &str)| format!("{} = ${}", quote(name), n + 1);
     let names = columns.iter().map(|&at| table.names[at].as_str());
     let assigned = names.enumerate().map(equal).collect::<Vec<_>>().join(", ");
