@@ -46,7 +46,7 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, round: Round
         let limits = Limits { lock: part.lock, ..run.limits() };
         let mut groups = Vec::new();
         match transact(run, &part.documents, limits, round, &mut groups).await {
-            Ok(Tried::Conflicts(conflicts)) => pending.push_back(part.without(run, conflicts)),
+            Ok(Tried::Conflicts(conflicts)) => pending.push_back(part.without(run, conflicts, round)),
             Ok(Tried::Committed(robbed)) => part.look_again(run, robbed),
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Setup) => return Err(error),
             Err(error) if error.is_transient() => {
@@ -154,7 +154,11 @@ impl Part {
     }
 
     /// Takes out the documents that conflict with others: they fail, or wait for the end of the feed.
-    fn without(mut self, run: &Run, conflicts: Vec<Conflict>) -> Part {
+    ///
+    /// In the round before the last one the others wait with those that do: what they give up these may take.
+    fn without(mut self, run: &Run, conflicts: Vec<Conflict>, round: Round) -> Part {
+        let waits = |conflict: &Conflict| matches!(conflict.verdict, Verdict::Wait(_));
+        let together = round == Round::Together && conflicts.iter().any(waits);
         let mut verdicts: Vec<Option<Verdict>> = self.documents.iter().map(|_| None).collect();
         for conflict in conflicts {
             verdicts[conflict.document].get_or_insert(conflict.verdict);
@@ -162,6 +166,7 @@ impl Part {
         let documents = std::mem::take(&mut self.documents);
         for (document, verdict) in documents.into_iter().zip(verdicts) {
             match verdict {
+                None if together => self.documents.extend(run.defer(document)),
                 None => self.documents.push(document),
                 Some(Verdict::Fail(failure)) => run.fail(&document, failure),
                 Some(Verdict::Repeated) => {
