@@ -34,14 +34,12 @@ impl std::fmt::Debug for Access {
 }
 
 impl Access {
-    /// A local server's.
+    /// A local server's, which listens on a Unix socket.
     ///
     /// # Errors
     /// In words; none is known.
     pub fn local(config: Config) -> Result<Self, String> {
-        let mut plain = Settings::default();
-        plain.set("sslmode", "disable");
-        Self::new(config, plain, None)
+        Self::new(config, Settings::default(), None)
     }
 
     fn new(mut config: Config, settings: Settings, home: Option<PathBuf>) -> Result<Self, String> {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::Transaction;
 
 use crate::engine::bystanders::staying;
-use crate::engine::held::own_place;
+use crate::engine::held::{own_part, own_place};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::RelationIx;
 use crate::plan::{Batch, Losses, Sides, StoredRow, handovers};
@@ -37,7 +37,7 @@ impl Detached {
 
     /// Where it is found meanwhile, as by [`own_place`].
     fn place(&self, table: &Table) -> Tuple {
-        self.locator.project(&(0..table.own_locator).collect::<Vec<_>>())
+        own_part(table, &self.locator)
     }
 }
 

@@ -147,5 +147,10 @@ async fn below(
 
 /// The locator without the version, which may have changed, and without the reference to the parent.
 pub(crate) fn own_place(table: &Table, row: &StoredRow) -> Tuple {
-    row.locator.project(&(0..table.own_locator).collect::<Vec<_>>())
+    own_part(table, &row.locator)
+}
+
+/// The part of a locator that is the row's own.
+pub(crate) fn own_part(table: &Table, locator: &Tuple) -> Tuple {
+    locator.project(&(0..table.own_locator).collect::<Vec<_>>())
 }

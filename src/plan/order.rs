@@ -20,12 +20,15 @@ pub(super) fn defer(schema: &Schema, nodes: &[Node], found: &mut Found) -> BTree
     let late = edges.iter().filter(|edge| !edge.is_natural(nodes)).map(|edge| edge.why);
     let mut deferred = BTreeSet::new();
     take_out(schema, edges, late.chain(passing.iter().copied()).collect(), &mut deferred);
-    let mut places = vec![None; nodes.len()];
-    for (place, component) in components(nodes.len(), edges).into_iter().enumerate() {
-        component.into_iter().for_each(|node| places[node] = Some(place));
+    // Circles are looked for only where that can change something.
+    if edges.iter().any(|edge| deferrable(schema, edge.why).is_some()) {
+        let mut places = vec![None; nodes.len()];
+        for (place, component) in components(nodes.len(), edges).into_iter().enumerate() {
+            component.into_iter().for_each(|node| places[node] = Some(place));
+        }
+        let in_circles = edges.iter().filter(|edge| places[edge.before] == places[edge.after]);
+        take_out(schema, edges, in_circles.map(|edge| edge.why).collect(), &mut deferred);
     }
-    let in_circles = edges.iter().filter(|edge| places[edge.before] == places[edge.after]);
-    take_out(schema, edges, in_circles.map(|edge| edge.why).collect(), &mut deferred);
     deferred
 }
 
