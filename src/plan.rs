@@ -154,6 +154,8 @@ pub enum Action {
     },
     /// Stored rows go.
     Delete(Vec<u32>),
+    /// Stored rows go without a statement: a foreign key deletes them with what they refer to.
+    Cascade(Vec<u32>),
     /// Columns of stored rows change.
     Update {
         /// The mapped columns that are set.
@@ -190,7 +192,7 @@ impl Action {
     pub fn rows(&self) -> usize {
         match self {
             Action::Update { rows, .. } | Action::Mark(rows) => rows.len(),
-            Action::Delete(rows) => rows.len(),
+            Action::Delete(rows) | Action::Cascade(rows) => rows.len(),
             Action::Park { rows, .. } | Action::Insert { rows, .. } | Action::Fill { rows, .. } => rows.len(),
         }
     }
@@ -237,6 +239,7 @@ fn step(class: &Class, rows: Vec<Rows>, after: BTreeSet<String>) -> Step {
             Action::Park { columns: columns.to_vec(), spare: spare.to_vec(), parent: *parent, rows: stored() }
         }
         What::Delete => Action::Delete(stored()),
+        What::Cascade => Action::Cascade(stored()),
         What::Update { columns, moves, whole } => {
             Action::Update { columns: columns.to_vec(), moves: *moves, split: !whole, rows: pairs() }
         }

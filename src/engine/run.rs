@@ -309,7 +309,7 @@ impl Tally {
             let rows = step.action.rows() as u64;
             match step.action {
                 ref action if action.is_detour() => self.report.parked += rows,
-                Action::Delete(_) => counts.removed += rows,
+                Action::Delete(_) | Action::Cascade(_) => counts.removed += rows,
                 Action::Update { moves: false, .. } => counts.updated += rows,
                 Action::Update { moves: true, .. } => counts.moved += rows,
                 Action::Insert { .. } => counts.added += rows,

@@ -51,6 +51,8 @@ pub(super) enum What {
         parent: bool,
     },
     Delete,
+    /// The server deletes it along with what it refers to.
+    Cascade,
     /// `whole`: nothing of the row is left for a later step.
     Update {
         whole: bool,
@@ -73,6 +75,7 @@ impl Class {
         let (phase, rank) = match &what {
             What::Park { .. } => (0, root_first),
             What::Delete => (1, -root_first),
+            What::Cascade => (2, -root_first),
             What::Update { moves: false, .. } | What::Mark => (2, root_first),
             What::Update { moves: true, .. } | What::Insert { .. } => (3, root_first),
             What::Fill { .. } => (4, root_first),
@@ -89,7 +92,7 @@ impl Class {
                 Attribute::Parent(_) => *moves,
                 Attribute::Id | Attribute::Unmapped { .. } => false,
             }),
-            What::Park { .. } | What::Mark | What::Fill { .. } => false,
+            What::Park { .. } | What::Cascade | What::Mark | What::Fill { .. } => false,
         }
     }
 

@@ -9,7 +9,8 @@
 //! - *fill*: a new row is inserted with NULL where it waits for others, and the value is
 //!   filled in when they are there.
 //!
-//! A circle that none of them opens is left to the server, which refuses the rows.
+//! Where none of them opens a circle, a row that goes is left to a foreign key that deletes it together with what it
+//! refers to (*cascade*), which takes no write at all; else the circle is left to the server, which refuses the rows.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashSet};
@@ -21,7 +22,7 @@ use super::edges::{Edge, Why};
 use super::terms::Terms;
 use crate::mapping::RelationIx;
 use crate::row::{Cell, Tuple};
-use crate::schema::{Attribute, Table};
+use crate::schema::{Attribute, OnChange, Table};
 use crate::value::Kind;
 
 /// Nodes and edges while circles are cut.
@@ -90,8 +91,19 @@ impl Breaker<'_, '_> {
                 self.park(node, &inside, columns, spare, parent);
             }
             Some((node, Cut::Fill { columns })) => self.fill(node, &columns),
-            None => self.edges.retain(|edge| !inside.contains(edge)),
+            None => match inside.iter().find(|edge| self.can_cascade(edge)) {
+                Some(&Edge { before, after, .. }) => self.cascade(before, after),
+                None => self.edges.retain(|edge| !inside.contains(edge)),
+            },
         }
+    }
+
+    /// Whether a row that goes would go by itself with the one it has to precede.
+    fn can_cascade(&self, edge: &Edge) -> bool {
+        let goes = |node: usize| self.nodes[node].class.what == What::Delete;
+        let cascades =
+            |(ix, at): (RelationIx, usize)| self.table(ix).references[at].on_delete == OnChange::Cascades;
+        matches!(edge.why, Why::Leaves(ix, at) if cascades((ix, at))) && goes(edge.before) && goes(edge.after)
     }
 
     fn table(&self, ix: RelationIx) -> &Table {
@@ -327,6 +339,18 @@ impl Breaker<'_, '_> {
         let filled = Changed { columns: holes.clone(), moves: false };
         self.redirect([node, fill], false, &filled, |_| true);
         self.follow(node, fill);
+    }
+
+    /// Has a row go with another one: what waits for either waits for both.
+    fn cascade(&mut self, node: usize, with: usize) {
+        self.nodes[node].class = Class::new(self.nodes[node].class.relation, What::Cascade);
+        for edge in &mut self.edges {
+            for end in [&mut edge.before, &mut edge.after].into_iter().filter(|end| **end == node) {
+                *end = with;
+            }
+        }
+        self.edges.retain(|edge| edge.before != edge.after);
+        self.follow(with, node);
     }
 
     /// Has edges at one end of a node begin or end at another one: those about a part of what the node changes.

@@ -47,6 +47,7 @@ impl Described<'_> {
         let (word, mut columns) = match &step.action {
             Action::Park { columns, .. } => ("park", names(columns)),
             Action::Delete(_) => ("delete", Vec::new()),
+            Action::Cascade(_) => ("cascade", Vec::new()),
             Action::Update { columns, moves: false, .. } => ("update", names(columns)),
             Action::Update { columns, moves: true, .. } => ("move", names(columns)),
             Action::Mark(_) => ("mark", Vec::new()),

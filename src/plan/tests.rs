@@ -313,6 +313,8 @@ fn execute(rules: &Rules, stored: &State, source: &State, plan: &Plan) -> Result
                 };
                 rows.iter().map(&mut park).collect()
             }
+            // The tables here have no foreign key that cascades.
+            Action::Cascade(_) => unreachable!("{action:?}"),
             Action::Mark(_) => Vec::new(),
         };
         rules.execute(&mut state, &writes).map_err(|error| format!("{action:?}: {error}"))?;

@@ -241,6 +241,7 @@ impl<'a> Writer<'a> {
             }
             Action::Insert { columns, holes, rows } => self.insert(ix, columns, holes, rows),
             Action::Fill { columns, rows } => self.fill(ix, columns, rows),
+            Action::Cascade(_) => Vec::new(),
             // Its statements need answers: see `detour`.
             Action::Park { .. } => Vec::new(),
         }
