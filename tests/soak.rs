@@ -6,7 +6,8 @@
 //!
 //! 100,000 cases of each: `ROWDELTA_PROPERTY_CASES` from `ROWDELTA_PROPERTY_SEED` on, and
 //! `ROWDELTA_CONSTRAINT_CASES` from `ROWDELTA_CONSTRAINT_SEED` on. What is done is noted in a file
-//! under `target/`, so that a run that was stopped goes on where it was; at the end the file is removed.
+//! under `target/`, so that a run that was stopped goes on where it was; so is every case that failed. At the end, if none
+//! did, the file is removed.
 
 #[path = "it"]
 #[allow(dead_code, unused_imports)] // each binary uses its part of what tests share
@@ -41,9 +42,8 @@ async fn p02_p04_p17_a_hundred_thousand_cases_equal_the_oracle() {
     let mut progress = Progress::load("soak", seed, cases);
     while let Some((first, more)) = progress.next() {
         let (tally, failures) = nights::run(first, more).await;
-        assert!(failures.is_empty(), "{} cases failed; the first:\n{}", failures.len(), failures[0]);
+        progress.note(more, &tally, failures);
         all.merge(tally);
-        progress.note(more);
     }
     progress.end(&all);
     nights::check_shares(&all);
@@ -58,9 +58,8 @@ async fn p02_p17_p18_p19_a_hundred_thousand_random_constraints_are_met() {
     let mut progress = Progress::load("soak-constraints", seed, cases);
     while let Some((first, more)) = progress.next() {
         let (tally, failures) = constraints::run(first, more).await;
-        constraints::check(&tally, &failures);
+        progress.note(more, &tally, failures);
         all.merge(tally);
-        progress.note(more);
     }
     progress.end(&all);
     constraints::check(&all, &[]);
@@ -72,15 +71,19 @@ struct Progress {
     seed: u64,
     cases: u64,
     done: u64,
+    /// What failed, of this run and of those that were stopped.
+    failed: Vec<String>,
 }
 
 impl Progress {
     fn load(name: &str, seed: u64, cases: u64) -> Self {
         let note = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{seed}"));
-        let noted = std::fs::read_to_string(&note).ok();
-        let done = noted.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let noted = std::fs::read_to_string(&note).unwrap_or_default();
+        let mut lines = noted.lines().map(str::to_owned);
+        let done = lines.next().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let failed: Vec<String> = lines.collect();
         println!("seed {seed}, {done} of {cases} cases done before; noted in {}", note.display());
-        Progress { note, seed, cases, done }
+        Progress { note, seed, cases, done, failed }
     }
 
     /// The seed of the next case, and how many to play from there.
@@ -88,14 +91,20 @@ impl Progress {
         (self.done < self.cases).then(|| (self.seed + self.done, CASES_PER_NOTE.min(self.cases - self.done)))
     }
 
-    fn note(&mut self, more: u64) {
+    /// Of a failure the first line is kept: it names the seed.
+    fn note(&mut self, more: u64, tally: &Tally, failures: Vec<String>) {
+        assert_eq!(tally.cases + failures.len() as u64, more, "broken off after {} failures", failures.len());
         self.done += more;
-        std::fs::write(&self.note, self.done.to_string()).expect("note what is done");
-        println!("{} of {} cases", self.done, self.cases);
+        let first_line = |failure: String| failure.lines().next().unwrap_or_default().to_owned();
+        self.failed.extend(failures.into_iter().map(first_line));
+        let noted = [&[self.done.to_string()], &self.failed[..]].concat().join("\n");
+        std::fs::write(&self.note, noted).expect("note what is done");
+        println!("{} of {} cases, {} failed", self.done, self.cases, self.failed.len());
     }
 
     fn end(&self, tally: &Tally) {
         println!("{tally}");
+        assert!(self.failed.is_empty(), "cases failed:\n{}", self.failed.join("\n"));
         if self.note.exists() {
             std::fs::remove_file(&self.note).expect("forget what is done");
         }

@@ -31,38 +31,62 @@ pub(crate) struct Detached {
 }
 
 impl Detached {
-    fn new(relation: RelationIx, row: StoredRow) -> Self {
-        Detached { relation, columns: BTreeSet::new(), locator: row.locator.clone(), row }
+    fn new(relation: RelationIx, columns: &[usize], row: StoredRow) -> Self {
+        let columns = columns.iter().copied().collect();
+        Detached { relation, columns, locator: row.locator.clone(), row }
     }
 
-    /// Where it is found meanwhile, as by [`own_place`].
-    fn place(&self, table: &Table) -> Tuple {
-        own_part(table, &self.locator)
+    /// Sets its columns. Gives its locator then.
+    async fn set<'r>(
+        &self,
+        transaction: &Transaction<'_>,
+        table: &Table,
+        value: impl Fn(usize) -> Option<&'r [u8]>,
+    ) -> Result<Tuple, Error> {
+        let (columns, place) = (&self.columns, own_part(table, &self.locator));
+        let equal = |(n, name): (usize, &str)| format!("{} = ${}", quote(name), n + 1);
+        let names = columns.iter().map(|&at| table.names[at].as_str());
+        let assigned = names.enumerate().map(equal).collect::<Vec<_>>().join(", ");
+        let own = table.locator[..table.own_locator].iter();
+        let found = own.clone().enumerate().map(|(n, column)| equal((columns.len() + n, &column.name)));
+        let found = found.collect::<Vec<_>>().join(" AND ");
+        let returned = table.locator.iter().map(|column| selected("t", &column.name, &column.ty));
+        let returned = returned.collect::<Vec<_>>().join(", ");
+        let assigns = columns.iter().map(|&at| Param::scalar(table.columns[at].oid, value(at)));
+        let finds = own.zip(place.cells()).map(|(column, cell)| Param::scalar(column.ty.oid, cell.bytes()));
+        let params: Vec<Param> = assigns.chain(finds).collect();
+        let sql = format!("UPDATE {} AS t SET {assigned} WHERE {found} RETURNING {returned}", table.name);
+        match &transaction.query_typed(&sql, &typed(&params)).await?[..] {
+            [row] => cells(row, 0..table.locator.len()),
+            _ => {
+                let message = "a row that refers to a key that passes was changed meanwhile";
+                Err(Error::new(ErrorKind::Transient, message))
+            }
+        }
     }
 }
 
-/// Detaches the rows that refer to keys about to pass.
+/// Detaches the rows that refer to keys about to pass, each by one write though it refers to several of them.
 pub(crate) async fn detach(transaction: &Transaction<'_>, batch: Batch<'_>) -> Result<Vec<Detached>, Error> {
     let mut detached: Vec<Detached> = Vec::new();
     for losses in handovers(batch) {
-        let table = &batch.schema.tables[losses.relation];
+        let (relation, table) = (losses.relation, &batch.schema.tables[losses.relation]);
         let columns = clearable(table, &losses);
         if columns.is_empty() {
             continue;
         }
         for row in staying(transaction, batch, &losses).await? {
-            // Of several keys that it refers to another may pass too.
-            let is_it = |one: &Detached| {
-                one.relation == losses.relation && one.place(table) == own_place(table, &row)
-            };
-            let mut one = match detached.iter().position(is_it) {
-                Some(at) => detached.swap_remove(at),
-                None => Detached::new(losses.relation, row),
-            };
-            one.locator = set(transaction, table, &columns, &one.place(table), |_| None).await?;
-            one.columns.extend(&columns);
-            detached.push(one);
+            let place = own_place(table, &row);
+            let is_it = |one: &Detached| one.relation == relation && own_place(table, &one.row) == place;
+            match detached.iter().position(is_it) {
+                Some(at) => detached[at].columns.extend(&columns),
+                None => detached.push(Detached::new(relation, &columns, row)),
+            }
         }
+    }
+    for one in &mut detached {
+        let table = &batch.schema.tables[one.relation];
+        one.locator = one.set(transaction, table, |_| None).await?;
     }
     Ok(detached)
 }
@@ -74,10 +98,8 @@ pub(crate) async fn attach(
     detached: &[Detached],
 ) -> Result<(), Error> {
     for one in detached {
-        let table = &schema.tables[one.relation];
-        let columns: Vec<usize> = one.columns.iter().copied().collect();
         let value = |at: usize| one.row.tuple.cell(at).bytes();
-        set(transaction, table, &columns, &one.place(table), value).await?;
+        one.set(transaction, &schema.tables[one.relation], value).await?;
     }
     Ok(())
 }
@@ -100,33 +122,4 @@ fn clearable(table: &Table, losses: &Losses<'_>) -> Vec<usize> {
         _ => None,
     });
     columns.filter(|&at| table.nullable[at]).collect()
-}
-
-/// Sets the columns of a row that is found at `place`. Gives its locator then.
-async fn set<'r>(
-    transaction: &Transaction<'_>,
-    table: &Table,
-    columns: &[usize],
-    place: &Tuple,
-    value: impl Fn(usize) -> Option<&'r [u8]>,
-) -> Result<Tuple, Error> {
-    let equal = |(n, name): (usize, &str)| format!("{} = ${}", quote(name), n + 1);
-    let names = columns.iter().map(|&at| table.names[at].as_str());
-    let assigned = names.enumerate().map(equal).collect::<Vec<_>>().join(", ");
-    let own = table.locator[..table.own_locator].iter();
-    let found = own.clone().enumerate().map(|(n, column)| equal((columns.len() + n, &column.name)));
-    let found = found.collect::<Vec<_>>().join(" AND ");
-    let returned = table.locator.iter().map(|column| selected("t", &column.name, &column.ty));
-    let returned = returned.collect::<Vec<_>>().join(", ");
-    let assigns = columns.iter().map(|&at| Param::scalar(table.columns[at].oid, value(at)));
-    let finds = own.zip(place.cells()).map(|(column, cell)| Param::scalar(column.ty.oid, cell.bytes()));
-    let params: Vec<Param> = assigns.chain(finds).collect();
-    let sql = format!("UPDATE {} AS t SET {assigned} WHERE {found} RETURNING {returned}", table.name);
-    match &transaction.query_typed(&sql, &typed(&params)).await?[..] {
-        [row] => cells(row, 0..table.locator.len()),
-        _ => {
-            let message = "a row that refers to a key that passes was changed meanwhile";
-            Err(Error::new(ErrorKind::Transient, message))
-        }
-    }
 }
