@@ -43,6 +43,7 @@ CREATE TABLE rowdelta.document (
     fingerprint bytea,
     relations   bytea NOT NULL,
     settled     boolean NOT NULL,
+    absent      boolean NOT NULL DEFAULT false,
     PRIMARY KEY (mapping, key)
 ) WITH (fillfactor = 80);
 
@@ -51,6 +52,7 @@ COMMENT ON COLUMN rowdelta.document.raw IS 'of the document''s bytes; NULL: not 
 COMMENT ON COLUMN rowdelta.document.fingerprint IS 'of all its rows; NULL: rows were taken from it since';
 COMMENT ON COLUMN rowdelta.document.relations IS 'fingerprints of its relations, 16 bytes each: a set';
 COMMENT ON COLUMN rowdelta.document.settled IS 'false: to be done again by the next run';
+COMMENT ON COLUMN rowdelta.document.absent IS 'its root row is marked: it was missing from a complete feed';
 
 CREATE TABLE rowdelta.run (
     id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -61,7 +63,7 @@ CREATE TABLE rowdelta.run (
     report   jsonb
 );
 
-COMMENT ON COLUMN rowdelta.run.status IS 'running, done, failed or aborted';
+COMMENT ON COLUMN rowdelta.run.status IS 'running, done, failed, withheld or aborted';
 
 CREATE TABLE rowdelta.failure (
     run       bigint NOT NULL REFERENCES rowdelta.run ON DELETE CASCADE,
@@ -78,6 +80,22 @@ CREATE TABLE rowdelta.failure (
 
 CREATE INDEX failure_run ON rowdelta.failure (run);
 
+-- Limits on what one run may delete, set by whoever owns the database. A caller's own limits, and what it allows
+-- explicitly, can only be stricter. To set one:
+--   INSERT INTO rowdelta.guard (mapping, rows_max, percent_max) VALUES ('convocatorias', 5000, 5);
+CREATE TABLE rowdelta.guard (
+    mapping     text,
+    rows_max    bigint CHECK (rows_max >= 0),
+    percent_max numeric CHECK (percent_max BETWEEN 0 AND 100)
+);
+
+CREATE UNIQUE INDEX guard_mapping ON rowdelta.guard (coalesce(mapping, ''));
+
+COMMENT ON TABLE rowdelta.guard IS 'limits on what one run may delete, stricter than any caller''s';
+COMMENT ON COLUMN rowdelta.guard.mapping IS 'the name of a mapping; NULL: of all';
+COMMENT ON COLUMN rowdelta.guard.rows_max IS 'rows that a run may delete from all tables, cascades included; NULL: not limited here';
+COMMENT ON COLUMN rowdelta.guard.percent_max IS 'share of a table''s rows that a run may delete, in percent; NULL: not limited here';
+
 -- Under CREATE EXTENSION the rows belong in a dump; elsewhere the tables are dumped anyway.
 DO $$
 DECLARE
@@ -86,7 +104,7 @@ BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_depend
                WHERE refclassid = 'pg_catalog.pg_extension'::regclass AND deptype = 'e'
                  AND classid = 'pg_catalog.pg_class'::regclass AND objid = 'rowdelta.mapping'::regclass) THEN
-        FOREACH v_table IN ARRAY ARRAY['mapping', 'document', 'run', 'failure'] LOOP
+        FOREACH v_table IN ARRAY ARRAY['mapping', 'document', 'run', 'failure', 'guard'] LOOP
             PERFORM pg_catalog.pg_extension_config_dump(('rowdelta.' || v_table)::regclass, '');
         END LOOP;
     END IF;
@@ -212,11 +230,11 @@ COMMENT ON FUNCTION rowdelta.settled(integer) IS 'raw fingerprints of the docume
 --
 -- What is recorded of the given documents. One that was never synced yields no row.
 CREATE FUNCTION rowdelta.states(p_mapping integer, p_keys bytea[])
-    RETURNS TABLE (key bytea, raw bytea, fingerprint bytea, relations bytea, settled boolean)
+    RETURNS TABLE (key bytea, raw bytea, fingerprint bytea, relations bytea, settled boolean, absent boolean)
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT d.key, d.raw, d.fingerprint, d.relations, d.settled FROM rowdelta.document d
+    SELECT d.key, d.raw, d.fingerprint, d.relations, d.settled, d.absent FROM rowdelta.document d
     WHERE d.mapping = p_mapping AND d.key = ANY (p_keys)
 $$;
 
@@ -242,7 +260,7 @@ DECLARE
     v_inserted bigint;
 BEGIN
     UPDATE rowdelta.document d
-    SET raw = n.raw, fingerprint = n.fingerprint, relations = n.relations, settled = n.settled
+    SET raw = n.raw, fingerprint = n.fingerprint, relations = n.relations, settled = n.settled, absent = false
     FROM unnest(p_keys, p_new, p_expected, p_raw, p_fingerprint, p_relations, p_settled)
         AS n (key, new, expected, raw, fingerprint, relations, settled)
     WHERE d.mapping = p_mapping AND d.key = n.key AND NOT n.new AND d.fingerprint IS NOT DISTINCT FROM n.expected;
@@ -324,6 +342,36 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.forget(integer, bytea[]) IS 'drops what is recorded of documents';
+
+-- rowdelta.present(p_mapping): the keys of all documents but those that are marked as absent.
+CREATE FUNCTION rowdelta.present(p_mapping integer) RETURNS SETOF bytea
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT d.key FROM rowdelta.document d WHERE d.mapping = p_mapping AND NOT d.absent
+$$;
+
+COMMENT ON FUNCTION rowdelta.present(integer) IS 'keys of the documents that are not marked as absent';
+
+-- rowdelta.absent(p_mapping, p_keys)
+--
+-- Notes that the root rows of documents are marked. Should one be in a feed again it is looked at. Gives the number
+-- noted.
+CREATE FUNCTION rowdelta.absent(p_mapping integer, p_keys bytea[]) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_count bigint;
+BEGIN
+    UPDATE rowdelta.document d SET raw = NULL, settled = false, absent = true
+    WHERE d.mapping = p_mapping AND d.key = ANY (p_keys);
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.absent(integer, bytea[]) IS 'notes that documents are marked as absent';
 
 -- rowdelta.unsettle_all(p_mapping)
 --

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::row::Tuple;
+
 /// One document of a feed, not parsed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
@@ -49,6 +51,11 @@ impl DocumentKey {
     /// Two of a million documents share them with a probability below 10⁻⁷.
     pub fn short(&self) -> u64 {
         short(&self.0)
+    }
+
+    /// The cells of the key.
+    pub(crate) fn cells(&self) -> Tuple {
+        Tuple::from_bytes(&self.0)
     }
 }
 

@@ -17,6 +17,7 @@ mod bystanders;
 mod claims;
 mod compare;
 mod feed;
+mod guard;
 mod handover;
 mod held;
 mod lease;
@@ -25,6 +26,7 @@ mod registry;
 pub mod report;
 mod roots;
 mod run;
+mod sweep;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +39,8 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use crate::document::{Document, Origin};
 use crate::engine::apply::{Round, apply};
 use crate::engine::feed::{Workers, read_feed};
+pub use crate::engine::guard::DeleteLimits;
+use crate::engine::guard::Guard;
 use crate::engine::lease::Heart;
 use crate::engine::registry::Registry;
 use crate::engine::report::{Report, Status, SyncError};
@@ -44,7 +48,7 @@ use crate::engine::run::Run;
 use crate::error::{Error, ErrorKind};
 use crate::mapping::Mapping;
 use crate::postgres::state::{self, Lease};
-use crate::postgres::{Connections, catalog, install};
+use crate::postgres::{Connections, cascade, catalog, install};
 use crate::schema::Schema;
 
 /// Limits of a run. The builder's methods say what each is for.
@@ -61,6 +65,9 @@ pub(crate) struct Options {
     retries_max: u32,
     lease: Duration,
     wait: Duration,
+    complete: bool,
+    expect: Option<u64>,
+    delete_limits: DeleteLimits,
 }
 
 impl Default for Options {
@@ -77,6 +84,9 @@ impl Default for Options {
             retries_max: 5,
             lease: Duration::from_secs(60),
             wait: Duration::ZERO,
+            complete: false,
+            expect: None,
+            delete_limits: DeleteLimits::default(),
         }
     }
 }
@@ -186,6 +196,30 @@ impl Builder {
         self
     }
 
+    /// Declares feeds complete: what is recorded and not in the feed is deleted, or marked, as the mapping's `on_absent`
+    /// says. Not if the feed is empty, broken off, or has less than half as many documents as the last complete one;
+    /// not if a document failed whose key could not be read. Default: nothing is deleted for being absent.
+    #[must_use]
+    pub fn complete(mut self, complete: bool) -> Self {
+        self.options.complete = complete;
+        self
+    }
+
+    /// How many documents a complete feed has at least; instead of comparing it with the last one.
+    #[must_use]
+    pub fn expect(mut self, documents: u64) -> Self {
+        self.options.expect = Some(documents);
+        self
+    }
+
+    /// What a run may delete at most; what goes beyond it is withheld. The database's own limits (`rowdelta.guard`) count
+    /// where they are stricter.
+    #[must_use]
+    pub fn delete_limits(mut self, limits: DeleteLimits) -> Self {
+        self.options.delete_limits = limits;
+        self
+    }
+
     /// Checks the mapping against the database's catalog.
     ///
     /// # Errors
@@ -246,6 +280,7 @@ impl Engine {
                 report.status = Status::Aborted;
                 Err(SyncError::Aborted { cause, report: Box::new(report) })
             }
+            Ok(()) if report.status == Status::Withheld => Err(SyncError::Withheld(Box::new(report))),
             Ok(()) if report.failures.is_empty() => Ok(report),
             Ok(()) => Err(SyncError::Failed(Box::new(report))),
         }
@@ -261,10 +296,14 @@ impl Engine {
         report: &mut Report,
     ) -> Result<(), Error> {
         let client = self.connections.get().await?;
-        report.status = match (cause, report.failures.is_empty()) {
-            (Some(_), _) => Status::Aborted,
-            (None, true) => Status::Done,
-            (None, false) => Status::Failed,
+        let is_withheld = report.documents.withheld > 0;
+        // What was too much at first may not have been at the end.
+        report.withheld_because = report.withheld_because.take().filter(|_| is_withheld);
+        report.status = match () {
+            () if cause.is_some() => Status::Aborted,
+            () if !report.failures.is_empty() => Status::Failed,
+            () if is_withheld => Status::Withheld,
+            () => Status::Done,
         };
         let noted = match run {
             Some(run) => note_filled(&client, run).await,
@@ -324,18 +363,22 @@ impl Engine {
         let mut registry = Registry::default();
         let remember = |raw, key| registry.remember(raw, &key);
         state::settled(&client, lease.mapping, remember).await?;
+        let (rows_max, percent_max) = state::guard(&client, &self.mapping.name).await?;
+        let guard = Guard::new(self.options.delete_limits.and(rows_max, percent_max));
+        let cascading = cascade::cascading(&client, &schema).await?;
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
-        Ok(Run::new(mapping, schema, connections, self.options.clone(), lease, registry))
+        Ok(Run::new(mapping, schema, connections, self.options.clone(), lease, (guard, cascading), registry))
     }
 }
 
 /// Waits for the workers; then second tries, together, and what held removals were in the way of once more with the
-/// documents that hold them; then removals that are still held back. After a feed that broke off these stay held: what was removed here might have turned up there.
+/// documents that hold them; then removals that are still held back; then what a complete feed lacks. After a feed that broke off these stay held: what was removed here might have turned up there.
 async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> Result<(), Error> {
     while let Some(done) = workers.tasks.join_next().await {
         done.map_err(panicked)??;
     }
     // Together, whatever their rows: what two of them swap must meet in one transaction.
+    run.guard.reopen();
     let releases = broken.is_none() && run.holds();
     let round = if releases { Round::Together } else { Round::Last };
     apply(run, run.take_deferred(), round).await?;
@@ -346,6 +389,9 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
             apply(run, waiting, Round::Last).await?;
         }
         held::release(run).await?;
+    }
+    if run.options.complete && broken.is_none() {
+        sweep::sweep(run).await?;
     }
     let client = run.connections.get().await?;
     state::unsettle(&**client, run.lease.mapping, &run.take_distrusted()).await?;

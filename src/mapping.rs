@@ -228,6 +228,32 @@ pub struct SyncOptions {
     pub mark_hash: Option<String>,
     /// Root column that receives the time of the transaction when the document changed.
     pub mark_time: Option<String>,
+    /// What becomes of a document that is missing from a feed declared complete.
+    pub on_absent: OnAbsent,
+}
+
+impl SyncOptions {
+    /// The root columns that are filled beside those of documents.
+    pub fn marks(&self) -> impl Iterator<Item = &str> {
+        let absent = match &self.on_absent {
+            OnAbsent::Mark(column) => Some(column),
+            OnAbsent::Delete | OnAbsent::Keep => None,
+        };
+        [self.mark_hash.as_ref(), self.mark_time.as_ref(), absent].into_iter().flatten().map(String::as_str)
+    }
+}
+
+/// What becomes of a document that is missing from a feed declared complete.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnAbsent {
+    /// Its rows are deleted, and what is recorded of it.
+    #[default]
+    Delete,
+    /// This root column receives the time of the transaction, and NULL when the document is back.
+    Mark(String),
+    /// Nothing.
+    Keep,
 }
 
 /// A table as the mapping names it. Without a schema the connection's search path decides.

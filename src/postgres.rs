@@ -5,6 +5,7 @@
 //! `rowdelta`, whose text is in `sql/`. Nothing is prepared by name but COPY and the
 //! types that a mapping gives, and no session state outlives a transaction.
 
+pub(crate) mod cascade;
 pub mod catalog;
 pub(crate) mod fetch;
 pub mod install;

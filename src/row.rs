@@ -75,6 +75,22 @@ impl Tuple {
         Self::of(self.cells().enumerate().map(|(at, own)| if at == position { cell } else { own }))
     }
 
+    /// The tuple that has these bytes; of those that are none, as much as is one.
+    pub(crate) fn from_bytes(mut bytes: &[u8]) -> Self {
+        let mut tuple = Self::default();
+        while let Some((length, rest)) = bytes.split_first_chunk() {
+            let length = i32::from_be_bytes(*length);
+            let value = usize::try_from(length).ok().map(|length| rest.split_at_checked(length));
+            let Some(cell) = value.map_or(Some((None, rest)), |value| value.map(|(v, rest)| (Some(v), rest)))
+            else {
+                break;
+            };
+            tuple.push_value(cell.0);
+            bytes = cell.1;
+        }
+        tuple
+    }
+
     /// The cells in order.
     pub fn cells(&self) -> Cells<'_> {
         Cells(&self.0)

@@ -240,6 +240,8 @@ pub struct Marks {
     pub hash: Option<PhysicalColumn>,
     /// Receives the time of the transaction.
     pub time: Option<PhysicalColumn>,
+    /// Receives the time at which the document was missing from a complete feed.
+    pub absent: Option<PhysicalColumn>,
 }
 
 /// A column with its type.

@@ -80,6 +80,14 @@ pub fn shred(
     Ok(Shredded::Asks(shredder.questions))
 }
 
+/// The key of a document that may not fit the mapping otherwise. `None` where it cannot be read, or not without asking.
+pub fn key_of(mapping: &Mapping, schema: &Schema, answers: &Answers, json: &Json<'_>) -> Option<DocumentKey> {
+    let mut shredder = Shredder::new(mapping, schema, answers);
+    let is_object = matches!(json, Json::Object(_));
+    let tuple = is_object.then(|| shredder.tuple_of(0, &Item::root(json), Wanted::Key).ok())??;
+    shredder.questions.is_empty().then(|| document_key(schema, &tuple))
+}
+
 /// The key of a document in words: its values, joined by commas. Empty where it cannot be read.
 pub fn label(mapping: &Mapping, json: &Json<'_>) -> String {
     let (root, item) = (mapping.root(), Item::root(json));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rowdelta::engine::DeleteLimits;
 
 /// Keeps PostgreSQL tables in step with nested documents, writing only the rows that changed.
 #[derive(Debug, Parser)]
@@ -126,6 +127,27 @@ pub struct Sync {
     #[arg(long, value_name = "S", default_value_t = 60)]
     pub lease: u64,
 
+    /// The feed is complete: documents recorded and not in it are deleted, or marked, as the mapping's `on_absent` says.
+    #[arg(long)]
+    pub complete: bool,
+
+    /// A complete feed has at least so many documents; otherwise half as many as the last complete one had.
+    #[arg(long, value_name = "N", requires = "complete")]
+    pub expect: Option<u64>,
+
+    /// Rows that may be deleted from all tables together, with those that foreign keys delete along. Documents that
+    /// would delete more are withheld: exit code 3.
+    #[arg(long, value_name = "N", default_value_t = DeleteLimits::default().rows_max)]
+    pub deletes_max: u64,
+
+    /// Share of a table's rows that may be deleted, in percent, where that is more than 100 rows.
+    #[arg(long, value_name = "P", default_value_t = 20.0)]
+    pub deletes_percent_max: f64,
+
+    /// Allow so many deletions this time, whatever share of a table they are; instead of the other two limits.
+    #[arg(long, value_name = "N", conflicts_with_all = ["deletes_max", "deletes_percent_max"])]
+    pub allow_deletes: Option<u64>,
+
     /// How often a transaction is tried again after an error that may pass.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub retries: u32,
@@ -133,6 +155,16 @@ pub struct Sync {
     /// Documents longer than this fail, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     pub document_bytes_max: usize,
+}
+
+impl Sync {
+    /// What the run may delete.
+    pub fn delete_limits(&self) -> DeleteLimits {
+        match self.allow_deletes {
+            Some(rows_max) => DeleteLimits { rows_max, percent_max: None },
+            None => DeleteLimits { rows_max: self.deletes_max, percent_max: Some(self.deletes_percent_max) },
+        }
+    }
 }
 
 /// Format of the logs.

@@ -15,6 +15,8 @@ pub enum Exit {
     Failed = 1,
     /// Could not run: usage, mapping, connection, feed.
     Unable = 2,
+    /// Deletions were withheld.
+    Withheld = 3,
     /// Another run is at work.
     Busy = 4,
     /// Documents failed; trying again can help some.
@@ -35,6 +37,9 @@ impl Exit {
                 ErrorKind::Transient => Exit::Retryable,
                 _ => Exit::Unable,
             };
+        }
+        if matches!(error, SyncError::Withheld(_)) {
+            return Exit::Withheld;
         }
         let retryable =
             error.report().is_some_and(|report| report.failures.iter().any(|failure| failure.retryable));
@@ -64,6 +69,9 @@ pub fn summary(report: &Report) -> String {
     );
     let extra = [
         (documents.repeated, "repeated"),
+        (documents.absent, "recorded, and not in the feed"),
+        (documents.removed, "deleted"),
+        (documents.withheld, "withheld"),
         (documents.unsettled, "unsettled, to be done again"),
         (report.parked, "parked for a moment, of rows that waited for each other"),
     ];

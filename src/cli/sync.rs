@@ -49,7 +49,14 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         let mut client = pool.get().await.map_err(|error| error.to_string())?;
         install::install(&mut client).await.map_err(|error| error.to_string())?;
     }
-    let engine = Engine::builder(mapping)
+    let limits = args.delete_limits();
+    let mut builder = Engine::builder(mapping);
+    if let Some(documents) = args.expect {
+        builder = builder.expect(documents);
+    }
+    let engine = builder
+        .complete(args.complete)
+        .delete_limits(limits)
         .workers(workers)
         .lock_timeout(Duration::from_millis(args.lock_timeout))
         .retries_max(args.retries)

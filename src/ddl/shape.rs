@@ -200,11 +200,9 @@ impl Shaper<'_> {
             columns.push(Column::plain(&column.name, ty, is_key && !column.nullable));
         }
         if relation.kind == RelationKind::Root {
-            let marks =
-                [(&self.mapping.sync.mark_hash, "text"), (&self.mapping.sync.mark_time, "timestamptz")];
-            for (name, ty) in marks {
-                columns.extend(name.iter().map(|name| Column::plain(name, ty, false)));
-            }
+            let sync = &self.mapping.sync;
+            let ty = |name| if sync.mark_hash.as_deref() == Some(name) { "text" } else { "timestamptz" };
+            columns.extend(sync.marks().map(|name| Column::plain(name, ty(name), false)));
         }
         columns
     }

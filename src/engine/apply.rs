@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::batch::{Tried, transact};
+use crate::engine::batch::{Tried, Withheld, transact};
 use crate::engine::claims::{Conflict, Verdict};
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::Outcome;
@@ -47,6 +47,7 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, round: Round
         let mut groups = Vec::new();
         match transact(run, &part.documents, limits, round, &mut groups).await {
             Ok(Tried::Conflicts(conflicts)) => pending.push_back(part.without(run, conflicts, round)),
+            Ok(Tried::Withheld(withheld)) => pending.push_back(part.without_removals(run, withheld, round)),
             Ok(Tried::Committed(robbed)) => part.look_again(run, robbed),
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Setup) => return Err(error),
             Err(error) if error.is_transient() => {
@@ -151,6 +152,21 @@ impl Part {
             let _ = run.defer(self.documents.swap_remove(at));
         }
         self.documents.into_iter().for_each(|document| run.keep_holder(document));
+    }
+
+    /// Takes out the documents that would delete too much. What they give up others may take until the end of the
+    /// feed; then it is seen what is left to delete.
+    fn without_removals(mut self, run: &Run, mut withheld: Vec<Withheld>, round: Round) -> Part {
+        withheld.sort_unstable_by_key(|withheld| withheld.document);
+        for Withheld { document, rows } in withheld.into_iter().rev() {
+            let document = self.documents.remove(document);
+            let later = if round == Round::Feed { run.defer(document) } else { Some(document) };
+            if let Some(document) = later {
+                run.unhold(&document.key);
+                run.withhold(&document, &rows);
+            }
+        }
+        self
     }
 
     /// Takes out the documents that conflict with others: they fail, or wait for the end of the feed.

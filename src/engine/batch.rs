@@ -1,7 +1,7 @@
 //! One batch: look up, compare, plan, write and record in one transaction. What to do when that fails is said in
 //! `apply`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio_postgres::Transaction;
@@ -11,6 +11,7 @@ use crate::engine::apply::Round;
 use crate::engine::bystanders::{Bystander, bystanders};
 use crate::engine::claims::{Conflict, Verdict, claims};
 use crate::engine::compare::{Active, Compared, close, compare, compared_key};
+use crate::engine::guard::{Reservation, Rows};
 use crate::engine::handover::{Detached, attach, detach, rewritten};
 use crate::engine::held::own_place;
 use crate::engine::prepare::Prepared;
@@ -22,8 +23,9 @@ use crate::error::Error;
 use crate::mapping::UniqueIn;
 use crate::plan::{Batch, Plan, Sides, plan, questions};
 use crate::postgres::state::{self, Record, State};
-use crate::postgres::write::{Marking, Writer, named_by_table, transaction_time};
-use crate::postgres::{Limits, begin, judge};
+use crate::postgres::write::{Marking, Writer, mark_absent, named_by_table, transaction_time};
+use crate::postgres::{Limits, begin, cascade, judge};
+use crate::row::Tuple;
 
 /// Takes note of documents in the order of the feed, and drops repeated ones.
 pub(crate) fn admit(run: &Run, documents: Vec<Prepared>) -> Vec<Prepared> {
@@ -67,6 +69,16 @@ pub(super) enum Tried {
     Committed(Vec<usize>),
     /// Nothing was written: these documents conflict with others.
     Conflicts(Vec<Conflict>),
+    /// Nothing was written: these documents would delete rows, and in the whole run too many.
+    Withheld(Vec<Withheld>),
+}
+
+/// A document that would delete rows.
+pub(super) struct Withheld {
+    /// Its place among those that were tried.
+    pub document: usize,
+    /// How many, per relation.
+    pub rows: Vec<u64>,
 }
 
 /// A batch with what is recorded of its documents.
@@ -146,14 +158,20 @@ pub(super) async fn transact(
     }
     let plan = planned(run, &transaction, &batch, &compared.sides, last).await?;
     *groups = batch.groups(&plan);
+    let reservation = match reserve(run, &transaction, &batch, &compared.sides).await? {
+        Ok(reservation) => reservation,
+        Err(withheld) => return Ok(Tried::Withheld(withheld)),
+    };
     let written = write(run, &transaction, &batch, compared, plan, &detached).await?;
     state::unsettle(&transaction, run.lease.mapping, &robbed).await?;
     state::forget(&transaction, run.lease.mapping, &former).await?;
     renew(run, &transaction, &batch).await?;
     let records = records(&batch, &written.held);
     state::record(&transaction, run.lease.mapping, &records).await?;
+    unmark(run, &transaction, &batch).await?;
     let named = |error: tokio_postgres::Error| named_by_table(&run.mapping, &run.schema, error.into());
     transaction.commit().await.map_err(named)?;
+    reservation.into_iter().for_each(Reservation::keep);
     let unsettled = records.iter().filter(|record| !record.settled).count();
     Ok(Tried::Committed(committed(run, &batch, &written, unsettled, last)))
 }
@@ -207,6 +225,60 @@ async fn planned(
     let batch = batch.view(run, sides, last);
     let conflicts = judge::conflicts(transaction, &run.schema, sides, &questions(batch)).await?;
     Ok(plan(batch, &conflicts))
+}
+
+/// The right to delete what the documents give up, now or at the end of the feed, and what goes along. `None`: they
+/// give up nothing. `Err`: the documents that do, if it is too much.
+async fn reserve<'r>(
+    run: &'r Run,
+    transaction: &Transaction<'_>,
+    batch: &Recorded<'_>,
+    sides: &[Sides],
+) -> Result<Result<Option<Reservation<'r>>, Vec<Withheld>>, Error> {
+    if sides.iter().all(|side| side.changes.removed.is_empty()) {
+        return Ok(Ok(None));
+    }
+    let (mut rows, per_document) = removals(run, transaction, sides).await?;
+    for document in &batch.looked_at {
+        run.less_reserved(&document.key, &mut rows);
+    }
+    Ok(match run.guard.reserve(transaction, rows).await? {
+        Ok(reservation) => Ok(Some(reservation)),
+        Err(reason) => {
+            run.tally(|tally| tally.report.withheld_because.get_or_insert(reason).len());
+            let withheld =
+                |(at, rows): (u32, Vec<u64>)| Withheld { document: batch.places[at as usize], rows };
+            Err(per_document.into_iter().map(withheld).collect())
+        }
+    })
+}
+
+/// The rows that a batch removes, per table with those that go along, and per document and relation.
+pub(super) async fn removals(
+    run: &Run,
+    transaction: &Transaction<'_>,
+    sides: &[Sides],
+) -> Result<(Rows, BTreeMap<u32, Vec<u64>>), Error> {
+    let mut rows = cascade::count(transaction, &run.schema, &run.cascading, sides).await?;
+    let mut per_document: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    for (ix, side) in sides.iter().enumerate().filter(|(_, side)| !side.changes.removed.is_empty()) {
+        let removed = &side.changes.removed;
+        *rows.entry(run.schema.tables[ix].name.clone()).or_default() += removed.len() as u64;
+        for document in removed.iter().filter_map(|&row| side.stored[row as usize].document) {
+            per_document.entry(document).or_insert_with(|| vec![0; sides.len()])[ix] += 1;
+        }
+    }
+    Ok((rows, per_document))
+}
+
+/// Takes the mark from the root rows of documents that are back.
+async fn unmark(run: &Run, transaction: &Transaction<'_>, batch: &Recorded<'_>) -> Result<(), Error> {
+    let is_back = |at: &usize| batch.states[*at].as_ref().is_some_and(|state| state.absent);
+    let documents = batch.places.iter().filter(|at| is_back(at)).map(|&at| &batch.documents[at]);
+    let keys: Vec<Tuple> = documents
+        .map(|document| document.rows.relations[0].rows[0].tuple.project(&run.schema.tables[0].key))
+        .collect();
+    mark_absent(transaction, &run.schema, &keys, false).await.map(drop)
 }
 
 async fn write(
@@ -416,6 +488,19 @@ fn decide(run: &Run, batch: &Recorded<'_>, sides: &[Sides], plan: &Plan) {
     }
 }
 
+/// The rows, per table, that a document gives up.
+fn reserved(run: &Run, sides: &[Sides], document: u32) -> Rows {
+    let of_document = |side: &&Sides| -> u64 {
+        let removed = side.changes.removed.iter();
+        removed.filter(|&&row| side.stored[row as usize].document == Some(document)).count() as u64
+    };
+    let tables = run.schema.tables.iter().zip(sides);
+    tables
+        .map(|(table, side)| (table.name.clone(), of_document(&side)))
+        .filter(|(_, rows)| *rows > 0)
+        .collect()
+}
+
 /// Remembers the removals that wait, and the children that other documents may now take.
 fn hold(run: &Run, documents: &[&Prepared], written: &Written) {
     let Written { sides, plan, held, .. } = written;
@@ -436,14 +521,18 @@ fn hold(run: &Run, documents: &[&Prepared], written: &Written) {
         let (origin, label) = (document.origin.clone(), document.label.clone());
         let (fingerprint, rows) =
             (document.fingerprints.document, rows.remove(&(at as u32)).unwrap_or_default());
-        run.hold(document.key.clone(), Held { origin, label, fingerprint, rows });
+        let reserved = reserved(run, sides, at as u32);
+        run.hold(document.key.clone(), Held { origin, label, fingerprint, rows, reserved });
     }
     let mut registry = run.registry();
     for (ix, side) in sides.iter().enumerate() {
         if run.mapping.relations[ix].unique_in == UniqueIn::All {
-            let key = |row: u32| compared_key(&run.schema.tables[ix], &side.stored[row as usize].tuple);
+            let table = &run.schema.tables[ix];
+            let key = |row: u32| compared_key(table, &side.stored[row as usize].tuple);
             side.changes.removed.iter().for_each(|&row| registry.release(ix, key(row)));
-            side.changes.moved.iter().for_each(|&(row, _)| registry.settle(ix, key(row)));
+            let moved = side.changes.moved.iter().filter(|(row, _)| registry.settle(ix, key(*row))).count();
+            // They were to be deleted.
+            run.guard.give_back(&Rows::from([(table.name.clone(), moved as u64)]));
         }
     }
 }

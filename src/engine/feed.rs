@@ -125,6 +125,7 @@ pub(crate) async fn read_feed(
 }
 
 fn unreadable(run: &Run, error: &FeedError) {
+    run.registry().unfit(None);
     run.tally(|tally| {
         tally.report.documents.read += 1;
         tally.fail_all(vec![Failure::of_document(&error.origin, None, error.message.clone())]);

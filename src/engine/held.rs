@@ -1,6 +1,8 @@
 //! Removals that were held back: at the end of the feed, what still hangs where it hung goes.
 
 use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use crate::engine::report::Failure;
 use crate::engine::run::{Held, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::{RelationIx, UniqueIn};
-use crate::plan::{Batch, Sides, StoredRow, plan};
+use crate::plan::{Batch, Plan, Sides, StoredRow, plan};
 use crate::postgres::begin;
 use crate::postgres::fetch::{attach, referable, rows};
 use crate::postgres::state;
@@ -34,10 +36,27 @@ pub(crate) async fn release(run: &Arc<Run>) -> Result<(), Error> {
     let mut held: Vec<(DocumentKey, Held)> =
         run.take_held().into_iter().filter(|(_, held)| is_free(held)).collect();
     held.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut pending: Vec<(Vec<(DocumentKey, Held)>, u32)> = Vec::new();
-    while !held.is_empty() {
-        let rest = held.split_off(held.len().min(DOCUMENTS_MAX));
-        pending.push((std::mem::replace(&mut held, rest), 0));
+    let fail = |(key, held): (DocumentKey, Held), error: &Error| {
+        run.fail_after_all(&key, None, Failure::of_error(&held.origin, &held.label, error));
+    };
+    in_parts(run, held, |run, part| Box::pin(transact(run, part)), fail).await
+}
+
+/// Does something for documents, in parts of a transaction each; what fails is tried again if that can help, and
+/// halved until it stands alone.
+///
+/// # Errors
+/// Only what ends the run: the lease was lost, or the database is out of reach.
+pub(super) async fn in_parts<T>(
+    run: &Run,
+    mut documents: Vec<T>,
+    transact: impl for<'p> Fn(&'p Run, &'p [T]) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'p>>,
+    fail: impl Fn(T, &Error),
+) -> Result<(), Error> {
+    let mut pending: Vec<(Vec<T>, u32)> = Vec::new();
+    while !documents.is_empty() {
+        let rest = documents.split_off(documents.len().min(DOCUMENTS_MAX));
+        pending.push((std::mem::replace(&mut documents, rest), 0));
     }
     while let Some((mut part, tries)) = pending.pop() {
         let Err(error) = transact(run, &part).await else { continue };
@@ -53,9 +72,7 @@ pub(crate) async fn release(run: &Arc<Run>) -> Result<(), Error> {
                 let right = part.split_off(part.len() / 2);
                 pending.extend([(right, tries), (part, tries)]);
             }
-            _ => part.into_iter().for_each(|(key, held)| {
-                run.fail_after_all(&key, None, Failure::of_error(&held.origin, &held.label, &error));
-            }),
+            _ => part.into_iter().for_each(|document| fail(document, &error)),
         }
     }
     Ok(())
@@ -73,18 +90,7 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
         sides[ix].stored = stored;
         unsure.extend(missing);
     }
-    sides.iter_mut().for_each(|side| side.changes.removed = (0..side.stored.len() as u32).collect());
-    let (mapping, schema) = (&run.mapping, &run.schema);
-    let batch = Batch { mapping, schema, sides: &sides, documents: 0, holds: false };
-    if let Some(bystander) = bystanders(&transaction, batch).await?.pop() {
-        let relation = &mapping.relations[bystander.relation].name;
-        return Err(Error::new(ErrorKind::Rejected, bystander.message).in_relation(relation));
-    }
-    let plan = plan(batch, &[]);
-    let marking = Marking { hashes: Vec::new(), time: None };
-    let mut writer =
-        Writer::new(&transaction, mapping, schema, &sides, &marking, &plan, HashMap::new()).await?;
-    let times = writer.apply(&plan, vec![Duration::ZERO; sides.len()]).await?;
+    let (plan, times) = remove(run, &transaction, &mut sides, 0).await?;
     let sure = documents.iter().enumerate().filter(|(at, _)| !unsure.contains(at));
     let recorded: Vec<_> = sure.map(|(_, (key, held))| (key, held.fingerprint)).collect();
     let settled = state::settle(&transaction, run.lease.mapping, &recorded).await?;
@@ -95,6 +101,28 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
         *unsettled = unsettled.saturating_sub(settled as u64);
     });
     Ok(())
+}
+
+/// Removes all rows that were read, of so many documents.
+pub(super) async fn remove(
+    run: &Run,
+    transaction: &Transaction<'_>,
+    sides: &mut [Sides],
+    documents: usize,
+) -> Result<(Plan, Vec<Duration>), Error> {
+    sides.iter_mut().for_each(|side| side.changes.removed = (0..side.stored.len() as u32).collect());
+    let (mapping, schema) = (&run.mapping, &run.schema);
+    let batch = Batch { mapping, schema, sides, documents, holds: false };
+    if let Some(bystander) = bystanders(transaction, batch).await?.pop() {
+        let relation = &mapping.relations[bystander.relation].name;
+        return Err(Error::new(ErrorKind::Rejected, bystander.message).in_relation(relation));
+    }
+    let plan = plan(batch, &[]);
+    let marking = Marking { hashes: Vec::new(), time: None };
+    let mut writer =
+        Writer::new(transaction, mapping, schema, sides, &marking, &plan, HashMap::new()).await?;
+    let times = writer.apply(&plan, vec![Duration::ZERO; sides.len()]).await?;
+    Ok((plan, times))
 }
 
 /// The topmost rows to remove that still hang where they hung; and the documents of which one could not be
@@ -130,7 +158,7 @@ async fn tops(
 }
 
 /// The rows of a relation that hang below rows about to go.
-async fn below(
+pub(super) async fn below(
     run: &Run,
     transaction: &Transaction<'_>,
     ix: RelationIx,

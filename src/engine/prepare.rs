@@ -13,7 +13,7 @@ use crate::fingerprint::{Fingerprints, RawFingerprint, fingerprints};
 use crate::json::Json;
 use crate::postgres::questions;
 use crate::row::RowSet;
-use crate::shred::{Answers, Questions, Shredded, document_key, label, shred};
+use crate::shred::{Answers, Questions, Shredded, document_key, key_of, label, shred};
 
 /// A document with the hash of its bytes.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ pub(crate) async fn prepare(run: &Arc<Run>, unread: Vec<Unread>) -> Result<Vec<P
         prepared.extend(pass.prepared.into_iter().map(|(document, _)| document));
         if !pass.waiting.is_empty() {
             let answered = ask(run, pass.questions, &mut answers).await;
-            groups.extend(after_asking(run, pass.waiting, answered)?);
+            groups.extend(after_asking(run, pass.waiting, answered, &answers)?);
         }
     }
     run.return_answers(answers);
@@ -89,6 +89,7 @@ fn after_asking(
     run: &Run,
     mut waiting: Vec<Unread>,
     answered: Result<(), Error>,
+    answers: &Answers,
 ) -> Result<Vec<Vec<Unread>>, Error> {
     match answered {
         Ok(()) => Ok(vec![waiting]),
@@ -99,10 +100,13 @@ fn after_asking(
         }
         Err(error) => {
             let failure = |unread: &Unread| {
-                let document = Json::parse(&unread.document.bytes).map(|json| label(&run.mapping, &json));
+                let json = Json::parse(&unread.document.bytes).ok();
+                run.registry().unfit(json.as_ref().and_then(|json| key(run, answers, json)).as_ref());
+                let document = json.map(|json| label(&run.mapping, &json));
                 Failure::of_error(&unread.document.origin, &document.unwrap_or_default(), &error)
             };
-            run.tally(|tally| tally.fail_all(waiting.iter().map(failure).collect()));
+            let failures = waiting.iter().map(failure).collect();
+            run.tally(|tally| tally.fail_all(failures));
             Ok(Vec::new())
         }
     }
@@ -143,7 +147,10 @@ fn pass(run: &Run, answers: &Answers, unread: Vec<Unread>) -> Pass {
                 pass.questions.extend(questions);
                 pass.waiting.push(unread);
             }
-            One::Fails(failure) => pass.failures.push(*failure),
+            One::Fails(failure, key) => {
+                run.registry().unfit(key.as_ref());
+                pass.failures.push(*failure);
+            }
         }
     }
     pass
@@ -152,7 +159,12 @@ fn pass(run: &Run, answers: &Answers, unread: Vec<Unread>) -> Pass {
 enum One {
     Prepared(Box<Prepared>),
     Asks(Questions),
-    Fails(Box<Failure>),
+    /// With the key, if that could be read.
+    Fails(Box<Failure>, Option<DocumentKey>),
+}
+
+fn key(run: &Run, answers: &Answers, json: &Json<'_>) -> Option<DocumentKey> {
+    key_of(&run.mapping, &run.schema, answers, json)
 }
 
 fn one(run: &Run, answers: &Answers, unread: &Unread) -> One {
@@ -160,15 +172,20 @@ fn one(run: &Run, answers: &Answers, unread: &Unread) -> One {
     let Document { bytes, origin } = &unread.document;
     let json = match Json::parse(bytes) {
         Ok(json) => json,
-        Err(error) => return One::Fails(Box::new(Failure::of_document(origin, None, error.to_string()))),
+        Err(error) => {
+            return One::Fails(Box::new(Failure::of_document(origin, None, error.to_string())), None);
+        }
     };
     let label = label(mapping, &json);
     match shred(mapping, schema, answers, &json) {
-        Err(error) => One::Fails(Box::new(Failure {
-            relation: Some(error.relation),
-            path: Some(error.path),
-            ..Failure::of_document(origin, (!label.is_empty()).then_some(label), error.message)
-        })),
+        Err(error) => {
+            let failure = Failure {
+                relation: Some(error.relation),
+                path: Some(error.path),
+                ..Failure::of_document(origin, (!label.is_empty()).then_some(label), error.message)
+            };
+            One::Fails(Box::new(failure), key(run, answers, &json))
+        }
         Ok(Shredded::Asks(questions)) => One::Asks(questions),
         Ok(Shredded::Rows(rows)) => One::Prepared(Box::new(Prepared {
             sequence: unread.sequence,

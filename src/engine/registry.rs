@@ -48,6 +48,8 @@ pub(crate) enum Outcome {
     New,
     Changed,
     Failed,
+    /// Not stored because too much would have been deleted.
+    Withheld,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +115,10 @@ pub(crate) struct Registry {
     /// Documents from which a child was taken as they were not in the feed so far: one that is compared at the
     /// same time may not have seen it.
     robbed: HashSet<u64>,
+    /// Documents that failed before they were handed out.
+    unfit: HashSet<u64>,
+    /// How many documents had no key that could be read.
+    nameless: u64,
 }
 
 impl Registry {
@@ -134,6 +140,26 @@ impl Registry {
         }
         known.seen = place;
         Glance::Unchanged
+    }
+
+    /// Takes note of a document that failed before it could be handed out; `None`: its key could not be read.
+    pub fn unfit(&mut self, key: Option<&DocumentKey>) {
+        match key {
+            Some(key) => drop(self.unfit.insert(key.short())),
+            None => self.nameless += 1,
+        }
+    }
+
+    /// How many documents of the feed had no key that could be read.
+    pub fn nameless(&self) -> u64 {
+        self.nameless
+    }
+
+    /// What stands for the keys of all documents of the feed. Two of different keys may share one.
+    pub fn seen(&self) -> HashSet<u64> {
+        let skipped = self.known.values().filter(|known| known.seen != Place::default());
+        let skipped = skipped.map(|known| known.key);
+        self.handed.keys().copied().chain(skipped).chain(self.unfit.iter().copied()).collect()
     }
 
     /// Takes note of a document that was looked at.
@@ -216,9 +242,9 @@ impl Registry {
         }
     }
 
-    /// Notes that a child has a document again.
-    pub fn settle(&mut self, relation: RelationIx, key: Tuple) {
-        self.released.remove(&(relation, key));
+    /// Notes that a child has a document again. Whether it had none.
+    pub fn settle(&mut self, relation: RelationIx, key: Tuple) -> bool {
+        self.released.remove(&(relation, key))
     }
 
     /// Notes that a document no longer has a child.

@@ -29,6 +29,8 @@ pub struct Report {
     pub wal_bytes: u64,
     /// Whose write-ahead log was counted: `server`, all of it, others' writes included.
     pub wal_scope: &'static str,
+    /// Whether the feed was declared complete and taken for it.
+    pub complete: bool,
     /// What became of the documents.
     pub documents: DocumentCounts,
     /// What was written, per relation: the root, its relations, then the catalogues.
@@ -39,6 +41,8 @@ pub struct Report {
     /// updates that were split, references that were filled in afterwards, and references that were NULL while what
     /// they refer to passed from one row to another (two writes each).
     pub parked: u64,
+    /// Why documents were withheld, or nothing was swept.
+    pub withheld_because: Option<String>,
     /// References left out because the catalogue lacks the row.
     pub skipped_lookups: u64,
     /// Transactions tried again.
@@ -58,6 +62,9 @@ pub enum Status {
     Done,
     /// Documents failed; the others are in.
     Failed,
+    /// No document failed, but some were withheld because too much would have been deleted, or a feed declared complete
+    /// was not taken for it.
+    Withheld,
     /// The run did not reach the end of the feed.
     Aborted,
 }
@@ -68,6 +75,7 @@ impl Status {
         match self {
             Status::Done => "done",
             Status::Failed => "failed",
+            Status::Withheld => "withheld",
             Status::Aborted => "aborted",
         }
     }
@@ -84,7 +92,8 @@ pub struct Phases {
     pub finish_ms: u64,
 }
 
-/// What became of the documents. Each one read is in exactly one of the others but `unsettled`.
+/// What became of the documents. Each one read is in exactly one of `repeated`, `unchanged`, `new`, `changed`, `failed`
+/// and `withheld`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DocumentCounts {
     /// Documents of the feed.
@@ -97,11 +106,14 @@ pub struct DocumentCounts {
     pub new: u64,
     /// A row of them was written.
     pub changed: u64,
-    /// Removed because they were missing from a complete feed.
+    /// Recorded, and missing from a feed declared complete.
+    pub absent: u64,
+    /// Of those, the ones that were deleted.
     pub removed: u64,
     /// Not stored.
     pub failed: u64,
-    /// Not stored because too much would have been deleted.
+    /// Not stored because too much would have been deleted; or missing and not swept, because it was too much or the
+    /// feed was not taken for complete.
     pub withheld: u64,
     /// Stored, but to be done again by the next run.
     pub unsettled: u64,
@@ -236,6 +248,8 @@ impl Report {
 pub enum SyncError {
     /// Documents failed: [`Report::failures`] names them.
     Failed(Box<Report>),
+    /// No document failed, but deletions were withheld: [`Report::withheld_because`] says why.
+    Withheld(Box<Report>),
     /// The run did not reach the end of the feed.
     Aborted {
         /// Why.
@@ -258,6 +272,12 @@ impl fmt::Display for SyncError {
                 let more = failed.len().saturating_sub(10);
                 if more > 0 { write!(f, "\n  and {more} more") } else { Ok(()) }
             }
+            SyncError::Withheld(report) => {
+                let why = report.withheld_because.as_deref().unwrap_or_default();
+                let count = report.documents.withheld;
+                let plural = if count == 1 { "document" } else { "documents" };
+                write!(f, "{count} {plural} withheld: {why}")
+            }
             SyncError::Aborted { cause, .. } => write!(f, "the run was broken off: {cause}"),
             SyncError::Start(error) => error.fmt(f),
         }
@@ -270,15 +290,17 @@ impl SyncError {
     /// What was done all the same; `None` where nothing was begun.
     pub fn report(&self) -> Option<&Report> {
         match self {
-            SyncError::Failed(report) | SyncError::Aborted { report, .. } => Some(report),
+            SyncError::Failed(report) | SyncError::Withheld(report) | SyncError::Aborted { report, .. } => {
+                Some(report)
+            }
             SyncError::Start(_) => None,
         }
     }
 
-    /// Why the run did not start, or was broken off; `None` where documents failed.
+    /// Why the run did not start, or was broken off; `None` where documents failed or were withheld.
     pub fn cause(&self) -> Option<&Error> {
         match self {
-            SyncError::Failed(_) => None,
+            SyncError::Failed(_) | SyncError::Withheld(_) => None,
             SyncError::Aborted { cause, .. } | SyncError::Start(cause) => Some(cause),
         }
     }

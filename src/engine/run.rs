@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::document::{DocumentKey, Origin, short};
 use crate::engine::Options;
 use crate::engine::compare::{compared_cells, compared_key};
+use crate::engine::guard::{Guard, Rows};
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Registry};
 use crate::engine::report::{Failure, Report, Slow};
@@ -26,6 +27,9 @@ pub(crate) struct Run {
     pub connections: Arc<dyn Connections>,
     pub options: Options,
     pub lease: Lease,
+    pub guard: Guard,
+    /// Relations whose rows may take others along that nobody reads.
+    pub cascading: HashSet<RelationIx>,
     registry: Mutex<Registry>,
     tally: Mutex<Tally>,
     answers: Mutex<Vec<Answers>>,
@@ -65,6 +69,8 @@ pub(crate) struct Held {
     pub fingerprint: DocumentFingerprint,
     /// Topmost rows to remove.
     pub rows: Vec<HeldRow>,
+    /// How many rows may be removed because of it.
+    pub reserved: Rows,
 }
 
 /// A row that goes, unless it has moved by then.
@@ -85,6 +91,7 @@ impl Run {
         connections: Arc<dyn Connections>,
         options: Options,
         lease: Lease,
+        deletions: (Guard, HashSet<RelationIx>),
         registry: Registry,
     ) -> Self {
         let tally = Mutex::new(Tally { report: Report::new(&mapping) });
@@ -94,6 +101,8 @@ impl Run {
             connections,
             options,
             lease,
+            guard: deletions.0,
+            cascading: deletions.1,
             registry: Mutex::new(registry),
             tally,
             answers: Mutex::default(),
@@ -149,6 +158,11 @@ impl Run {
         lock(&self.held).insert(key, held);
     }
 
+    /// Whether a document that is not stored asks for a row, by its key in comparison form.
+    pub fn asks(&self, relation: RelationIx, key: &Tuple) -> bool {
+        lock(&self.wanted).get(&relation).is_some_and(|keys| keys.contains(&short(key.as_bytes())))
+    }
+
     /// Whether a document that failed asks for a held row, or may ask for one below it.
     pub fn wants(&self, row: &HeldRow) -> bool {
         let wanted = lock(&self.wanted);
@@ -158,6 +172,15 @@ impl Run {
         let key = compared_cells(&self.schema.tables[row.relation], &row.key);
         let is_asked_for = |keys: &HashSet<u64>| keys.contains(&short(key.as_bytes()));
         wanted.get(&row.relation).is_some_and(is_asked_for) || wanted.keys().any(is_below)
+    }
+
+    /// Takes off what is reserved already for a document whose removals were held back.
+    pub fn less_reserved(&self, key: &DocumentKey, rows: &mut Rows) {
+        if let Some(held) = lock(&self.held).get(key) {
+            for (table, reserved) in &held.reserved {
+                rows.entry(table.clone()).and_modify(|rows| *rows = rows.saturating_sub(*reserved));
+            }
+        }
     }
 
     /// Whether removals wait for the end of the feed.
@@ -206,8 +229,26 @@ impl Run {
         self.tally(|tally| tally.outcome(outcome, 1));
     }
 
-    /// A document failed. What it asks for is not to be removed elsewhere: it may yet take it, the next time.
+    /// A document failed.
     pub fn fail(&self, document: &Prepared, failure: Failure) {
+        self.want(document);
+        self.fail_after_all(&document.key, None, failure);
+    }
+
+    /// A document is not stored because too much would be deleted: per relation, so many rows.
+    pub fn withhold(&self, document: &Prepared, rows: &[u64]) {
+        self.want(document);
+        let before = self.registry().decide(&document.key, Outcome::Withheld);
+        self.tally(|tally| {
+            tally.outcome(before, -1);
+            tally.outcome(Outcome::Withheld, 1);
+            let counts = tally.report.relations.iter_mut().zip(rows);
+            counts.for_each(|(counts, rows)| counts.withheld += rows);
+        });
+    }
+
+    /// What a document asks for that is not stored is not to be removed elsewhere: it may yet take it, the next time.
+    fn want(&self, document: &Prepared) {
         let everywhere = |ix: &RelationIx| self.mapping.relations[*ix].unique_in == UniqueIn::All;
         let relations = (1..self.mapping.relations.len()).filter(everywhere);
         let rows = relations.flat_map(|ix| document.rows.relations[ix].rows.iter().map(move |row| (ix, row)));
@@ -215,7 +256,6 @@ impl Run {
             let key = short(compared_key(&self.schema.tables[ix], &row.tuple).as_bytes());
             lock(&self.wanted).entry(ix).or_default().insert(key);
         }
-        self.fail_after_all(&document.key, None, failure);
     }
 
     /// A document failed that may have been counted already.
@@ -259,6 +299,7 @@ impl Tally {
             Outcome::Unchanged => &mut documents.unchanged,
             Outcome::New => &mut documents.new,
             Outcome::Changed => &mut documents.changed,
+            Outcome::Withheld => &mut documents.withheld,
             Outcome::Open | Outcome::Failed => return,
         };
         *count = count.saturating_add_signed(by);

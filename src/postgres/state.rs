@@ -19,6 +19,8 @@ pub(crate) struct State {
     /// A set: the digest of a relation is part of its fingerprint.
     pub relations: Vec<RelationFingerprint>,
     pub settled: bool,
+    /// Whether its root row is marked as missing from a complete feed.
+    pub absent: bool,
 }
 
 /// A document to record.
@@ -106,7 +108,21 @@ pub(crate) async fn settled(
     Ok(())
 }
 
-/// What is recorded of documents. One that was never synced is absent.
+/// Calls `each` with the key of every document recorded that is not marked as absent.
+pub(crate) async fn present(
+    client: &Client,
+    mapping: i32,
+    mut each: impl FnMut(DocumentKey),
+) -> Result<(), Error> {
+    let sql = "SELECT key FROM rowdelta.present($1) AS key";
+    let mut rows = std::pin::pin!(client.query_typed_raw(sql, [(mapping, Type::INT4)]).await?);
+    while let Some(row) = rows.try_next().await? {
+        each(DocumentKey(row.get::<_, Raw<'_>>(0).0.to_vec()));
+    }
+    Ok(())
+}
+
+/// What is recorded of documents. One that was never synced is left out.
 pub(crate) async fn states(
     client: &impl GenericClient,
     mapping: i32,
@@ -115,7 +131,7 @@ pub(crate) async fn states(
     let keys = bytea_array(keys.iter().map(|key| Some(&key.0[..])));
     let params: &[(&(dyn postgres_types::ToSql + Sync), Type)] =
         &[(&mapping, Type::INT4), (&keys, Type::BYTEA_ARRAY)];
-    let sql = "SELECT key, raw, fingerprint, relations, settled FROM rowdelta.states($1, $2)";
+    let sql = "SELECT key, raw, fingerprint, relations, settled, absent FROM rowdelta.states($1, $2)";
     let rows = client.query_typed(sql, params).await?;
     let state = |row: &tokio_postgres::Row| State {
         raw: fixed(row, 1).map(RawFingerprint),
@@ -126,6 +142,7 @@ pub(crate) async fn states(
             .filter_map(|bytes| Some(RelationFingerprint(bytes.try_into().ok()?)))
             .collect(),
         settled: row.get(4),
+        absent: row.get(5),
     };
     Ok(rows.iter().map(|row| (DocumentKey(row.get(0)), state(row))).collect())
 }
@@ -199,6 +216,31 @@ pub(crate) async fn forget(
     keys: &[DocumentKey],
 ) -> Result<(), Error> {
     of_documents(client, "SELECT rowdelta.forget($1, $2)", mapping, keys).await
+}
+
+/// Notes that the root rows of documents are marked as missing from a complete feed.
+pub(crate) async fn absent(
+    client: &impl GenericClient,
+    mapping: i32,
+    keys: &[DocumentKey],
+) -> Result<(), Error> {
+    of_documents(client, "SELECT rowdelta.absent($1, $2)", mapping, keys).await
+}
+
+/// The database's own limits on what a run may delete: rows, and percent of a table.
+pub(crate) async fn guard(client: &Client, mapping: &str) -> Result<(Option<i64>, Option<f64>), Error> {
+    let sql = "SELECT min(rows_max), min(percent_max)::float8 FROM rowdelta.guard \
+               WHERE mapping IS NULL OR mapping = $1";
+    let row = client.query_typed_one(sql, &[(&mapping, Type::TEXT)]).await?;
+    Ok((row.get(0), row.get(1)))
+}
+
+/// How many documents the last feed had that was found to be complete.
+pub(crate) async fn last_complete(client: &Client, mapping: i32) -> Result<Option<i64>, Error> {
+    let sql = "SELECT (report #>> '{documents,read}')::bigint - (report #>> '{documents,repeated}')::bigint \
+               FROM rowdelta.run WHERE mapping = $1 AND report -> 'complete' = 'true' ORDER BY id DESC LIMIT 1";
+    let rows = client.query_typed(sql, &[(&mapping, Type::INT4)]).await?;
+    Ok(rows.first().and_then(|row| row.get(0)))
 }
 
 /// Calls a function of mapping and keys, if there are any keys.

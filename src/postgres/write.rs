@@ -13,7 +13,7 @@ use tokio_postgres::types::Type;
 use crate::error::{Error, ErrorKind};
 use crate::mapping::{Mapping, RelationIx};
 use crate::plan::{Action, Plan, Sides, Step};
-use crate::postgres::fetch::{raw, referable};
+use crate::postgres::fetch::{matching, raw, referable};
 use crate::postgres::quote;
 use crate::postgres::wire::{ArrayBuilder, Param, typed};
 use crate::row::{Cell, Tuple};
@@ -76,6 +76,30 @@ pub(crate) async fn transaction_time(
     let sql = format!("SELECT now()::{}", column.ty.sql);
     let row = transaction.query_typed_one(&sql, &[]).await?;
     Ok(raw(&row, 0)?.map(<[u8]>::to_vec))
+}
+
+/// Sets the mark of root rows that are missing from a complete feed, or takes it from them; given are their keys.
+/// Gives how many were changed.
+pub(crate) async fn mark_absent(
+    transaction: &Transaction<'_>,
+    schema: &Schema,
+    keys: &[Tuple],
+    is_absent: bool,
+) -> Result<u64, Error> {
+    let table = &schema.tables[0];
+    let Some(column) = table.marks.absent.as_ref().filter(|_| !keys.is_empty()) else { return Ok(0) };
+    let name = quote(&column.name);
+    let (value, now) = if is_absent { ("now()", "IS NULL") } else { ("NULL", "IS NOT NULL") };
+    let mut changed = 0;
+    for (condition, params) in matching("t", &table.key_columns(), keys) {
+        let sql = format!(
+            "UPDATE {table} SET {name} = {value} WHERE {name} {now} \
+             AND (tableoid, ctid) IN (SELECT t.tableoid, t.ctid FROM {table} t{condition})",
+            table = table.name
+        );
+        changed += transaction.execute_typed(&sql, &typed(&params)).await?;
+    }
+    Ok(changed)
 }
 
 impl<'a> Writer<'a> {

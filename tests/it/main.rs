@@ -5,6 +5,7 @@
 mod conformance;
 mod constraints;
 mod ddl;
+mod deletions;
 mod demo;
 mod feeds;
 mod fingerprints;

@@ -121,6 +121,19 @@ impl State {
         Ok(())
     }
 
+    /// Takes out the documents that the last feed did not have: it was complete.
+    pub async fn only_the_last_feed(&self) -> Result<()> {
+        for (at, relation) in self.mapping.relations.iter().enumerate() {
+            let expected = sql::expected(relation);
+            let (column, of) = match relation.enclosing {
+                None => ("id", format!("oracle.r{at}")),
+                Some(outer) => ("pid", sql::expected(&self.mapping.relations[outer])),
+            };
+            self.run(&format!("DELETE FROM {expected} WHERE {column} NOT IN (SELECT id FROM {of})")).await?;
+        }
+        Ok(())
+    }
+
     /// Compares the tables with what they should hold. The error says per relation how many rows are
     /// missing, how many are there that should not be, and names some.
     pub async fn check(&self) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::mapping::{
 
 const TOP: &[&str] = &["version", "name", "root", "lookups", "sync"];
 const ROOT: &[&str] =
-    &["table", "key", "alternate_key", "id", "columns", "children", "links", "absent_columns"];
+    &["table", "key", "alternate_key", "id", "columns", "children", "links", "absent_columns", "on_absent"];
 const CHILD: &[&str] = &[
     "name",
     "path",
@@ -232,7 +232,7 @@ impl<'a> Reader<'_, 'a> {
     }
 
     fn root(&mut self, at: &At<'a>, name: &str) {
-        if !self.faults.table(at, ROOT, &["on_absent"]) {
+        if !self.faults.table(at, ROOT, &[]) {
             return;
         }
         let found = self.faults.required(at, "key", "name the columns that identify a document");

@@ -3,9 +3,9 @@
 use super::faults::nearest;
 use super::relations::Reader;
 use super::tree::{At, Spot};
-use crate::mapping::{LookupIx, Path, Relation, RelationIx, RelationKind, SyncOptions, UniqueIn};
+use crate::mapping::{LookupIx, OnAbsent, Path, Relation, RelationIx, RelationKind, SyncOptions, UniqueIn};
 
-const SYNC: &[&str] = &["atomic", "mark_hash", "mark_time"];
+const SYNC: &[&str] = &["atomic", "mark_hash", "mark_time", "mark_absent"];
 
 impl Reader<'_, '_> {
     /// `match` gives one path for each column of the lookup's key, and nothing else.
@@ -204,7 +204,7 @@ impl Reader<'_, '_> {
 
     pub(super) fn sync(&mut self, top: &At<'_>) -> SyncOptions {
         let Some(at) = top.get("sync").filter(|at| self.faults.table(at, SYNC, &[])) else {
-            return SyncOptions::default();
+            return SyncOptions { on_absent: self.on_absent(top, None), ..SyncOptions::default() };
         };
         if self.faults.choice(&at, "atomic", &[("document", false), ("relation", true)], false) {
             self.faults
@@ -213,7 +213,34 @@ impl Reader<'_, '_> {
         SyncOptions {
             mark_hash: self.mark(&at, "mark_hash", &[]),
             mark_time: self.mark(&at, "mark_time", &["mark_hash"]),
+            on_absent: self.on_absent(top, Some(&at)),
         }
+    }
+
+    /// The root says what becomes of a document that is missing; a column to mark it is one of the marks.
+    fn on_absent(&mut self, top: &At<'_>, sync: Option<&At<'_>>) -> OnAbsent {
+        let column = sync.and_then(|at| self.mark(at, "mark_absent", &["mark_hash", "mark_time"]));
+        let Some(root) = top.get("root") else { return OnAbsent::Delete };
+        let words = [
+            ("delete", OnAbsent::Delete),
+            ("mark", OnAbsent::Mark(column.clone().unwrap_or_default())),
+            ("keep", OnAbsent::Keep),
+        ];
+        let on_absent = self.faults.choice(&root, "on_absent", &words, OnAbsent::Delete);
+        match (&on_absent, column, sync) {
+            (OnAbsent::Mark(_), None, _) => {
+                self.faults
+                    .add(&root.spot_of("on_absent"), "name the column to mark: [sync] mark_absent = \"…\"");
+            }
+            (OnAbsent::Delete | OnAbsent::Keep, Some(_), Some(sync)) => {
+                self.faults.add(
+                    &sync.spot_of("mark_absent"),
+                    "filled only by root.on_absent = \"mark\"; write that, or leave it out",
+                );
+            }
+            _ => {}
+        }
+        on_absent
     }
 
     /// A root column that only the marks fill.

@@ -1,7 +1,9 @@
 use serde_json::json;
 
 use super::*;
-use crate::mapping::{Missing, OnDuplicate, RelationKind, Source, TableName, UniqueIn, WhenAbsent, WhenNull};
+use crate::mapping::{
+    Missing, OnAbsent, OnDuplicate, RelationKind, Source, TableName, UniqueIn, WhenAbsent, WhenNull,
+};
 
 const HEAD: &str = "version = 1\nname = \"m\"\n";
 
@@ -330,6 +332,29 @@ fn marks_are_root_columns_that_nothing_else_fills() {
     assert_eq!(
         faults(&rooted("id = \"id\"\n[sync]\nmark_time = \"id\"")),
         ["line 9: sync.mark_time: column \"id\" is the id; name another"]
+    );
+}
+
+#[test]
+fn p31_what_becomes_of_a_missing_document_is_said_at_the_root() {
+    let absent = |root: &str, sync: &str| rooted(&format!("id = \"id\"\n{root}\n[sync]\n{sync}"));
+    let on_absent = |root: &str, sync: &str| parse(&absent(root, sync)).sync.on_absent;
+    assert_eq!(on_absent("", ""), OnAbsent::Delete);
+    assert_eq!(on_absent("on_absent = \"keep\"", ""), OnAbsent::Keep);
+    let mark = "on_absent = \"mark\"";
+    assert_eq!(on_absent(mark, "mark_absent = \"gone\""), OnAbsent::Mark("gone".into()));
+    let place = "line 10: sync.mark_absent: ";
+    assert_eq!(
+        faults(&absent("", "mark_absent = \"gone\"")),
+        [format!("{place}filled only by root.on_absent = \"mark\"; write that, or leave it out")]
+    );
+    assert_eq!(
+        faults(&absent(mark, "mark_absent = \"b\"")),
+        [format!("{place}column \"b\" is filled from the document; name another, or unmap it")]
+    );
+    assert_eq!(
+        faults(&absent(mark, "")),
+        ["line 8: root.on_absent: name the column to mark: [sync] mark_absent = \"…\""]
     );
 }
 

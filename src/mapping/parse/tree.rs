@@ -208,11 +208,11 @@ impl Faults {
     }
 
     /// The meaning of the word that `key` has; the default if it is not there or has none.
-    pub(super) fn choice<T: Copy>(&mut self, at: &At<'_>, key: &str, words: &[(&str, T)], default: T) -> T {
+    pub(super) fn choice<T: Clone>(&mut self, at: &At<'_>, key: &str, words: &[(&str, T)], default: T) -> T {
         let Some(at) = at.get(key) else { return default };
         let Some(word) = self.text(&at) else { return default };
         if let Some((_, meaning)) = words.iter().find(|(name, _)| *name == word) {
-            return *meaning;
+            return meaning.clone();
         }
         let known = alternatives(words.iter().map(|(name, _)| *name));
         self.add(&at.spot, format!("expected {known}, found {word:?}"));

@@ -6,7 +6,9 @@ use tokio_postgres::types::Type;
 
 use super::constraints::Names;
 use super::read::CatalogTable;
-use crate::mapping::{Lookup, Mapping, Missing, Relation, RelationKind, Source, TableName, UniqueIn};
+use crate::mapping::{
+    Lookup, Mapping, Missing, OnAbsent, Relation, RelationKind, Source, TableName, UniqueIn,
+};
 use crate::postgres::quote;
 use crate::schema::{IdColumn, IdSource, LookupTable, Marks, PhysicalColumn, Table, WriteWay};
 use crate::value::{ColumnType, Kind};
@@ -208,9 +210,7 @@ impl<'m> Checker<'m> {
             relation.columns.iter().any(|column| column.name == name)
                 || relation.parent.iter().any(|parent| parent == name)
                 || relation.id.as_deref() == Some(name)
-                || [&self.mapping.sync.mark_hash, &self.mapping.sync.mark_time]
-                    .iter()
-                    .any(|mark| relation.kind == RelationKind::Root && mark.as_deref() == Some(name))
+                || relation.kind == RelationKind::Root && self.mapping.sync.marks().any(|mark| mark == name)
         };
         self.required(&place, table, given);
         let columns: Vec<PhysicalColumn> = columns.into_iter().collect::<Option<_>>()?;
@@ -306,16 +306,29 @@ impl<'m> Checker<'m> {
             }
         }
         if let Some(name) = &self.mapping.sync.mark_time {
-            marks.time = self.written(&format!("{place}: sync.mark_time"), table, name);
-            if marks
-                .time
-                .as_ref()
-                .is_some_and(|c| !matches!(c.ty.kind, Kind::Timestamp(_) | Kind::Timestamptz(_)))
-            {
-                self.fault("sync.mark_time", format!("column \"{name}\" must be timestamptz or timestamp"));
+            marks.time = self.time_mark(place, table, "sync.mark_time", name);
+        }
+        if let OnAbsent::Mark(name) = &self.mapping.sync.on_absent {
+            marks.absent = self.time_mark(place, table, "sync.mark_absent", name);
+            if table.column(name).is_some_and(|column| column.not_null) {
+                self.fault("sync.mark_absent", format!("column \"{name}\" must accept NULL"));
             }
         }
         marks
+    }
+
+    fn time_mark(
+        &mut self,
+        place: &str,
+        table: &CatalogTable,
+        key: &str,
+        name: &str,
+    ) -> Option<PhysicalColumn> {
+        let column = self.written(&format!("{place}: {key}"), table, name)?;
+        if !matches!(column.ty.kind, Kind::Timestamp(_) | Kind::Timestamptz(_)) {
+            self.fault(key, format!("column \"{name}\" must be timestamptz or timestamp"));
+        }
+        Some(column)
     }
 
     fn key(&mut self, place: &str, relation: &Relation, table: &CatalogTable) {

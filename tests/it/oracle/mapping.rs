@@ -100,10 +100,11 @@ fn lookups(file: &Table) -> Result<Vec<Lookup>> {
     tables.iter().map(one).collect()
 }
 
-const RELATION_KEYS: [&str; 19] = [
+const RELATION_KEYS: [&str; 20] = [
     "table",
     "key",
     "alternate_key",
+    "on_absent",
     "id",
     "columns",
     "children",
