@@ -291,11 +291,11 @@ async fn write(
 ) -> Result<Written, Error> {
     let Compared { sides, times } = compared;
     let marking = marking(run, transaction, &batch.looked_at, &plan).await?;
-    let rewritten = rewritten(&run.schema, &sides, detached);
+    let rewritten = rewritten(detached);
     let mut writer =
         Writer::new(transaction, &run.mapping, &run.schema, &sides, &marking, &plan, rewritten).await?;
     let times = writer.apply(&plan, times).await?;
-    attach(transaction, &run.schema, detached).await?;
+    attach(transaction, &run.schema, detached, writer.rewritten()).await?;
     let held = held_documents(&sides, &plan, batch.looked_at.len());
     Ok(Written { sides, plan, times, detached: detached.len() as u64, held })
 }

@@ -12,7 +12,7 @@ use crate::engine::bystanders::staying;
 use crate::engine::held::{own_part, own_place};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::RelationIx;
-use crate::plan::{Batch, Losses, Sides, StoredRow, handovers};
+use crate::plan::{Batch, Losses, StoredRow, handovers};
 use crate::postgres::fetch::{cells, selected};
 use crate::postgres::quote;
 use crate::postgres::wire::{Param, typed};
@@ -26,14 +26,19 @@ pub(crate) struct Detached {
     /// The mapped columns that are NULL meanwhile.
     columns: BTreeSet<usize>,
     row: StoredRow,
+    /// Its place among the rows of the batch, if it is one of them.
+    stored: Option<u32>,
     /// Its locator meanwhile.
     locator: Tuple,
 }
 
 impl Detached {
-    fn new(relation: RelationIx, columns: &[usize], row: StoredRow) -> Self {
+    fn new(batch: Batch<'_>, relation: RelationIx, columns: &[usize], row: StoredRow) -> Self {
         let columns = columns.iter().copied().collect();
-        Detached { relation, columns, locator: row.locator.clone(), row }
+        let (table, stored) = (&batch.schema.tables[relation], &batch.sides[relation].stored);
+        let place = own_place(table, &row);
+        let stored = stored.iter().position(|row| own_place(table, row) == place).map(|at| at as u32);
+        Detached { relation, columns, locator: row.locator.clone(), row, stored }
     }
 
     /// Sets its columns. Gives its locator then.
@@ -41,9 +46,10 @@ impl Detached {
         &self,
         transaction: &Transaction<'_>,
         table: &Table,
+        locator: &Tuple,
         value: impl Fn(usize) -> Option<&'r [u8]>,
     ) -> Result<Tuple, Error> {
-        let (columns, place) = (&self.columns, own_part(table, &self.locator));
+        let (columns, place) = (&self.columns, own_part(table, locator));
         let equal = |(n, name): (usize, &str)| format!("{} = ${}", quote(name), n + 1);
         let names = columns.iter().map(|&at| table.names[at].as_str());
         let assigned = names.enumerate().map(equal).collect::<Vec<_>>().join(", ");
@@ -80,38 +86,35 @@ pub(crate) async fn detach(transaction: &Transaction<'_>, batch: Batch<'_>) -> R
             let is_it = |one: &Detached| one.relation == relation && own_place(table, &one.row) == place;
             match detached.iter().position(is_it) {
                 Some(at) => detached[at].columns.extend(&columns),
-                None => detached.push(Detached::new(relation, &columns, row)),
+                None => detached.push(Detached::new(batch, relation, &columns, row)),
             }
         }
     }
     for one in &mut detached {
         let table = &batch.schema.tables[one.relation];
-        one.locator = one.set(transaction, table, |_| None).await?;
+        one.locator = one.set(transaction, table, &one.locator, |_| None).await?;
     }
     Ok(detached)
 }
 
-/// Lets rows refer again to what they referred to.
+/// Lets rows refer again to what they referred to. `written`: where rows of the batch are found by now.
 pub(crate) async fn attach(
     transaction: &Transaction<'_>,
     schema: &Schema,
     detached: &[Detached],
+    written: &Locators,
 ) -> Result<(), Error> {
     for one in detached {
         let value = |at: usize| one.row.tuple.cell(at).bytes();
-        one.set(transaction, &schema.tables[one.relation], value).await?;
+        let locator = one.stored.and_then(|row| written.get(&(one.relation, row))).unwrap_or(&one.locator);
+        one.set(transaction, &schema.tables[one.relation], locator, value).await?;
     }
     Ok(())
 }
 
 /// Where the detached ones among the rows of a batch are found meanwhile.
-pub(crate) fn rewritten(schema: &Schema, sides: &[Sides], detached: &[Detached]) -> Locators {
-    let find = |one: &Detached| {
-        let (ix, table) = (one.relation, &schema.tables[one.relation]);
-        let place = own_place(table, &one.row);
-        let row = sides[ix].stored.iter().position(|row| own_place(table, row) == place)?;
-        Some(((ix, row as u32), one.locator.clone()))
-    };
+pub(crate) fn rewritten(detached: &[Detached]) -> Locators {
+    let find = |one: &Detached| Some(((one.relation, one.stored?), one.locator.clone()));
     detached.iter().filter_map(find).collect()
 }
 

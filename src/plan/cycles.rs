@@ -114,8 +114,10 @@ impl Breaker<'_, '_> {
     fn attributes(&self, why: Why, is_before: bool) -> &[Attribute] {
         match (why, is_before) {
             (Why::Free(ix, at), _) => &self.table(ix).uniques[at].attributes,
-            (Why::Arrives(ix, at), true) | (Why::Leaves(ix, at), false) => &self.table(ix).references[at].to,
-            (Why::Arrives(ix, at), false) | (Why::Leaves(ix, at), true) => {
+            (Why::Arrives(ix, at) | Why::Passes(ix, at), true) | (Why::Leaves(ix, at), false) => {
+                &self.table(ix).references[at].to
+            }
+            (Why::Arrives(ix, at) | Why::Passes(ix, at), false) | (Why::Leaves(ix, at), true) => {
                 &self.table(ix).references[at].from
             }
             (Why::Row, _) => &[],
@@ -248,7 +250,7 @@ impl Breaker<'_, '_> {
         let nullable = nullable && !table.referred.contains(attribute);
         let null_helps = match why {
             Why::Free(ix, at) => self.table(ix).uniques[at].nulls_distinct,
-            Why::Arrives(..) | Why::Row => return None,
+            Why::Arrives(..) | Why::Passes(..) | Why::Row => return None,
             Why::Leaves(..) => true,
         };
         let refers = table.references.iter().any(|reference| reference.from.contains(attribute));
@@ -269,7 +271,7 @@ impl Breaker<'_, '_> {
         for &why in ins {
             let null_helps = match why {
                 Why::Free(ix, at) => self.table(ix).uniques[at].nulls_distinct,
-                Why::Arrives(..) => true,
+                Why::Arrives(..) | Why::Passes(..) => true,
                 Why::Leaves(..) | Why::Row => false,
             };
             let hole = self.attributes(why, false).iter().find_map(|attribute| match attribute {

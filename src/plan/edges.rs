@@ -34,6 +34,9 @@ pub(super) enum Why {
     Arrives(RelationIx, usize),
     /// What refers must be gone.
     Leaves(RelationIx, usize),
+    /// The row that had the key must have given it up: what the foreign key does to referring rows then must not meet
+    /// one that refers to the row that takes it.
+    Passes(RelationIx, usize),
     /// None: it is one row, written twice.
     Row,
 }
@@ -56,7 +59,9 @@ impl Why {
     pub fn name(self, schema: &Schema) -> Option<&str> {
         match self {
             Why::Free(ix, at) => Some(&schema.tables[ix].uniques[at].name),
-            Why::Arrives(ix, at) | Why::Leaves(ix, at) => Some(&schema.tables[ix].references[at].name),
+            Why::Arrives(ix, at) | Why::Leaves(ix, at) | Why::Passes(ix, at) => {
+                Some(&schema.tables[ix].references[at].name)
+            }
             Why::Row => None,
         }
     }
@@ -311,12 +316,21 @@ impl<'a> Finder<'a> {
             self.passing.push(Why::Arrives(ix, at));
         }
         let together = self.table(ix).is_written_in_one() && self.table(reference.target).is_written_in_one();
+        let acts = |target: usize| {
+            let is_update = self.nodes[target].class.is_update();
+            let on_change = if is_update { reference.on_update } else { reference.on_delete };
+            on_change != OnChange::Refused
+        };
         let mut edges = Vec::new();
         for place in self.per_relation[ix].iter().copied() {
             let touches = self.nodes[place].class.touches(&reference.from);
             let [before, after] = self.terms.keys(&self.nodes[place], &reference.from, false);
             if touches && before != after {
-                edges.extend(after.and_then(|key| Some((*come.get(&key)?, place, Why::Arrives(ix, at)))));
+                let arrives =
+                    after.as_ref().and_then(|key| Some((*come.get(key)?, place, Why::Arrives(ix, at))));
+                let passes = after.and_then(|key| Some((*gone.get(&key)?, place, Why::Passes(ix, at))));
+                edges.extend(arrives);
+                edges.extend(passes.filter(|(target, ..)| acts(*target)));
             }
             // A reference that the server changes along is not found by its old value any more.
             let cascades = |target: &usize| {
@@ -326,7 +340,9 @@ impl<'a> Finder<'a> {
                 before.and_then(|key| gone.get(&key).copied()).filter(|target| touches || cascades(target));
             edges.extend(leaves.map(|target| (place, target, Why::Leaves(ix, at))));
         }
-        edges.into_iter().for_each(|(before, after, why)| self.push(before, after, why, together));
+        for (before, after, why) in edges {
+            self.push(before, after, why, together && !matches!(why, Why::Passes(..)));
+        }
     }
 }
 

@@ -51,7 +51,7 @@ fn check(schema: &Schema, why: Why) -> &Check {
         Why::Free(ix, at) => &schema.tables[ix].uniques[at].check,
         Why::Leaves(ix, at) if schema.tables[ix].references[at].acts_at_once() => &Check::AtOnce,
         Why::Arrives(ix, at) | Why::Leaves(ix, at) => &schema.tables[ix].references[at].check,
-        Why::Row => &Check::AtOnce,
+        Why::Passes(..) | Why::Row => &Check::AtOnce,
     }
 }
 

@@ -137,7 +137,7 @@ impl<'a> Writer<'a> {
         pending.extend(self.set_constraints(&plan.deferred, "DEFERRED"));
         for step in &plan.steps {
             match &step.action {
-                Action::Park { .. } | Action::Update { split: true, .. } => {
+                action if self.is_followed(step.relation, action) => {
                     self.run(std::mem::take(&mut pending), &mut times).await?;
                     let started = Instant::now();
                     let found = self.detour(step).await;
@@ -159,6 +159,23 @@ impl<'a> Writer<'a> {
         pending.extend(self.set_constraints(&self.late_checks(plan), "IMMEDIATE"));
         self.run(pending, &mut times).await?;
         Ok(times)
+    }
+
+    /// Whether rows of a step are looked for again after it, and need not be where they were.
+    fn is_followed(&self, ix: RelationIx, action: &Action) -> bool {
+        match action {
+            Action::Park { .. } | Action::Update { split: true, .. } => true,
+            // Rows that were detached are attached again.
+            Action::Update { rows, .. } if self.schema.tables[ix].is_found_by_place() => {
+                rows.iter().any(|pair| self.rewritten.contains_key(&(ix, pair.0)))
+            }
+            _ => false,
+        }
+    }
+
+    /// Where stored rows are found by now that were written more than once.
+    pub fn rewritten(&self) -> &Locators {
+        &self.rewritten
     }
 
     /// What is checked at the end only is checked here already, while an error can still be told apart.

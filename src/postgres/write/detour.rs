@@ -30,8 +30,11 @@ impl Writer<'_> {
             Action::Park { columns, spare, parent, rows } => {
                 self.park(step.relation, columns, spare, *parent, rows).await
             }
-            Action::Update { columns, moves, rows, .. } => {
-                let set = self.changed_cells(step.relation, columns, *moves, rows);
+            Action::Update { columns, moves, rows, split } => {
+                let mut set = self.changed_cells(step.relation, columns, *moves, rows);
+                if step.relation == 0 && !split {
+                    set.extend(self.mark_cells(rows.iter().map(|pair| pair.1)));
+                }
                 let set: Vec<Set<'_>> = set.iter().map(Set::of).collect();
                 let stored: Vec<u32> = rows.iter().map(|pair| pair.0).collect();
                 self.rewrite(step.relation, &stored, &set).await
