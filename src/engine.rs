@@ -25,6 +25,7 @@ mod registry;
 pub mod report;
 mod roots;
 mod run;
+pub mod verify;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,11 +41,11 @@ use crate::engine::feed::{Workers, read_feed};
 use crate::engine::lease::Heart;
 use crate::engine::registry::Registry;
 use crate::engine::report::{Report, Status, SyncError};
-use crate::engine::run::Run;
+use crate::engine::run::{Purpose, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::Mapping;
 use crate::postgres::state::{self, Lease};
-use crate::postgres::{Connections, catalog, install};
+use crate::postgres::{Connections, Limits, catalog, install};
 use crate::schema::Schema;
 
 /// Limits of a run. The builder's methods say what each is for.
@@ -61,6 +62,7 @@ pub(crate) struct Options {
     retries_max: u32,
     lease: Duration,
     wait: Duration,
+    read_only: bool,
 }
 
 impl Default for Options {
@@ -77,7 +79,15 @@ impl Default for Options {
             retries_max: 5,
             lease: Duration::from_secs(60),
             wait: Duration::ZERO,
+            read_only: false,
         }
+    }
+}
+
+impl Options {
+    fn limits(&self, read_only: bool) -> Limits {
+        let Options { lock_timeout: lock, statement_timeout: statement, idle_timeout: idle, .. } = *self;
+        Limits { lock, statement, idle, read_only }
     }
 }
 
@@ -186,6 +196,13 @@ impl Builder {
         self
     }
 
+    /// Asks for no privilege to write: for an engine that only verifies.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.options.read_only = true;
+        self
+    }
+
     /// Checks the mapping against the database's catalog.
     ///
     /// # Errors
@@ -200,7 +217,7 @@ impl Builder {
         let connections: Arc<dyn Connections> = Arc::new(pool);
         let client = connections.get().await?;
         install::check(&client).await?;
-        catalog::read(&client, &self.mapping).await?;
+        catalog::read_for(&client, &self.mapping, !self.options.read_only).await?;
         drop(client);
         Ok(Engine { mapping: Arc::new(self.mapping), connections, options: self.options })
     }
@@ -217,6 +234,15 @@ impl Engine {
     /// # Errors
     /// [`SyncError::Failed`] names the documents that are not in; all others are. Trying again skips those.
     pub async fn sync(&self, feed: impl Stream<Item = FeedItem> + Send) -> Result<Report, SyncError> {
+        self.write(Purpose::Sync, feed).await
+    }
+
+    /// A run that writes.
+    async fn write(
+        &self,
+        purpose: Purpose,
+        feed: impl Stream<Item = FeedItem> + Send,
+    ) -> Result<Report, SyncError> {
         let started = Instant::now();
         let client = self.connections.get().await?;
         // The catalog may have changed since the last run of this engine.
@@ -233,7 +259,7 @@ impl Engine {
         };
         drop(client);
         let heart = Heart::start(self.connections.clone(), lease.clone(), self.options.lease);
-        let (run, ended) = self.run(schema, lease.clone(), &heart, feed, started).await;
+        let (run, ended) = self.run(purpose, schema, lease.clone(), &heart, feed, started).await;
         drop(heart);
         let counted = run.as_ref().map(|run| run.tally(|tally| tally.report.clone()));
         let mut report = counted.unwrap_or_else(|| Report::new(&self.mapping));
@@ -281,18 +307,19 @@ impl Engine {
     /// Everything between taking the lease and giving it back.
     async fn run(
         &self,
+        purpose: Purpose,
         schema: Schema,
         lease: Lease,
         heart: &Heart,
         feed: impl Stream<Item = FeedItem> + Send,
         started: Instant,
     ) -> (Option<Arc<Run>>, Result<(), Error>) {
-        let run = match self.load(schema, lease).await {
+        let run = match self.load(purpose, schema, lease).await {
             Ok(run) => Arc::new(run),
             Err(error) => return (None, Err(error)),
         };
         let start = started.elapsed();
-        let ended = read_feed(&run, heart, feed).await;
+        let ended = read_feed(&run, Some(heart), feed).await;
         let fed = started.elapsed();
         let ended = match ended {
             Ok((workers, broken)) => finish(&run, workers, broken).await,
@@ -308,7 +335,7 @@ impl Engine {
     }
 
     /// Finds what was lost since the last run, and loads what is known.
-    async fn load(&self, schema: Schema, lease: Lease) -> Result<Run, Error> {
+    async fn load(&self, purpose: Purpose, schema: Schema, lease: Lease) -> Result<Run, Error> {
         let client = self.connections.get().await?;
         let roots = state::unsettle_lost_roots(&client, lease.mapping, &schema.tables[0]).await?;
         if roots > 0 {
@@ -323,9 +350,11 @@ impl Engine {
         }
         let mut registry = Registry::default();
         let remember = |raw, key| registry.remember(raw, &key);
-        state::settled(&client, lease.mapping, remember).await?;
+        if purpose.trusts() {
+            state::settled(&client, lease.mapping, remember).await?;
+        }
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
-        Ok(Run::new(mapping, schema, connections, self.options.clone(), lease, registry))
+        Ok(Run::new(purpose, mapping, schema, connections, self.options.clone(), lease, registry))
     }
 }
 
@@ -347,8 +376,10 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
         }
         held::release(run).await?;
     }
-    let client = run.connections.get().await?;
-    state::unsettle(&**client, run.lease.mapping, &run.take_distrusted()).await?;
+    if run.purpose.writes() {
+        let client = run.connections.get().await?;
+        state::unsettle(&**client, run.lease.mapping, &run.take_distrusted()).await?;
+    }
     broken.map_or(Ok(()), Err)
 }
 

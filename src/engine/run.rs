@@ -10,6 +10,7 @@ use crate::engine::compare::{compared_cells, compared_key};
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Registry};
 use crate::engine::report::{Failure, Report, Slow};
+use crate::engine::verify::Findings;
 use crate::fingerprint::DocumentFingerprint;
 use crate::mapping::{Mapping, RelationIx, UniqueIn};
 use crate::plan::{Action, Plan};
@@ -19,8 +20,39 @@ use crate::row::Tuple;
 use crate::schema::Schema;
 use crate::shred::Answers;
 
+/// What a run believes, and what it does about what differs.
+#[derive(Clone)]
+pub(crate) enum Purpose {
+    /// Believes what is recorded, and writes what differs.
+    Sync,
+    /// Compares every row, names what differs and writes it.
+    Repair(Arc<Findings>),
+    /// Compares every row and names what differs. Writes nothing.
+    Verify(Arc<Findings>),
+}
+
+impl Purpose {
+    /// Whether rows are left unread that are as they should be going by what is recorded.
+    pub fn trusts(&self) -> bool {
+        matches!(self, Purpose::Sync)
+    }
+
+    pub fn writes(&self) -> bool {
+        !matches!(self, Purpose::Verify(_))
+    }
+
+    /// Where what differs is noted, if it is.
+    pub fn findings(&self) -> Option<&Findings> {
+        match self {
+            Purpose::Sync => None,
+            Purpose::Repair(findings) | Purpose::Verify(findings) => Some(findings),
+        }
+    }
+}
+
 /// What the workers of a run share.
 pub(crate) struct Run {
+    pub purpose: Purpose,
     pub mapping: Arc<Mapping>,
     pub schema: Schema,
     pub connections: Arc<dyn Connections>,
@@ -80,6 +112,7 @@ pub(crate) struct HeldRow {
 
 impl Run {
     pub fn new(
+        purpose: Purpose,
         mapping: Arc<Mapping>,
         schema: Schema,
         connections: Arc<dyn Connections>,
@@ -89,6 +122,7 @@ impl Run {
     ) -> Self {
         let tally = Mutex::new(Tally { report: Report::new(&mapping) });
         Run {
+            purpose,
             mapping,
             schema,
             connections,
@@ -106,11 +140,7 @@ impl Run {
     }
 
     pub fn limits(&self) -> Limits {
-        Limits {
-            lock: self.options.lock_timeout,
-            statement: self.options.statement_timeout,
-            idle: self.options.idle_timeout,
-        }
+        self.options.limits(!self.purpose.writes())
     }
 
     pub fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -124,7 +154,8 @@ impl Run {
 
     /// What an earlier batch was told; conversions are forgotten, catalogues remembered.
     pub fn take_answers(&self) -> Answers {
-        lock(&self.answers).pop().unwrap_or_default()
+        let answers = lock(&self.answers).pop().unwrap_or_default();
+        Answers { leaves_missing: !self.purpose.writes(), ..answers }
     }
 
     pub fn return_answers(&self, mut answers: Answers) {

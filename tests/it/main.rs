@@ -29,3 +29,4 @@ mod support;
 mod tally;
 mod tls;
 mod values;
+mod verify;
