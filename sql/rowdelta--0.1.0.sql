@@ -44,6 +44,7 @@ CREATE TABLE rowdelta.document (
     relations   bytea NOT NULL,
     settled     boolean NOT NULL,
     absent      boolean NOT NULL DEFAULT false,
+    coverage    bytea,
     PRIMARY KEY (mapping, key)
 ) WITH (fillfactor = 80);
 
@@ -53,6 +54,7 @@ COMMENT ON COLUMN rowdelta.document.fingerprint IS 'of all its rows; NULL: rows 
 COMMENT ON COLUMN rowdelta.document.relations IS 'fingerprints of its relations, 16 bytes each: a set';
 COMMENT ON COLUMN rowdelta.document.settled IS 'false: to be done again by the next run';
 COMMENT ON COLUMN rowdelta.document.absent IS 'its root row is marked: it was missing from a complete feed';
+COMMENT ON COLUMN rowdelta.document.coverage IS 'what its fingerprints cover, for who makes them anew from its rows';
 
 CREATE TABLE rowdelta.run (
     id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -240,7 +242,21 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.states(integer, bytea[]) IS 'what is recorded of documents, by key';
 
--- rowdelta.record(p_mapping, p_keys, p_new, p_expected, p_raw, p_fingerprint, p_relations, p_settled)
+-- rowdelta.recorded(p_mapping, p_after, p_limit)
+--
+-- What is recorded of all documents, in the order of their keys: so many of those after a key (NULL: from the first on).
+CREATE FUNCTION rowdelta.recorded(p_mapping integer, p_after bytea, p_limit integer)
+    RETURNS TABLE (key bytea, relations bytea, settled boolean, coverage bytea)
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT d.key, d.relations, d.settled, d.coverage FROM rowdelta.document d
+    WHERE d.mapping = p_mapping AND d.key > coalesce(p_after, '') ORDER BY d.key LIMIT p_limit
+$$;
+
+COMMENT ON FUNCTION rowdelta.recorded(integer, bytea, integer) IS 'what is recorded of all documents, some at a time';
+
+-- rowdelta.record(p_mapping, p_keys, p_new, p_expected, p_raw, p_fingerprint, p_relations, p_settled, p_coverage)
 --
 -- Records documents, last in the transaction that wrote their rows: compare-and-set on the
 -- fingerprint that was read before (p_new: there was none recorded). Of two writers of one
@@ -250,7 +266,7 @@ COMMENT ON FUNCTION rowdelta.states(integer, bytea[]) IS 'what is recorded of do
 -- Raises:  RD003 somebody else recorded one of them meanwhile.
 CREATE FUNCTION rowdelta.record(
     p_mapping integer, p_keys bytea[], p_new boolean[], p_expected bytea[],
-    p_raw bytea[], p_fingerprint bytea[], p_relations bytea[], p_settled boolean[]
+    p_raw bytea[], p_fingerprint bytea[], p_relations bytea[], p_settled boolean[], p_coverage bytea[]
 ) RETURNS void
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
@@ -260,15 +276,16 @@ DECLARE
     v_inserted bigint;
 BEGIN
     UPDATE rowdelta.document d
-    SET raw = n.raw, fingerprint = n.fingerprint, relations = n.relations, settled = n.settled, absent = false
-    FROM unnest(p_keys, p_new, p_expected, p_raw, p_fingerprint, p_relations, p_settled)
-        AS n (key, new, expected, raw, fingerprint, relations, settled)
+    SET raw = n.raw, fingerprint = n.fingerprint, relations = n.relations, settled = n.settled, coverage = n.coverage,
+        absent = false
+    FROM unnest(p_keys, p_new, p_expected, p_raw, p_fingerprint, p_relations, p_settled, p_coverage)
+        AS n (key, new, expected, raw, fingerprint, relations, settled, coverage)
     WHERE d.mapping = p_mapping AND d.key = n.key AND NOT n.new AND d.fingerprint IS NOT DISTINCT FROM n.expected;
     GET DIAGNOSTICS v_updated = ROW_COUNT;
-    INSERT INTO rowdelta.document (mapping, key, raw, fingerprint, relations, settled)
-    SELECT p_mapping, n.key, n.raw, n.fingerprint, n.relations, n.settled
-    FROM unnest(p_keys, p_new, p_raw, p_fingerprint, p_relations, p_settled)
-        AS n (key, new, raw, fingerprint, relations, settled)
+    INSERT INTO rowdelta.document (mapping, key, raw, fingerprint, relations, settled, coverage)
+    SELECT p_mapping, n.key, n.raw, n.fingerprint, n.relations, n.settled, n.coverage
+    FROM unnest(p_keys, p_new, p_raw, p_fingerprint, p_relations, p_settled, p_coverage)
+        AS n (key, new, raw, fingerprint, relations, settled, coverage)
     WHERE n.new
     ON CONFLICT DO NOTHING;
     GET DIAGNOSTICS v_inserted = ROW_COUNT;
@@ -278,7 +295,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.record(integer, bytea[], boolean[], bytea[], bytea[], bytea[], bytea[], boolean[]) IS
+COMMENT ON FUNCTION rowdelta.record(integer, bytea[], boolean[], bytea[], bytea[], bytea[], bytea[], boolean[], bytea[]) IS
     'records documents by compare-and-set';
 
 -- rowdelta.renew_raw(p_mapping, p_keys, p_expected, p_raw)

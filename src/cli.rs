@@ -8,3 +8,4 @@ pub mod output;
 pub mod schema;
 pub mod sync;
 pub mod tls;
+pub mod verify;

@@ -53,9 +53,9 @@ impl DocumentKey {
         short(&self.0)
     }
 
-    /// The cells of the key.
+    /// The cells of the key; none if it is malformed.
     pub(crate) fn cells(&self) -> Tuple {
-        Tuple::from_bytes(&self.0)
+        Tuple::from_bytes(self.0.clone()).unwrap_or_default()
     }
 }
 

@@ -27,6 +27,7 @@ pub mod report;
 mod roots;
 mod run;
 mod sweep;
+pub mod verify;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,11 +45,11 @@ use crate::engine::guard::Guard;
 use crate::engine::lease::Heart;
 use crate::engine::registry::Registry;
 use crate::engine::report::{Report, Status, SyncError};
-use crate::engine::run::Run;
+use crate::engine::run::{Purpose, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::Mapping;
 use crate::postgres::state::{self, Lease};
-use crate::postgres::{Connections, cascade, catalog, install};
+use crate::postgres::{Connections, Limits, cascade, catalog, install};
 use crate::schema::Schema;
 
 /// Limits of a run. The builder's methods say what each is for.
@@ -68,6 +69,7 @@ pub(crate) struct Options {
     complete: bool,
     expect: Option<u64>,
     delete_limits: DeleteLimits,
+    read_only: bool,
 }
 
 impl Default for Options {
@@ -87,7 +89,15 @@ impl Default for Options {
             complete: false,
             expect: None,
             delete_limits: DeleteLimits::default(),
+            read_only: false,
         }
+    }
+}
+
+impl Options {
+    fn limits(&self, read_only: bool) -> Limits {
+        let Options { lock_timeout: lock, statement_timeout: statement, idle_timeout: idle, .. } = *self;
+        Limits { lock, statement, idle, read_only }
     }
 }
 
@@ -220,6 +230,13 @@ impl Builder {
         self
     }
 
+    /// Asks for no privilege to write: for an engine that only verifies.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.options.read_only = true;
+        self
+    }
+
     /// Checks the mapping against the database's catalog.
     ///
     /// # Errors
@@ -234,7 +251,7 @@ impl Builder {
         let connections: Arc<dyn Connections> = Arc::new(pool);
         let client = connections.get().await?;
         install::check(&client).await?;
-        catalog::read(&client, &self.mapping).await?;
+        catalog::read_for(&client, &self.mapping, !self.options.read_only).await?;
         drop(client);
         Ok(Engine { mapping: Arc::new(self.mapping), connections, options: self.options })
     }
@@ -251,6 +268,15 @@ impl Engine {
     /// # Errors
     /// [`SyncError::Failed`] names the documents that are not in; all others are. Trying again skips those.
     pub async fn sync(&self, feed: impl Stream<Item = FeedItem> + Send) -> Result<Report, SyncError> {
+        self.write(Purpose::Sync, feed).await
+    }
+
+    /// A run that writes.
+    async fn write(
+        &self,
+        purpose: Purpose,
+        feed: impl Stream<Item = FeedItem> + Send,
+    ) -> Result<Report, SyncError> {
         let started = Instant::now();
         let client = self.connections.get().await?;
         // The catalog may have changed since the last run of this engine.
@@ -267,7 +293,7 @@ impl Engine {
         };
         drop(client);
         let heart = Heart::start(self.connections.clone(), lease.clone(), self.options.lease);
-        let (run, ended) = self.run(schema, lease.clone(), &heart, feed, started).await;
+        let (run, ended) = self.run(purpose, schema, lease.clone(), &heart, feed, started).await;
         drop(heart);
         let counted = run.as_ref().map(|run| run.tally(|tally| tally.report.clone()));
         let mut report = counted.unwrap_or_else(|| Report::new(&self.mapping));
@@ -320,18 +346,19 @@ impl Engine {
     /// Everything between taking the lease and giving it back.
     async fn run(
         &self,
+        purpose: Purpose,
         schema: Schema,
         lease: Lease,
         heart: &Heart,
         feed: impl Stream<Item = FeedItem> + Send,
         started: Instant,
     ) -> (Option<Arc<Run>>, Result<(), Error>) {
-        let run = match self.load(schema, lease).await {
+        let run = match self.load(purpose, schema, lease).await {
             Ok(run) => Arc::new(run),
             Err(error) => return (None, Err(error)),
         };
         let start = started.elapsed();
-        let ended = read_feed(&run, heart, feed).await;
+        let ended = read_feed(&run, Some(heart), feed).await;
         let fed = started.elapsed();
         let ended = match ended {
             Ok((workers, broken)) => finish(&run, workers, broken).await,
@@ -347,7 +374,7 @@ impl Engine {
     }
 
     /// Finds what was lost since the last run, and loads what is known.
-    async fn load(&self, schema: Schema, lease: Lease) -> Result<Run, Error> {
+    async fn load(&self, purpose: Purpose, schema: Schema, lease: Lease) -> Result<Run, Error> {
         let client = self.connections.get().await?;
         let roots = state::unsettle_lost_roots(&client, lease.mapping, &schema.tables[0]).await?;
         if roots > 0 {
@@ -362,12 +389,15 @@ impl Engine {
         }
         let mut registry = Registry::default();
         let remember = |raw, key| registry.remember(raw, &key);
-        state::settled(&client, lease.mapping, remember).await?;
+        if purpose.trusts() {
+            state::settled(&client, lease.mapping, remember).await?;
+        }
         let (rows_max, percent_max) = state::guard(&client, &self.mapping.name).await?;
         let guard = Guard::new(self.options.delete_limits.and(rows_max, percent_max));
         let cascading = cascade::cascading(&client, &schema).await?;
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
-        Ok(Run::new(mapping, schema, connections, self.options.clone(), lease, (guard, cascading), registry))
+        let deletions = (guard, cascading);
+        Ok(Run::new(purpose, mapping, schema, connections, self.options.clone(), lease, deletions, registry))
     }
 }
 
@@ -390,11 +420,13 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
         }
         held::release(run).await?;
     }
-    if run.options.complete && broken.is_none() {
+    if run.options.complete && broken.is_none() && run.purpose.sweeps() {
         sweep::sweep(run).await?;
     }
-    let client = run.connections.get().await?;
-    state::unsettle(&**client, run.lease.mapping, &run.take_distrusted()).await?;
+    if run.purpose.writes() {
+        let client = run.connections.get().await?;
+        state::unsettle(&**client, run.lease.mapping, &run.take_distrusted()).await?;
+    }
     broken.map_or(Ok(()), Err)
 }
 

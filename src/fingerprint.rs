@@ -24,6 +24,10 @@
 //!
 //! `tests/vectors/fingerprint.json` pins fingerprints of known input, for this program and for others.
 
+mod coverage;
+
+pub use coverage::{Coverage, Extent, coverage, digest};
+
 use sha2::{Digest, Sha256};
 
 use crate::mapping::{Mapping, RelationIx};

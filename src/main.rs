@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::args::{Cli, Command, Log};
 use crate::cli::output::Exit;
-use crate::cli::{demo, schema, sync};
+use crate::cli::{demo, schema, sync, verify};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
             Command::Install(database) => sync::install(database).await,
             Command::Schema(args) => schema::schema(args).await,
             Command::Sync(args) => sync::sync(args).await,
+            Command::Verify(args) => verify::verify(args).await,
         }
     });
     match done {

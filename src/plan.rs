@@ -47,6 +47,7 @@ use edges::{Edge, edges};
 use order::{groups, order};
 
 pub use cascades::{Losses, handovers, losses};
+pub use changes::changed_columns;
 pub use edges::{Candidate, Conflict, Question, questions};
 
 /// A row that a document of the batch asks for.

@@ -17,6 +17,7 @@ pub(crate) mod questions;
 pub(crate) mod state;
 pub mod tables;
 pub(crate) mod wire;
+pub(crate) mod words;
 pub(crate) mod write;
 
 use std::future::Future;
@@ -57,6 +58,8 @@ pub(crate) struct Limits {
     pub lock: Duration,
     pub statement: Duration,
     pub idle: Duration,
+    /// Nothing may be written, and all statements see one state of the database.
+    pub read_only: bool,
 }
 
 /// Begins a transaction with its limits.
@@ -65,7 +68,9 @@ pub(crate) struct Limits {
 /// make the planner read all of it instead, so it is told to prefer the index whatever the statistics say.
 pub(crate) async fn begin(client: &mut Client, limits: Limits) -> Result<Transaction<'_>, Error> {
     // A role may have another default; a look-up must see what was committed before it, not before the lease.
-    let builder = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted);
+    let isolation =
+        if limits.read_only { IsolationLevel::RepeatableRead } else { IsolationLevel::ReadCommitted };
+    let builder = client.build_transaction().isolation_level(isolation).read_only(limits.read_only);
     let transaction = builder.start().await?;
     let settings = format!(
         "SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; \

@@ -75,22 +75,6 @@ impl Tuple {
         Self::of(self.cells().enumerate().map(|(at, own)| if at == position { cell } else { own }))
     }
 
-    /// The tuple that has these bytes; of those that are none, as much as is one.
-    pub(crate) fn from_bytes(mut bytes: &[u8]) -> Self {
-        let mut tuple = Self::default();
-        while let Some((length, rest)) = bytes.split_first_chunk() {
-            let length = i32::from_be_bytes(*length);
-            let value = usize::try_from(length).ok().map(|length| rest.split_at_checked(length));
-            let Some(cell) = value.map_or(Some((None, rest)), |value| value.map(|(v, rest)| (Some(v), rest)))
-            else {
-                break;
-            };
-            tuple.push_value(cell.0);
-            bytes = cell.1;
-        }
-        tuple
-    }
-
     /// The cells in order.
     pub fn cells(&self) -> Cells<'_> {
         Cells(&self.0)
@@ -102,6 +86,21 @@ impl Tuple {
     /// If there are not so many.
     pub fn cell(&self, at: usize) -> Cell<'_> {
         self.cells().nth(at).expect("the position is below the number of cells")
+    }
+
+    /// From the encoded form; `None` where it is malformed.
+    pub fn from_bytes(bytes: Vec<u8>) -> Option<Self> {
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (length, after) = rest.split_first_chunk::<4>()?;
+            let length = i32::from_be_bytes(*length);
+            rest = if [NULL, KEPT].contains(&length) {
+                after
+            } else {
+                after.get(usize::try_from(length).ok()?..)?
+            };
+        }
+        Some(Tuple(bytes))
     }
 
     /// The encoded form: per cell int32 length and bytes.
@@ -162,6 +161,21 @@ pub struct RowSet {
     pub relations: Vec<RelationRows>,
     /// References to catalogue rows that are missing and were left out.
     pub skipped_lookups: u32,
+    /// References left out because their catalogue rows would have to be inserted first, and nothing may be written.
+    pub lacking: Vec<Lacking>,
+}
+
+/// A reference to a catalogue row that would have to be inserted first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    /// The relation whose row refers to it.
+    pub relation: usize,
+    /// The catalogue.
+    pub lookup: usize,
+    /// The catalogue row's key, in comparison form.
+    pub key: Tuple,
+    /// Whether the row that refers to it was left out as a whole: it has no key without it.
+    pub whole: bool,
 }
 
 impl RowSet {
@@ -187,6 +201,8 @@ mod tests {
         assert_eq!(tuple.cells().collect::<Vec<_>>(), cells);
         assert_eq!(tuple.project(&[3, 1]).cells().collect::<Vec<_>>(), [cells[3], cells[1]]);
         assert_eq!(&tuple.as_bytes()[..6], b"\0\0\0\x02ab");
+        assert_eq!(Tuple::from_bytes(tuple.as_bytes().to_vec()), Some(tuple));
+        assert_eq!(Tuple::from_bytes(b"\0\0\0\x02a".to_vec()), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::mapping::{
     Column, LookupIx, Mapping, Missing, OnDuplicate, Path, RelationIx, RelationKind, Source, UniqueIn,
     WhenAbsent, WhenNull,
 };
-use crate::row::{Cell, RelationRows, Row, RowSet, Tuple};
+use crate::row::{Cell, Lacking, RelationRows, Row, RowSet, Tuple};
 use crate::schema::{Schema, Table};
 use crate::value::{self, ColumnType, Encoded, ValueError, comparison_form};
 use item::{Found, Item, items, path_of};
@@ -150,6 +150,8 @@ enum Hole {
     Error(String),
     /// The catalogue row is missing and the mapping says to leave the reference out.
     Skipped,
+    /// The catalogue row, with this key, is missing and may not be inserted.
+    Lacking(LookupIx, Tuple),
 }
 
 impl<'s> Shredder<'s> {
@@ -159,7 +161,7 @@ impl<'s> Shredder<'s> {
             mapping,
             schema,
             answers,
-            set: RowSet { relations, skipped_lookups: 0 },
+            set: RowSet { relations, ..RowSet::default() },
             questions: Questions::default(),
             asked: Asked::default(),
             claimed: HashMap::new(),
@@ -240,12 +242,13 @@ impl<'s> Shredder<'s> {
         item: &Item<'_>,
         wanted: Wanted,
     ) -> Result<Option<Tuple>, ShredError> {
-        let skipped = self.set.skipped_lookups;
+        let (skipped, lacking) = (self.set.skipped_lookups, self.set.lacking.len());
         let tuple = self.tuple_of(ix, item, wanted)?;
         // The target is a link's first column; a further reference that is skipped is null.
         let link = self.mapping.relations[ix].kind == RelationKind::Link;
         let missing = link && self.set.skipped_lookups > skipped && tuple.cell(0) == Cell::Null;
-        Ok((!missing).then_some(tuple))
+        let lacks_key = self.set.lacking[lacking..].iter().any(|lacking| lacking.whole);
+        Ok((!missing && !lacks_key).then_some(tuple))
     }
 
     fn tuple_of(&mut self, ix: RelationIx, item: &Item<'_>, wanted: Wanted) -> Result<Tuple, ShredError> {
@@ -266,6 +269,15 @@ impl<'s> Shredder<'s> {
                 Ok(cell) => cell,
                 Err(Hole::Skipped) => {
                     self.set.skipped_lookups += 1;
+                    tuple.push(Cell::Null);
+                    if is_target {
+                        return Ok(tuple);
+                    }
+                    continue;
+                }
+                Err(Hole::Lacking(lookup, key)) => {
+                    let whole = is_target || (ix != 0 && table.key.contains(&at));
+                    self.set.lacking.push(Lacking { relation: ix, lookup, key, whole });
                     tuple.push(Cell::Null);
                     if is_target {
                         return Ok(tuple);
@@ -379,6 +391,9 @@ impl<'s> Shredder<'s> {
                 Ok(Cell::Value(bytes))
             }
             Some(None) if lookup.missing == Missing::Skip => Err(Hole::Skipped),
+            Some(None) if lookup.missing == Missing::Insert && self.answers.leaves_missing => {
+                Err(Hole::Lacking(ix, compared))
+            }
             Some(None) => Err(Hole::Error(format!("is not in the catalogue `{}`", lookup.name))),
             None => {
                 let mut columns = Tuple::default();

@@ -29,6 +29,8 @@ pub enum Command {
     Schema(Schema),
     /// Bring the tables in step with a feed.
     Sync(Sync),
+    /// Compare what is stored with a feed or with what was recorded, and name what differs.
+    Verify(Verify),
 }
 
 /// Show four nights on a PostgreSQL of its own: what each wrote, beside deleting and re-creating.
@@ -165,6 +167,51 @@ impl Sync {
             None => DeleteLimits { rows_max: self.deletes_max, percent_max: Some(self.deletes_percent_max) },
         }
     }
+}
+
+/// Compare what is stored with a feed or with what was recorded, and name what differs.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The mapping, a TOML file.
+    #[arg(short, long, value_name = "MAP")]
+    pub mapping: PathBuf,
+
+    /// The database.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// Files of one feed, as for `sync`: every row of its documents is compared. Without any the stored rows are
+    /// compared with the fingerprints that were recorded, which tell documents and relations, but not rows.
+    #[arg(value_name = "FEED")]
+    pub feed: Vec<PathBuf>,
+
+    /// Write what differs; without a feed mark its documents, so that the next sync does them again.
+    #[arg(long)]
+    pub repair: bool,
+
+    /// Say the values, too, not only the columns that differ.
+    #[arg(long)]
+    pub values: bool,
+
+    /// Write what was found as JSON to a file; `-` for standard output.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Batches worked on at once, each on a connection of its own. Default: the number of cores, 2 to 4.
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+
+    /// With --repair: how long to wait while a run of the mapping is at work, in seconds; 0: exit with code 4 at once.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub wait: u64,
+
+    /// With --repair: how long this run blocks the next one if it dies, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    pub lease: u64,
+
+    /// Documents longer than this fail, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    pub document_bytes_max: usize,
 }
 
 /// Format of the logs.

@@ -19,6 +19,8 @@ pub enum Exit {
     Withheld = 3,
     /// Another run is at work.
     Busy = 4,
+    /// Rows differ, and were not repaired.
+    Differs = 5,
     /// Documents failed; trying again can help some.
     Retryable = 6,
     /// Stopped by SIGINT.
@@ -106,7 +108,8 @@ pub fn summary(report: &Report) -> String {
     text
 }
 
-fn plural(count: u64, noun: &str) -> String {
+/// A number with its noun.
+pub fn plural(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 

@@ -99,7 +99,11 @@ pub fn read_mapping(file: &Path) -> Result<Mapping, String> {
     Mapping::from_toml(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-fn write_report(file: &Path, json: &str) -> Result<(), String> {
+/// Writes a report to a file; `-`: to standard output.
+///
+/// # Errors
+/// In words.
+pub fn write_report(file: &Path, json: &str) -> Result<(), String> {
     if file == Path::new("-") {
         return std::io::stdout().write_all(json.as_bytes()).map_err(|error| error.to_string());
     }
@@ -108,7 +112,7 @@ fn write_report(file: &Path, json: &str) -> Result<(), String> {
 
 /// Reads a feed on a thread of its own: decompression keeps a core busy, and standard input may block. After a
 /// signal the feed ends as one that breaks off does.
-fn read(feed: Feed, stop: watch::Receiver<u8>) -> impl futures_util::Stream<Item = FeedItem> + Send {
+pub fn read(feed: Feed, stop: watch::Receiver<u8>) -> impl futures_util::Stream<Item = FeedItem> + Send {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     std::thread::spawn(move || {
         for item in feed {

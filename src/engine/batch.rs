@@ -19,6 +19,7 @@ use crate::engine::registry::{Outcome, Turn};
 use crate::engine::report::Failure;
 use crate::engine::roots::{Roots, roots};
 use crate::engine::run::{Held, HeldRow, Run};
+use crate::engine::verify::{Noted, found};
 use crate::error::Error;
 use crate::mapping::UniqueIn;
 use crate::plan::{Batch, Plan, Sides, plan, questions};
@@ -132,7 +133,9 @@ pub(super) async fn transact(
     let last = round != Round::Feed;
     let mut connection = run.connections.get().await?;
     let transaction = begin(&mut connection, limits).await?;
-    state::enter(&transaction, &run.lease).await?;
+    if run.purpose.writes() {
+        state::enter(&transaction, &run.lease).await?;
+    }
     let batch = recorded(run, &transaction, documents).await?;
     let mut repeats = repeats(run, &batch);
     let roots = roots(&transaction, &run.mapping, &run.schema, &batch.looked_at).await?;
@@ -146,6 +149,12 @@ pub(super) async fn transact(
     if !conflicts.is_empty() {
         let place = |conflict: Conflict| Conflict { document: batch.places[conflict.document], ..conflict };
         return Ok(Tried::Conflicts(conflicts.into_iter().map(place).collect()));
+    }
+    let found = found(run, &transaction, &batch.looked_at, &compared.sides).await?;
+    if !run.purpose.writes() {
+        transaction.commit().await?;
+        verified(run, &batch, &compared.sides, found);
+        return Ok(Tried::Committed(Vec::new()));
     }
     // Before the last round rows that refer to a key may yet go, or be written by their own documents.
     let detached = match round {
@@ -167,12 +176,14 @@ pub(super) async fn transact(
     state::forget(&transaction, run.lease.mapping, &former).await?;
     renew(run, &transaction, &batch).await?;
     let records = records(&batch, &written.held);
-    state::record(&transaction, run.lease.mapping, &records).await?;
+    let unsettled = records.iter().filter(|record| !record.settled).count();
+    let news: Vec<Record<'_>> = records.into_iter().filter(Record::is_news).collect();
+    state::record(&transaction, run.lease.mapping, &news).await?;
     unmark(run, &transaction, &batch).await?;
     let named = |error: tokio_postgres::Error| named_by_table(&run.mapping, &run.schema, error.into());
     transaction.commit().await.map_err(named)?;
     reservation.into_iter().for_each(Reservation::keep);
-    let unsettled = records.iter().filter(|record| !record.settled).count();
+    run.purpose.findings().into_iter().for_each(|findings| findings.note(&run.mapping, &found));
     Ok(Tried::Committed(committed(run, &batch, &written, unsettled, last)))
 }
 
@@ -185,8 +196,8 @@ async fn recorded<'a>(
     let found = state::states(transaction, run.lease.mapping, &keys).await?;
     let mut found: HashMap<DocumentKey, State> = found.into_iter().collect();
     let states: Vec<Option<State>> = keys.iter().map(|key| found.remove(key)).collect();
-    let (same, places): (Vec<usize>, Vec<usize>) =
-        (0..documents.len()).partition(|&at| is_settled(&documents[at], states[at].as_ref()));
+    let (same, places): (Vec<usize>, Vec<usize>) = (0..documents.len())
+        .partition(|&at| run.purpose.trusts() && is_settled(&documents[at], states[at].as_ref()));
     let looked_at = places.iter().map(|&at| &documents[at]).collect();
     Ok(Recorded { documents, states, same, looked_at, places })
 }
@@ -324,6 +335,17 @@ fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usiz
     keys.filter(|(_, key)| !last && run.registry().take_robbed(key)).map(|(at, _)| at).collect()
 }
 
+/// Notes what was found of documents that were only compared.
+fn verified(run: &Run, batch: &Recorded<'_>, sides: &[Sides], found: Vec<Noted>) {
+    run.tally(|tally| {
+        let skipped = batch.looked_at.iter().map(|document| u64::from(document.rows.skipped_lookups));
+        tally.report.skipped_lookups += skipped.sum::<u64>();
+    });
+    run.purpose.findings().into_iter().for_each(|findings| findings.note(&run.mapping, &found));
+    batch.looked_at.iter().for_each(|document| run.decide(&document.key, Outcome::Unchanged));
+    give_up(run, sides);
+}
+
 /// Documents of which another version was skipped by its bytes in this feed. Of two versions the first counts.
 fn repeats(run: &Run, batch: &Recorded<'_>) -> Vec<Conflict> {
     let documents = batch.documents.iter().zip(&batch.states).enumerate();
@@ -385,7 +407,7 @@ async fn former(
 fn active(run: &Run, batch: &Recorded<'_>, roots: &Roots) -> Active {
     let of = |(at, document): (usize, &&Prepared)| {
         let state = batch.states[batch.places[at]].as_ref();
-        differing(run, document, state.filter(|_| roots.is_recorded(at, document)))
+        differing(run, document, state.filter(|_| run.purpose.trusts() && roots.is_recorded(at, document)))
     };
     batch.looked_at.iter().enumerate().map(of).collect()
 }
@@ -458,6 +480,7 @@ fn records<'a>(batch: &'a Recorded<'_>, held: &[bool]) -> Vec<Record<'a>> {
         fingerprint: document.fingerprints.document,
         relations: &document.fingerprints.relations,
         settled: !held[at] && document.rows.skipped_lookups == 0,
+        coverage: &document.coverage,
     };
     batch.looked_at.iter().enumerate().map(record).collect()
 }
@@ -501,7 +524,7 @@ fn reserved(run: &Run, sides: &[Sides], document: u32) -> Rows {
         .collect()
 }
 
-/// Remembers the removals that wait, and the children that other documents may now take.
+/// Remembers the removals that wait, and what is given up.
 fn hold(run: &Run, documents: &[&Prepared], written: &Written) {
     let Written { sides, plan, held, .. } = written;
     let mut rows: HashMap<u32, Vec<HeldRow>> = HashMap::new();
@@ -524,6 +547,11 @@ fn hold(run: &Run, documents: &[&Prepared], written: &Written) {
         let reserved = reserved(run, sides, at as u32);
         run.hold(document.key.clone(), Held { origin, label, fingerprint, rows, reserved });
     }
+    give_up(run, sides);
+}
+
+/// Remembers the children that other documents may now take.
+fn give_up(run: &Run, sides: &[Sides]) {
     let mut registry = run.registry();
     for (ix, side) in sides.iter().enumerate() {
         if run.mapping.relations[ix].unique_in == UniqueIn::All {

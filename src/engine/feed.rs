@@ -84,7 +84,7 @@ fn by_rows(documents: Vec<Prepared>, rows_max: usize) -> Vec<Vec<Prepared>> {
 /// workers, and why the feed broke off if it did.
 pub(crate) async fn read_feed(
     run: &Arc<Run>,
-    heart: &Heart,
+    heart: Option<&Heart>,
     feed: impl Stream<Item = FeedItem> + Send,
 ) -> Result<(Workers, Option<Error>), Error> {
     let free = Arc::new(Semaphore::new(run.options.workers));
@@ -93,7 +93,7 @@ pub(crate) async fn read_feed(
     let mut broken = None;
     let mut feed = pin!(feed);
     while let Some(item) = feed.next().await {
-        if heart.is_lost() {
+        if heart.is_some_and(Heart::is_lost) {
             return Err(Error::new(ErrorKind::Busy, "the lease was lost to another run"));
         }
         sequence += 1;

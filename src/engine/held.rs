@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::mapping::{RelationIx, UniqueIn};
 use crate::plan::{Batch, Plan, Sides, StoredRow, plan};
 use crate::postgres::begin;
-use crate::postgres::fetch::{attach, referable, rows};
+use crate::postgres::fetch::{below, rows};
 use crate::postgres::state;
 use crate::postgres::write::{Marking, Writer};
 use crate::row::Tuple;
@@ -86,7 +86,9 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
     let mut unsure = HashSet::new();
     for ix in 1..sides.len() {
         let (mut stored, missing) = tops(run, &transaction, ix, documents).await?;
-        stored.extend(below(run, &transaction, ix, &sides).await?);
+        let outer = run.mapping.relations[ix].enclosing.unwrap_or(0);
+        let tables = &run.schema.tables;
+        stored.extend(below(&transaction, &tables[ix], &tables[outer], &sides[outer].stored).await?);
         sides[ix].stored = stored;
         unsure.extend(missing);
     }
@@ -155,22 +157,6 @@ async fn tops(
     let physical = !everywhere && table.is_found_by_place();
     let missing = wanted.into_values().map(|(at, _)| at).filter(|_| physical).collect();
     Ok((stored, missing))
-}
-
-/// The rows of a relation that hang below rows about to go.
-pub(super) async fn below(
-    run: &Run,
-    transaction: &Transaction<'_>,
-    ix: RelationIx,
-    sides: &[Sides],
-) -> Result<Vec<StoredRow>, Error> {
-    let outer = run.mapping.relations[ix].enclosing.unwrap_or(0);
-    let stored = sides[outer].stored.iter().enumerate();
-    let parents: HashMap<Tuple, u32> =
-        stored.map(|(at, row)| (referable(&run.schema.tables[outer], row), at as u32)).collect();
-    let values: Vec<Tuple> = parents.keys().cloned().collect();
-    let table = &run.schema.tables[ix];
-    Ok(attach(rows(transaction, table, &table.parent, &values).await?, &parents))
 }
 
 /// The locator without the version, which may have changed, and without the reference to the parent.

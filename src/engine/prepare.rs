@@ -9,7 +9,7 @@ use crate::engine::report::Failure;
 use crate::engine::roots::alternate_key;
 use crate::engine::run::Run;
 use crate::error::{Error, ErrorKind};
-use crate::fingerprint::{Fingerprints, RawFingerprint, fingerprints};
+use crate::fingerprint::{Fingerprints, RawFingerprint, coverage, fingerprints};
 use crate::json::Json;
 use crate::postgres::questions;
 use crate::row::RowSet;
@@ -37,6 +37,8 @@ pub(crate) struct Prepared {
     pub raw: RawFingerprint,
     pub rows: RowSet,
     pub fingerprints: Fingerprints,
+    /// What these cover, as it is recorded.
+    pub coverage: Vec<u8>,
     /// Length of the document.
     pub bytes: usize,
 }
@@ -187,17 +189,24 @@ fn one(run: &Run, answers: &Answers, unread: &Unread) -> One {
             One::Fails(Box::new(failure), key(run, answers, &json))
         }
         Ok(Shredded::Asks(questions)) => One::Asks(questions),
-        Ok(Shredded::Rows(rows)) => One::Prepared(Box::new(Prepared {
-            sequence: unread.sequence,
-            origin: origin.clone(),
-            key: document_key(schema, &rows.relations[0].rows[0].tuple),
-            alternate: alternate_key(mapping, &schema.tables[0], &rows.relations[0].rows[0].tuple)
-                .map(|key| short(key.as_bytes())),
-            label,
-            raw: unread.raw,
-            fingerprints: fingerprints(mapping, schema, &rows),
-            rows,
-            bytes: bytes.len(),
-        })),
+        Ok(Shredded::Rows(rows)) => One::Prepared(Box::new(prepared(run, unread, label, rows))),
+    }
+}
+
+fn prepared(run: &Run, unread: &Unread, label: String, rows: RowSet) -> Prepared {
+    let (mapping, schema) = (&run.mapping, &run.schema);
+    let root = &rows.relations[0].rows[0].tuple;
+    let fingerprints = fingerprints(mapping, schema, &rows);
+    Prepared {
+        sequence: unread.sequence,
+        origin: unread.document.origin.clone(),
+        key: document_key(schema, root),
+        alternate: alternate_key(mapping, &schema.tables[0], root).map(|key| short(key.as_bytes())),
+        label,
+        raw: unread.raw,
+        coverage: coverage(mapping, schema, &rows, &fingerprints).to_bytes(),
+        fingerprints,
+        rows,
+        bytes: unread.document.bytes.len(),
     }
 }

@@ -11,6 +11,7 @@ use crate::engine::guard::{Guard, Rows};
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Registry};
 use crate::engine::report::{Failure, Report, Slow};
+use crate::engine::verify::Findings;
 use crate::fingerprint::DocumentFingerprint;
 use crate::mapping::{Mapping, RelationIx, UniqueIn};
 use crate::plan::{Action, Plan};
@@ -20,8 +21,44 @@ use crate::row::Tuple;
 use crate::schema::Schema;
 use crate::shred::Answers;
 
+/// What a run believes, and what it does about what differs.
+#[derive(Clone)]
+pub(crate) enum Purpose {
+    /// Believes what is recorded, and writes what differs.
+    Sync,
+    /// Compares every row, names what differs and writes it.
+    Repair(Arc<Findings>),
+    /// Compares every row and names what differs. Writes nothing.
+    Verify(Arc<Findings>),
+}
+
+impl Purpose {
+    /// Whether rows are left unread that are as they should be going by what is recorded.
+    pub fn trusts(&self) -> bool {
+        matches!(self, Purpose::Sync)
+    }
+
+    pub fn writes(&self) -> bool {
+        !matches!(self, Purpose::Verify(_))
+    }
+
+    /// Whether documents that a complete feed lacks are removed.
+    pub fn sweeps(&self) -> bool {
+        matches!(self, Purpose::Sync)
+    }
+
+    /// Where what differs is noted, if it is.
+    pub fn findings(&self) -> Option<&Findings> {
+        match self {
+            Purpose::Sync => None,
+            Purpose::Repair(findings) | Purpose::Verify(findings) => Some(findings),
+        }
+    }
+}
+
 /// What the workers of a run share.
 pub(crate) struct Run {
+    pub purpose: Purpose,
     pub mapping: Arc<Mapping>,
     pub schema: Schema,
     pub connections: Arc<dyn Connections>,
@@ -86,6 +123,7 @@ pub(crate) struct HeldRow {
 
 impl Run {
     pub fn new(
+        purpose: Purpose,
         mapping: Arc<Mapping>,
         schema: Schema,
         connections: Arc<dyn Connections>,
@@ -96,6 +134,7 @@ impl Run {
     ) -> Self {
         let tally = Mutex::new(Tally { report: Report::new(&mapping) });
         Run {
+            purpose,
             mapping,
             schema,
             connections,
@@ -115,11 +154,7 @@ impl Run {
     }
 
     pub fn limits(&self) -> Limits {
-        Limits {
-            lock: self.options.lock_timeout,
-            statement: self.options.statement_timeout,
-            idle: self.options.idle_timeout,
-        }
+        self.options.limits(!self.purpose.writes())
     }
 
     pub fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -133,7 +168,8 @@ impl Run {
 
     /// What an earlier batch was told; conversions are forgotten, catalogues remembered.
     pub fn take_answers(&self) -> Answers {
-        lock(&self.answers).pop().unwrap_or_default()
+        let answers = lock(&self.answers).pop().unwrap_or_default();
+        Answers { leaves_missing: !self.purpose.writes(), ..answers }
     }
 
     pub fn return_answers(&self, mut answers: Answers) {

@@ -12,14 +12,14 @@ use crate::document::{DocumentKey, Origin};
 use crate::engine::batch::removals;
 use crate::engine::compare::compared_cells;
 use crate::engine::guard::{Reservation, Rows};
-use crate::engine::held::{below, in_parts, remove};
+use crate::engine::held::{in_parts, remove};
 use crate::engine::report::Failure;
 use crate::engine::run::Run;
 use crate::error::Error;
 use crate::mapping::{OnAbsent, UniqueIn};
 use crate::plan::Sides;
 use crate::postgres::begin;
-use crate::postgres::fetch::rows;
+use crate::postgres::fetch::{below, rows};
 use crate::postgres::state;
 use crate::postgres::write::mark_absent;
 use crate::row::{Cell, Tuple};
@@ -65,8 +65,10 @@ async fn absent(run: &Run) -> Result<(Vec<DocumentKey>, u64), Error> {
     };
     let client = run.connections.get().await?;
     let mut absent = Vec::new();
+    let columns = run.schema.tables[0].key.len();
     let collect = |key: DocumentKey| {
-        if !seen.contains(&key.short()) {
+        // A key of another shape is of a mapping that has changed: it says nothing of any row.
+        if !seen.contains(&key.short()) && key.cells().cells().count() == columns {
             absent.push(key);
         }
     };
@@ -215,7 +217,9 @@ async fn read(
     let mut wanted = vec![false; keys.len()];
     for ix in 1..sides.len() {
         let outer = run.mapping.relations[ix].enclosing.unwrap_or(0);
-        let mut stored = below(run, transaction, ix, &sides).await?;
+        let mut stored =
+            below(transaction, &run.schema.tables[ix], &run.schema.tables[outer], &sides[outer].stored)
+                .await?;
         for row in &mut stored {
             row.document = row.parent.and_then(|parent| sides[outer].stored[parent as usize].document);
             let everywhere = run.mapping.relations[ix].unique_in == UniqueIn::All;

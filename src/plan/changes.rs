@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use super::{Batch, Sides};
 use crate::mapping::{RelationIx, UniqueIn};
-use crate::row::Cell;
-use crate::schema::{Attribute, Schema};
+use crate::row::{Cell, Tuple};
+use crate::schema::{Attribute, Schema, Table};
 use crate::shred::same;
 
 /// What a batch writes and what it leaves alone.
@@ -197,13 +197,17 @@ impl Updates {
     }
 }
 
+/// The mapped columns in which a stored row is not as it should be, by position.
+pub fn changed_columns(table: &Table, stored: &Tuple, source: &Tuple) -> Vec<usize> {
+    let differ = |(at, (old, new))| (!same(&table.columns[at], old, new)).then_some(at);
+    stored.cells().zip(source.cells()).enumerate().filter_map(differ).collect()
+}
+
 fn updates(schema: &Schema, sides: &[Sides], ix: RelationIx) -> Updates {
     let side = &sides[ix];
-    let columns = |(stored, source): (u32, u32)| -> Vec<usize> {
-        let old = side.stored[stored as usize].tuple.cells();
-        let new = side.source[source as usize].tuple.cells();
-        let differ = |(at, (old, new))| (!same(&schema.tables[ix].columns[at], old, new)).then_some(at);
-        old.zip(new).enumerate().filter_map(differ).collect()
+    let columns = |(stored, source): (u32, u32)| {
+        let (stored, source) = (&side.stored[stored as usize], &side.source[source as usize]);
+        changed_columns(&schema.tables[ix], &stored.tuple, &source.tuple)
     };
     let mut updates = Updates { unchanged: side.changes.unchanged.len() as u64, ..Updates::default() };
     for &pair in &side.changes.updated {

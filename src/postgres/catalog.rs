@@ -38,7 +38,15 @@ impl std::fmt::Display for SchemaFaults {
 /// # Errors
 /// The database's; or [`ErrorKind::Setup`] with every fault of the mapping against the catalog.
 pub async fn read(client: &Client, mapping: &Mapping) -> Result<Schema, Error> {
-    let tables: HashMap<&TableName, CatalogTable> = tables(client, mapping).await?.into_iter().collect();
+    read_for(client, mapping, true).await
+}
+
+/// As [`read`]; where nothing will be written the role needs no privilege to write.
+pub(crate) async fn read_for(client: &Client, mapping: &Mapping, writes: bool) -> Result<Schema, Error> {
+    let mut tables: HashMap<&TableName, CatalogTable> = tables(client, mapping).await?.into_iter().collect();
+    if !writes {
+        tables.values_mut().for_each(CatalogTable::for_reading);
+    }
     let types = given_types(client, mapping).await?;
     let mut checker = Checker { mapping, types, faults: Vec::new() };
     let lookups: Vec<_> = mapping.lookups.iter().map(|lookup| checker.lookup(lookup, &tables)).collect();

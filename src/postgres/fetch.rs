@@ -149,6 +149,19 @@ pub(crate) fn referable(table: &Table, row: &StoredRow) -> Tuple {
     }
 }
 
+/// The rows of a relation below stored rows of the enclosing one.
+pub(crate) async fn below(
+    transaction: &Transaction<'_>,
+    table: &Table,
+    outer: &Table,
+    parents: &[StoredRow],
+) -> Result<Vec<StoredRow>, Error> {
+    let refer = |(at, row)| (referable(outer, row), at);
+    let parents: HashMap<Tuple, u32> = (0..).zip(parents).map(refer).collect();
+    let values: Vec<Tuple> = parents.keys().cloned().collect();
+    Ok(attach(rows(transaction, table, &table.parent, &values).await?, &parents))
+}
+
 /// Fills in the parents of rows, by what they refer to; drops rows that refer to none of them.
 pub(crate) fn attach(rows: Vec<StoredRow>, parents: &HashMap<Tuple, u32>) -> Vec<StoredRow> {
     let attached = rows.into_iter().filter_map(|mut row| {

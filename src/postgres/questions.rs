@@ -37,7 +37,7 @@ pub(crate) async fn answer(
     let mut inserted = vec![0; mapping.lookups.len()];
     for (ix, asked) in per_lookup {
         let name = &mapping.lookups[ix].name;
-        let insert = mapping.lookups[ix].missing == Missing::Insert;
+        let insert = mapping.lookups[ix].missing == Missing::Insert && !limits.read_only;
         let (found, new) = look_up(client, &schema.lookups[ix], limits, &asked, insert)
             .await
             .map_err(|error| error.in_relation(name))?;

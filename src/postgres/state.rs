@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 use postgres_types::Type;
-use tokio_postgres::{Client, GenericClient};
+use tokio_postgres::{Client, GenericClient, Transaction};
 
 use crate::document::DocumentKey;
 use crate::error::{Error, ErrorKind};
@@ -32,6 +32,20 @@ pub(crate) struct Record<'a> {
     pub fingerprint: DocumentFingerprint,
     pub relations: &'a [RelationFingerprint],
     pub settled: bool,
+    /// What the fingerprints cover.
+    pub coverage: &'a [u8],
+}
+
+impl Record<'_> {
+    /// Whether it says anything that was not recorded before.
+    pub fn is_news(&self) -> bool {
+        self.before.is_none_or(|before| {
+            before.raw != Some(self.raw)
+                || before.fingerprint != Some(self.fingerprint)
+                || before.relations != self.relations
+                || before.settled != self.settled
+        })
+    }
 }
 
 /// The right to write under a mapping, for a while.
@@ -136,15 +150,16 @@ pub(crate) async fn states(
     let state = |row: &tokio_postgres::Row| State {
         raw: fixed(row, 1).map(RawFingerprint),
         fingerprint: fixed(row, 2).map(DocumentFingerprint),
-        relations: row
-            .get::<_, &[u8]>(3)
-            .chunks_exact(LENGTH)
-            .filter_map(|bytes| Some(RelationFingerprint(bytes.try_into().ok()?)))
-            .collect(),
+        relations: relations(row.get(3)),
         settled: row.get(4),
         absent: row.get(5),
     };
     Ok(rows.iter().map(|row| (DocumentKey(row.get(0)), state(row))).collect())
+}
+
+fn relations(bytes: &[u8]) -> Vec<RelationFingerprint> {
+    let relation = |bytes: &[u8]| Some(RelationFingerprint(bytes.try_into().ok()?));
+    bytes.chunks_exact(LENGTH).filter_map(relation).collect()
 }
 
 fn fixed(row: &tokio_postgres::Row, at: usize) -> Option<[u8; LENGTH]> {
@@ -176,8 +191,9 @@ pub(crate) async fn record(
         bytea_array(records.iter().map(|record| Some(&record.fingerprint.0[..]))),
         bytea_array(relations.iter().map(|relations| Some(&relations[..]))),
         bool_array(records.iter().map(|record| record.settled)),
+        bytea_array(records.iter().map(|record| Some(record.coverage))),
     ];
-    client.query_typed("SELECT rowdelta.record($1, $2, $3, $4, $5, $6, $7, $8)", &typed(&params)).await?;
+    client.query_typed("SELECT rowdelta.record($1, $2, $3, $4, $5, $6, $7, $8, $9)", &typed(&params)).await?;
     Ok(())
 }
 
@@ -281,10 +297,8 @@ pub(crate) async fn settle(
     Ok(client.query_typed_one("SELECT rowdelta.settle($1, $2, $3)", &typed(&params)).await?.get(0))
 }
 
-/// Finds documents whose root row is gone, and forgets them. Gives their number.
-///
-/// An anti-join over the keys' bytes, made by the types' own binary output.
-pub(crate) async fn unsettle_lost_roots(client: &Client, mapping: i32, root: &Table) -> Result<u64, Error> {
+/// SQL of the key of the document that a root row `r` belongs to: its bytes, made by the types' own binary output.
+fn key_sql(root: &Table) -> String {
     let cell = |at: &usize| {
         let column = &root.columns[*at];
         let name = format!("r.{}", super::quote(&root.names[*at]));
@@ -292,7 +306,12 @@ pub(crate) async fn unsettle_lost_roots(client: &Client, mapping: i32, root: &Ta
         // −1 for NULL, as in a tuple.
         format!("coalesce(int4send(octet_length({sent})) || {sent}, int4send(-1))")
     };
-    let key = root.key.iter().map(cell).collect::<Vec<_>>().join(" || ");
+    root.key.iter().map(cell).collect::<Vec<_>>().join(" || ")
+}
+
+/// Finds documents whose root row is gone, and forgets them. Gives their number.
+pub(crate) async fn unsettle_lost_roots(client: &Client, mapping: i32, root: &Table) -> Result<u64, Error> {
+    let key = key_sql(root);
     let sql = format!(
         "SELECT rowdelta.unsettle($1, (SELECT coalesce(array_agg(d.key), '{{}}') FROM rowdelta.document d \
          WHERE d.mapping = $1 AND d.fingerprint IS NOT NULL \
@@ -301,6 +320,61 @@ pub(crate) async fn unsettle_lost_roots(client: &Client, mapping: i32, root: &Ta
     );
     let row = client.query_typed_one(&sql, &[(&mapping, Type::INT4)]).await?;
     Ok(row.get::<_, i64>(0) as u64)
+}
+
+/// How many root rows belong to no document that is recorded.
+pub(crate) async fn unrecorded_roots(
+    transaction: &Transaction<'_>,
+    mapping: i32,
+    root: &Table,
+) -> Result<u64, Error> {
+    let sql = format!(
+        "SELECT count(*) FROM {} r WHERE NOT EXISTS \
+         (SELECT FROM rowdelta.document d WHERE d.mapping = $1 AND d.key = {})",
+        root.name,
+        key_sql(root)
+    );
+    let row = transaction.query_typed_one(&sql, &[(&mapping, Type::INT4)]).await?;
+    Ok(row.get::<_, i64>(0) as u64)
+}
+
+/// The id of a mapping, if a run of it was ever begun.
+pub(crate) async fn mapping_id(client: &Client, name: &str) -> Result<Option<i32>, Error> {
+    let sql = "SELECT id FROM rowdelta.mapping WHERE name = $1";
+    let row = client.query_typed(sql, &[(&name, Type::TEXT)]).await?.pop();
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// What is recorded of one of all documents.
+pub(crate) struct Recorded {
+    pub key: DocumentKey,
+    /// In the order of the mapping under which it was recorded.
+    pub relations: Vec<RelationFingerprint>,
+    pub settled: bool,
+    pub coverage: Option<Vec<u8>>,
+}
+
+/// What is recorded of `limit` documents after a key, in the order of their keys.
+pub(crate) async fn recorded(
+    transaction: &Transaction<'_>,
+    mapping: i32,
+    after: Option<&DocumentKey>,
+    limit: i32,
+) -> Result<Vec<Recorded>, Error> {
+    let params = [
+        Param::scalar(Type::INT4.oid(), Some(&mapping.to_be_bytes())),
+        Param::scalar(Type::BYTEA.oid(), after.map(|key| &key.0[..])),
+        Param::scalar(Type::INT4.oid(), Some(&limit.to_be_bytes())),
+    ];
+    let sql = "SELECT key, relations, settled, coverage FROM rowdelta.recorded($1, $2, $3)";
+    let rows = transaction.query_typed(sql, &typed(&params)).await?;
+    let one = |row: &tokio_postgres::Row| Recorded {
+        key: DocumentKey(row.get(0)),
+        relations: relations(row.get(1)),
+        settled: row.get(2),
+        coverage: row.get(3),
+    };
+    Ok(rows.iter().map(one).collect())
 }
 
 /// The relations whose tables held rows at the end of the last run.

@@ -12,6 +12,8 @@ pub struct Answers {
     pub conversions: HashMap<Conversion, Result<Vec<u8>, String>>,
     /// Per catalogue: the id of the row with a key (in comparison form); `None` where there is no such row.
     pub lookups: Vec<HashMap<Tuple, Option<Vec<u8>>>>,
+    /// Whether references to rows that would have to be inserted are left out, since nothing may be written.
+    pub leaves_missing: bool,
 }
 
 /// What only the database can say.

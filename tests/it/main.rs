@@ -30,3 +30,4 @@ mod support;
 mod tally;
 mod tls;
 mod values;
+mod verify;

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::oracle::{Edits, State, Writes};
 use crate::support::command::{self, Ran, Scratch};
 use crate::support::{Database, db, db_on, feed};
+use crate::verify::verify_at;
 
 const REAL_ALL: &str = "bdns/real-all.ndjson.gz";
 /// What a night without changes may write of its own: the run's row, its lease.
@@ -246,6 +247,50 @@ async fn p02_ten_snapshots_of_lists_three_deep_write_the_smallest_edit() {
         let ran = night.sync(path).await;
         println!("{}: {}", path.display(), ran.report["documents"]);
         night.sync_nothing(path).await;
+    }
+}
+
+/// Nothing differs as it was synced; what is then changed by hand is found, and mended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p36_verify_finds_in_all_real_calls_what_was_changed_by_hand_and_nothing_else() {
+    let Some(path) = feed::real(REAL_ALL) else { return };
+    let night = Night::of("convocatorias").await;
+    night.fill(&path).await;
+    let with_feed = [path.to_str().unwrap()];
+    for arguments in [&[][..], &with_feed] {
+        let found = verify_at(night.db.url(), &night.mapping, arguments).await.finds_nothing();
+        assert_eq!(found.count("/documents/equal"), 8776);
+        println!("{}{:#}", found.stdout, found.report["unknown"]);
+    }
+    night
+        .db
+        .execute(
+            "UPDATE convocatoria SET descripcion = descripcion || '.' WHERE id IN (SELECT id FROM convocatoria ORDER BY id LIMIT 3);
+             DELETE FROM documento WHERE id IN (SELECT id FROM documento ORDER BY id DESC LIMIT 4)",
+        )
+        .await;
+    night.writes.take().await.unwrap();
+    let found = verify_at(night.db.url(), &night.mapping, &with_feed).await;
+    assert_eq!((found.code, found.count("/relations/0/changed"), found.differences().len()), (5, 3, 7));
+    let recorded = verify_at(night.db.url(), &night.mapping, &[]).await;
+    assert_eq!((recorded.code, recorded.count("/relations/0/altered")), (5, 3));
+    print!("{}{}", found.stdout, recorded.stdout);
+    let repair = [with_feed[0], "--repair"];
+    assert_eq!(verify_at(night.db.url(), &night.mapping, &repair).await.code, 0);
+    assert_eq!(total(&night.writes.take().await.unwrap()), 7);
+    verify_at(night.db.url(), &night.mapping, &[]).await.finds_nothing();
+    night.sync_nothing(&path).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p36_verify_finds_nothing_in_lists_three_deep() {
+    let Some(nights) = nights("dotnet-releases") else { return };
+    let night = Night::of("dotnet_releases").await;
+    for path in &nights[nights.len() - 2..] {
+        night.fill(path).await;
+        let found = verify_at(night.db.url(), &night.mapping, &[]).await.finds_nothing();
+        println!("{}", found.stdout);
+        verify_at(night.db.url(), &night.mapping, &[path.to_str().unwrap()]).await.finds_nothing();
     }
 }
 

@@ -58,7 +58,7 @@ async fn p29_documents_are_recorded_by_compare_and_set() {
     let record = |new: bool, expected: &str, fingerprint: &str| {
         format!(
             "SELECT rowdelta.record({mapping}, ARRAY['\\x01'::bytea], ARRAY[{new}], ARRAY[{expected}::bytea], \
-             ARRAY['\\x0a'::bytea], ARRAY['{fingerprint}'::bytea], ARRAY['\\x0c'::bytea], ARRAY[true])"
+             ARRAY['\\x0a'::bytea], ARRAY['{fingerprint}'::bytea], ARRAY['\\x0c'::bytea], ARRAY[true], ARRAY['\\x0d'::bytea])"
         )
     };
     database.execute(&record(true, "NULL", "\\x11")).await;

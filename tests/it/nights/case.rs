@@ -7,6 +7,7 @@ use bb8_postgres::PostgresConnectionManager;
 use fastrand::Rng;
 use rowdelta::document::{Document, Origin};
 use rowdelta::engine::report::Report;
+use rowdelta::engine::verify::VerifyOptions;
 use rowdelta::engine::{Engine, FeedItem};
 use rowdelta::mapping::Mapping;
 use tokio_postgres::NoTls;
@@ -127,6 +128,22 @@ impl Case<'_> {
         if !written.is_empty() || report.rows_written() > 0 || documents.unchanged != documents.read {
             return Err(format!("respelled: written was {written:#?}\nreported {report:#?}"));
         }
+        self.verify(&again).await
+    }
+
+    /// Neither from the feed nor from what was recorded does a row differ.
+    async fn verify(&self, feed: &Night) -> Result<()> {
+        let items = futures_util::stream::iter(items(feed));
+        let options = VerifyOptions::default();
+        let with_feed = self.engine.verify(items, options).await.map_err(|error| error.to_string())?;
+        let recorded = self.engine.verify_recorded(options).await.map_err(|error| error.to_string())?;
+        for verification in [with_feed, recorded] {
+            let documents = verification.documents;
+            let unknown = documents.unknown - verification.unknown.unsettled;
+            if verification.total() + documents.differing + unknown + documents.failed > 0 {
+                return Err(format!("false drift: {verification:#?}"));
+            }
+        }
         Ok(())
     }
 
@@ -137,12 +154,8 @@ impl Case<'_> {
 
     /// Syncs a feed of which every document must succeed, and checks that all are accounted for.
     async fn sync(&self, feed: &Night) -> Result<Report> {
-        let document = |(at, text): (usize, &String)| -> FeedItem {
-            let origin = Origin { file: None, line: at as u64 + 1, item: None };
-            Ok(Document { bytes: text.clone().into_bytes(), origin })
-        };
-        let items: Vec<FeedItem> = feed.docs.iter().enumerate().map(document).collect();
-        let report = self.engine.sync(futures_util::stream::iter(items)).await.map_err(|e| e.to_string())?;
+        let items = futures_util::stream::iter(items(feed));
+        let report = self.engine.sync(items).await.map_err(|error| error.to_string())?;
         let documents = &report.documents;
         let counted =
             documents.repeated + documents.unchanged + documents.new + documents.changed + documents.failed;
@@ -209,6 +222,14 @@ impl Case<'_> {
         }
         Ok(())
     }
+}
+
+fn items(feed: &Night) -> Vec<FeedItem> {
+    let document = |(at, text): (usize, &String)| -> FeedItem {
+        let origin = Origin { file: None, line: at as u64 + 1, item: None };
+        Ok(Document { bytes: text.clone().into_bytes(), origin })
+    };
+    feed.docs.iter().enumerate().map(document).collect()
 }
 
 /// The columns that a row keeps for life.
