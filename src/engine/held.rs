@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::document::DocumentKey;
-use crate::engine::apply::backoff;
 use crate::engine::bystanders::bystanders;
 use crate::engine::compare::{compared_cells, compared_key};
+use crate::engine::patience::Tries;
 use crate::engine::report::Failure;
 use crate::engine::run::{Held, Run};
 use crate::error::{Error, ErrorKind};
@@ -34,22 +34,21 @@ pub(crate) async fn release(run: &Arc<Run>) -> Result<(), Error> {
     let mut held: Vec<(DocumentKey, Held)> =
         run.take_held().into_iter().filter(|(_, held)| is_free(held)).collect();
     held.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut pending: Vec<(Vec<(DocumentKey, Held)>, u32)> = Vec::new();
+    let mut pending: Vec<(Vec<(DocumentKey, Held)>, Tries)> = Vec::new();
     while !held.is_empty() {
         let rest = held.split_off(held.len().min(DOCUMENTS_MAX));
-        pending.push((std::mem::replace(&mut held, rest), 0));
+        pending.push((std::mem::replace(&mut held, rest), Tries::default()));
     }
-    while let Some((mut part, tries)) = pending.pop() {
+    while let Some((mut part, mut tries)) = pending.pop() {
         let Err(error) = transact(run, &part).await else { continue };
         match error.kind() {
             ErrorKind::Busy | ErrorKind::Setup => return Err(error),
-            _ if error.is_transient() && tries < run.options.retries_max => {
-                run.tally(|tally| tally.report.retries += 1);
-                tokio::time::sleep(backoff(tries + 1)).await;
-                pending.push((part, tries + 1));
-            }
+            // Their documents are unsettled: the next run does them again.
+            ErrorKind::Stopped => run.patience.give_up(),
+            _ if error.is_transient() && run.patience.is_stopped() => run.patience.give_up(),
+            _ if error.may_pass() && retry(run, &mut tries).await => pending.push((part, tries)),
             ErrorKind::Connection => return Err(error),
-            _ if part.len() > 1 => {
+            _ if part.len() > 1 && !error.is_disk_full() => {
                 let right = part.split_off(part.len() / 2);
                 pending.extend([(right, tries), (part, tries)]);
             }
@@ -61,8 +60,16 @@ pub(crate) async fn release(run: &Arc<Run>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Waits for another try; false: there is none to be.
+async fn retry(run: &Run, tries: &mut Tries) -> bool {
+    let Some(pause) = run.patience.next(tries) else { return false };
+    run.patience.count();
+    run.patience.pause(pause).await;
+    true
+}
+
 async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Error> {
-    let mut connection = run.connections.get().await?;
+    let mut connection = run.connection().await?;
     let transaction = begin(&mut connection, run.limits()).await?;
     state::enter(&transaction, &run.lease).await?;
     let mut sides: Vec<Sides> = run.mapping.relations.iter().map(|_| Sides::default()).collect();

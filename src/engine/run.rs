@@ -7,14 +7,16 @@ use std::time::Duration;
 use crate::document::{DocumentKey, Origin, short};
 use crate::engine::Options;
 use crate::engine::compare::{compared_cells, compared_key};
+use crate::engine::patience::Patience;
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Registry};
 use crate::engine::report::{Failure, Report, Slow};
+use crate::error::Error;
 use crate::fingerprint::DocumentFingerprint;
 use crate::mapping::{Mapping, RelationIx, UniqueIn};
 use crate::plan::{Action, Plan};
 use crate::postgres::state::Lease;
-use crate::postgres::{Connections, Limits};
+use crate::postgres::{Connection, Connections, Limits};
 use crate::row::Tuple;
 use crate::schema::Schema;
 use crate::shred::Answers;
@@ -25,6 +27,7 @@ pub(crate) struct Run {
     pub schema: Schema,
     pub connections: Arc<dyn Connections>,
     pub options: Options,
+    pub patience: Arc<Patience>,
     pub lease: Lease,
     registry: Mutex<Registry>,
     tally: Mutex<Tally>,
@@ -84,6 +87,7 @@ impl Run {
         schema: Schema,
         connections: Arc<dyn Connections>,
         options: Options,
+        patience: Arc<Patience>,
         lease: Lease,
         registry: Registry,
     ) -> Self {
@@ -93,6 +97,7 @@ impl Run {
             schema,
             connections,
             options,
+            patience,
             lease,
             registry: Mutex::new(registry),
             tally,
@@ -111,6 +116,11 @@ impl Run {
             statement: self.options.statement_timeout,
             idle: self.options.idle_timeout,
         }
+    }
+
+    /// A connection from the caller's pool.
+    pub async fn connection(&self) -> Result<Connection, Error> {
+        self.patience.connection(&*self.connections).await
     }
 
     pub fn registry(&self) -> MutexGuard<'_, Registry> {
