@@ -21,6 +21,7 @@ mod guard;
 mod handover;
 mod held;
 mod lease;
+mod patience;
 mod prepare;
 mod registry;
 pub mod report;
@@ -34,15 +35,17 @@ use std::time::{Duration, Instant};
 
 use bb8_postgres::PostgresConnectionManager;
 use futures_util::Stream;
+use tokio::sync::watch;
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 
-use crate::document::{Document, Origin};
+use crate::document::{Document, DocumentKey, Origin};
 use crate::engine::apply::{Round, apply};
 use crate::engine::feed::{Workers, read_feed};
 pub use crate::engine::guard::DeleteLimits;
 use crate::engine::guard::Guard;
 use crate::engine::lease::Heart;
+use crate::engine::patience::Patience;
 use crate::engine::registry::Registry;
 use crate::engine::report::{Report, Status, SyncError};
 use crate::engine::run::{Purpose, Run};
@@ -64,6 +67,7 @@ pub(crate) struct Options {
     statement_timeout: Duration,
     idle_timeout: Duration,
     retries_max: u32,
+    retry_time_max: Duration,
     lease: Duration,
     wait: Duration,
     complete: bool,
@@ -84,6 +88,7 @@ impl Default for Options {
             statement_timeout: Duration::from_secs(120),
             idle_timeout: Duration::from_secs(60),
             retries_max: 5,
+            retry_time_max: Duration::from_secs(300),
             lease: Duration::from_secs(60),
             wait: Duration::ZERO,
             complete: false,
@@ -192,6 +197,13 @@ impl Builder {
         self
     }
 
+    /// How long a transaction is tried again after such an error at most; default 5 min.
+    #[must_use]
+    pub fn retry_time_max(mut self, time: Duration) -> Self {
+        self.options.retry_time_max = time;
+        self
+    }
+
     /// How long a run that died blocks the next one; default 60 s. A live one renews its lease.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
@@ -249,10 +261,8 @@ impl Builder {
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
         let connections: Arc<dyn Connections> = Arc::new(pool);
-        let client = connections.get().await?;
-        install::check(&client).await?;
-        catalog::read_for(&client, &self.mapping, !self.options.read_only).await?;
-        drop(client);
+        let patience = Patience::new(&self.options, watch::channel(false).1);
+        patience.retry(|| check(&*connections, &self.mapping, &self.options)).await?;
         Ok(Engine { mapping: Arc::new(self.mapping), connections, options: self.options })
     }
 }
@@ -268,7 +278,20 @@ impl Engine {
     /// # Errors
     /// [`SyncError::Failed`] names the documents that are not in; all others are. Trying again skips those.
     pub async fn sync(&self, feed: impl Stream<Item = FeedItem> + Send) -> Result<Report, SyncError> {
-        self.write(Purpose::Sync, feed).await
+        self.sync_until(feed, std::future::pending()).await
+    }
+
+    /// As [`sync`](Self::sync), until `stop` resolves: then nothing more is read, and nothing tried again. The batches
+    /// in hand are finished.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync); a run that was stopped before its end is [`SyncError::Aborted`].
+    pub async fn sync_until(
+        &self,
+        feed: impl Stream<Item = FeedItem> + Send,
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<Report, SyncError> {
+        self.write(Purpose::Sync, feed, stop).await
     }
 
     /// A run that writes.
@@ -276,32 +299,53 @@ impl Engine {
         &self,
         purpose: Purpose,
         feed: impl Stream<Item = FeedItem> + Send,
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<Report, SyncError> {
+        let (told, stopped) = watch::channel(false);
+        let patience = Arc::new(Patience::new(&self.options, stopped));
+        let tell = async {
+            stop.await;
+            told.send_replace(true);
+            std::future::pending().await
+        };
+        tokio::select! {
+            ended = self.write_with(purpose, feed, &patience) => ended,
+            never = tell => never,
+        }
+    }
+
+    async fn write_with(
+        &self,
+        purpose: Purpose,
+        feed: impl Stream<Item = FeedItem> + Send,
+        patience: &Arc<Patience>,
     ) -> Result<Report, SyncError> {
         let started = Instant::now();
-        let client = self.connections.get().await?;
-        // The catalog may have changed since the last run of this engine.
-        let schema = catalog::read(&client, &self.mapping).await?;
-        let mapping = state::register(&client, &self.mapping, &schema).await?;
-        let wal_start = state::wal_position(&client).await?;
-        let lease = lease::acquire(&client, mapping, self.options.lease, self.options.wait).await?;
-        let id = match state::start_run(&client, mapping).await {
-            Ok(id) => id,
-            Err(error) => {
-                let _ = state::release(&client, &lease).await;
-                return Err(error.into());
-            }
-        };
-        drop(client);
+        let holder = lease::holder();
+        let begun = patience.retry(|| self.begin(&holder, patience)).await?;
+        let lease = &begun.lease;
         let heart = Heart::start(self.connections.clone(), lease.clone(), self.options.lease);
-        let (run, ended) = self.run(purpose, schema, lease.clone(), &heart, feed, started).await;
+        let (run, ended) = self.run(purpose, &begun, patience, &heart, feed, started).await;
         drop(heart);
         let counted = run.as_ref().map(|run| run.tally(|tally| tally.report.clone()));
         let mut report = counted.unwrap_or_else(|| Report::new(&self.mapping));
-        report.run = id;
+        report.run = begun.run;
+        report.retries = patience.retries();
         report.failures.sort_by_key(|failure| (failure.file.clone(), failure.line, failure.item));
-        let closed = self.close(&lease, run.as_deref(), ended.as_ref().err(), wal_start, &mut report).await;
+        let is_withheld = report.documents.withheld > 0;
+        // What was too much at first may not have been at the end.
+        report.withheld_because = report.withheld_because.take().filter(|_| is_withheld);
+        report.status = match () {
+            () if ended.is_err() => Status::Aborted,
+            () if !report.failures.is_empty() => Status::Failed,
+            () if is_withheld => Status::Withheld,
+            () => Status::Done,
+        };
+        let closed = patience.retry(|| self.close(&begun, run.as_deref(), patience, report.clone())).await;
+        report.wal_bytes = *closed.as_ref().unwrap_or(&0);
+        report.retries = patience.retries();
         report.elapsed_ms = started.elapsed().as_millis() as u64;
-        match ended.and(closed) {
+        match ended.and(closed.map(drop)) {
             Err(cause) => {
                 report.status = Status::Aborted;
                 Err(SyncError::Aborted { cause, report: Box::new(report) })
@@ -312,48 +356,56 @@ impl Engine {
         }
     }
 
-    /// Writes the ledger and gives the lease back; that also where the ledger cannot be written.
+    /// Takes the lease and opens the ledger.
+    async fn begin(&self, holder: &str, patience: &Patience) -> Result<Begun, Error> {
+        let client = patience.connection(&*self.connections).await?;
+        // The catalog may have changed since the last run of this engine.
+        let schema = catalog::read(&client, &self.mapping).await?;
+        let mapping = state::register(&client, &self.mapping, &schema).await?;
+        let wal_start = state::wal_position(&client).await?;
+        let lease = lease::acquire(&client, mapping, holder, &self.options, patience).await?;
+        match state::start_run(&client, mapping).await {
+            Ok(run) => Ok(Begun { schema, lease, wal_start, run }),
+            Err(error) => {
+                let _ = state::release(&client, &lease).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the ledger and gives the lease back; that also where the ledger cannot be written. Gives the bytes of
+    /// write-ahead log since the beginning.
     async fn close(
         &self,
-        lease: &Lease,
+        begun: &Begun,
         run: Option<&Run>,
-        cause: Option<&Error>,
-        wal_start: i64,
-        report: &mut Report,
-    ) -> Result<(), Error> {
-        let client = self.connections.get().await?;
-        let is_withheld = report.documents.withheld > 0;
-        // What was too much at first may not have been at the end.
-        report.withheld_because = report.withheld_because.take().filter(|_| is_withheld);
-        report.status = match () {
-            () if cause.is_some() => Status::Aborted,
-            () if !report.failures.is_empty() => Status::Failed,
-            () if is_withheld => Status::Withheld,
-            () => Status::Done,
-        };
+        patience: &Patience,
+        mut report: Report,
+    ) -> Result<u64, Error> {
+        let client = patience.connection(&*self.connections).await?;
         let noted = match run {
             Some(run) => note_filled(&client, run).await,
             None => Ok(()),
         };
         let end = state::wal_position(&client).await;
-        report.wal_bytes = end.as_ref().map_or(0, |end| (end - wal_start).unsigned_abs());
+        report.wal_bytes = end.as_ref().map_or(0, |end| (end - begun.wal_start).unsigned_abs());
         let json = serde_json::to_string(&report).unwrap_or_default();
         let written = state::finish_run(&client, report.run, report.status.as_str(), &json).await;
-        let released = state::release(&client, lease).await;
-        noted.and(end.map(drop)).and(written).and(released)
+        let released = state::release(&client, &begun.lease).await;
+        noted.and(end).and(written).and(released).map(|()| report.wal_bytes)
     }
 
     /// Everything between taking the lease and giving it back.
     async fn run(
         &self,
         purpose: Purpose,
-        schema: Schema,
-        lease: Lease,
+        begun: &Begun,
+        patience: &Arc<Patience>,
         heart: &Heart,
         feed: impl Stream<Item = FeedItem> + Send,
         started: Instant,
     ) -> (Option<Arc<Run>>, Result<(), Error>) {
-        let run = match self.load(purpose, schema, lease).await {
+        let run = match patience.retry(|| self.load(purpose.clone(), begun, patience)).await {
             Ok(run) => Arc::new(run),
             Err(error) => return (None, Err(error)),
         };
@@ -374,8 +426,9 @@ impl Engine {
     }
 
     /// Finds what was lost since the last run, and loads what is known.
-    async fn load(&self, purpose: Purpose, schema: Schema, lease: Lease) -> Result<Run, Error> {
-        let client = self.connections.get().await?;
+    async fn load(&self, purpose: Purpose, begun: &Begun, patience: &Arc<Patience>) -> Result<Run, Error> {
+        let Begun { schema, lease, .. } = begun;
+        let client = patience.connection(&*self.connections).await?;
         let roots = state::unsettle_lost_roots(&client, lease.mapping, &schema.tables[0]).await?;
         if roots > 0 {
             tracing::warn!(roots, "root rows were deleted by someone else; their documents are done again");
@@ -397,8 +450,28 @@ impl Engine {
         let cascading = cascade::cascading(&client, &schema).await?;
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let deletions = (guard, cascading);
-        Ok(Run::new(purpose, mapping, schema, connections, self.options.clone(), lease, deletions, registry))
+        let (schema, options, lease) = (schema.clone(), self.options.clone(), lease.clone());
+        let patience = patience.clone();
+        Ok(Run::new(purpose, mapping, schema, connections, options, patience, lease, deletions, registry))
     }
+}
+
+/// Whether the database is as the engine and the mapping need it.
+async fn check(connections: &dyn Connections, mapping: &Mapping, options: &Options) -> Result<(), Error> {
+    let client = connections.get().await?;
+    install::check(&client).await?;
+    catalog::read_for(&client, mapping, !options.read_only).await?;
+    Ok(())
+}
+
+/// A run that has begun.
+struct Begun {
+    schema: Schema,
+    lease: Lease,
+    /// The end of the write-ahead log before it.
+    wal_start: i64,
+    /// Its number in the ledger.
+    run: i64,
 }
 
 /// Waits for the workers; then second tries, together, and what held removals were in the way of once more with the
@@ -407,6 +480,7 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
     while let Some(done) = workers.tasks.join_next().await {
         done.map_err(panicked)??;
     }
+    let broken = broken.or_else(|| run.patience.given_up());
     // Together, whatever their rows: what two of them swap must meet in one transaction.
     run.guard.reopen();
     let releases = broken.is_none() && run.holds();
@@ -424,10 +498,14 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
         sweep::sweep(run).await?;
     }
     if run.purpose.writes() {
-        let client = run.connections.get().await?;
-        state::unsettle(&**client, run.lease.mapping, &run.take_distrusted()).await?;
+        let distrusted = run.take_distrusted();
+        run.patience.retry(|| unsettle(run, &distrusted)).await?;
     }
-    broken.map_or(Ok(()), Err)
+    broken.or_else(|| run.patience.given_up()).map_or(Ok(()), Err)
+}
+
+async fn unsettle(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
+    state::unsettle(&**run.connection().await?, run.lease.mapping, keys).await
 }
 
 /// Remembers which tables hold rows: one that is empty next time was truncated or lost.

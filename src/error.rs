@@ -22,6 +22,8 @@ pub enum ErrorKind {
     Connection,
     /// The feed broke off.
     Feed,
+    /// The caller told the run to stop.
+    Stopped,
     /// Anything else: a statement that should have worked did not.
     Internal,
 }
@@ -34,12 +36,14 @@ pub struct Error {
     relation: Option<String>,
     message: String,
     source: Option<tokio_postgres::Error>,
+    /// Whether the connection may give answers to what was asked before.
+    out_of_step: bool,
 }
 
 impl Error {
     /// An error of a kind, in words.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error { kind, relation: None, message: message.into(), source: None }
+        Error { kind, relation: None, message: message.into(), source: None, out_of_step: false }
     }
 
     /// Names the relation whose rows were being read or written.
@@ -54,6 +58,17 @@ impl Error {
     pub(crate) fn because(mut self, why: &str) -> Self {
         self.message = format!("{why}: {}", self.message);
         self
+    }
+
+    /// Marks an error after which the connection cannot be used any more.
+    pub(crate) fn out_of_step(mut self) -> Self {
+        self.out_of_step = true;
+        self
+    }
+
+    /// Whether the connection cannot be used any more.
+    pub(crate) fn is_out_of_step(&self) -> bool {
+        self.out_of_step
     }
 
     /// The table whose constraint was violated, schema and name, not quoted.
@@ -75,6 +90,16 @@ impl Error {
     /// Whether trying again, from the look-up on, can succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self.kind, ErrorKind::Transient | ErrorKind::Connection)
+    }
+
+    /// Whether trying again can succeed that soon: nobody makes room on a full disk meanwhile.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.is_transient() && !self.is_disk_full()
+    }
+
+    /// Whether the server has no room left.
+    pub fn is_disk_full(&self) -> bool {
+        self.code() == Some(&SqlState::DISK_FULL)
     }
 
     /// Whether a lock could not be had in time.
@@ -107,19 +132,18 @@ impl std::error::Error for Error {
 
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
-        Error { kind: kind_of(&error), relation: None, message: words(&error), source: Some(error) }
+        let (kind, message) = (kind_of(&error), words(&error));
+        Error { source: Some(error), ..Error::new(kind, message) }
     }
 }
 
 impl From<bb8::RunError<tokio_postgres::Error>> for Error {
     fn from(error: bb8::RunError<tokio_postgres::Error>) -> Self {
         match error {
-            bb8::RunError::User(error) => Error {
-                kind: ErrorKind::Connection,
-                relation: None,
-                message: words(&error),
-                source: Some(error),
-            },
+            bb8::RunError::User(error) => {
+                let message = words(&error);
+                Error { source: Some(error), ..Error::new(ErrorKind::Connection, message) }
+            }
             bb8::RunError::TimedOut => {
                 Error::new(ErrorKind::Connection, "no connection of the pool became free in time")
             }

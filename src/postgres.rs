@@ -2,8 +2,8 @@
 //!
 //! Statements for the user's tables are built here from a [`crate::schema::Schema`];
 //! what is recorded about documents goes through the functions of the schema
-//! `rowdelta`, whose text is in `sql/`. Nothing is prepared by name but COPY and the
-//! types that a mapping gives, and no session state outlives a transaction.
+//! `rowdelta`, whose text is in `sql/`. Nothing is prepared by name but COPY, within
+//! its transaction, and no session state outlives one: so it works through a pooler.
 
 pub(crate) mod cascade;
 pub mod catalog;
@@ -84,6 +84,12 @@ pub(crate) async fn begin(client: &mut Client, limits: Limits) -> Result<Transac
     );
     transaction.batch_execute(&settings).await?;
     Ok(transaction)
+}
+
+/// Closes a connection that may give answers to what was asked before, so that the pool does not lend it again.
+pub(crate) fn discard(mut connection: Connection) {
+    // The pool drops what is closed, and there is no public way to close a client that is borrowed.
+    connection.__private_api_close();
 }
 
 /// Quotes an identifier.

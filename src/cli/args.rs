@@ -117,6 +117,10 @@ pub struct Sync {
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
 
+    /// Documents of a transaction at most.
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub batch: usize,
+
     /// How long a statement waits for a lock before its documents are tried again, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 5_000)]
     pub lock_timeout: u64,

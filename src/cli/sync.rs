@@ -11,9 +11,8 @@ use crate::cli::args;
 use crate::cli::connect;
 use crate::cli::input::{Feed, FeedOptions};
 use crate::cli::output::{Exit, report, summary};
-use rowdelta::document::Origin;
-use rowdelta::engine::report::Status;
-use rowdelta::engine::{Engine, FeedError, FeedItem, default_workers};
+use rowdelta::engine::report::{Status, SyncError};
+use rowdelta::engine::{Engine, FeedItem, default_workers};
 use rowdelta::mapping::Mapping;
 use rowdelta::postgres::install;
 
@@ -58,6 +57,7 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         .complete(args.complete)
         .delete_limits(limits)
         .workers(workers)
+        .batch_documents_max(args.batch)
         .lock_timeout(Duration::from_millis(args.lock_timeout))
         .retries_max(args.retries)
         .wait(Duration::from_secs(args.wait))
@@ -66,7 +66,13 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         .await
         .map_err(|error| error.to_string())?;
     let stop = stop_on_signals();
-    let result = engine.sync(read(feed, stop.clone())).await;
+    let mut told = stop.clone();
+    let told = async move {
+        if told.wait_for(|signal| *signal != 0).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let result = engine.sync_until(read(feed), told).await;
     if let Err(error) = &result {
         eprintln!("rowdelta: {error}");
     }
@@ -81,7 +87,8 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         }
     }
     // A signal that came when all was done changed nothing.
-    let aborted = report(&result).is_some_and(|report| report.status == Status::Aborted);
+    let aborted = report(&result).is_some_and(|report| report.status == Status::Aborted)
+        || matches!(&result, Err(SyncError::Start(_)));
     let signal = *stop.borrow();
     Ok(match signal {
         130 if aborted => Exit::Interrupted,
@@ -110,9 +117,8 @@ pub fn write_report(file: &Path, json: &str) -> Result<(), String> {
     std::fs::write(file, json).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// Reads a feed on a thread of its own: decompression keeps a core busy, and standard input may block. After a
-/// signal the feed ends as one that breaks off does.
-pub fn read(feed: Feed, stop: watch::Receiver<u8>) -> impl futures_util::Stream<Item = FeedItem> + Send {
+/// Reads a feed on a thread of its own: decompression keeps a core busy, and standard input may block.
+pub fn read(feed: Feed) -> impl futures_util::Stream<Item = FeedItem> + Send {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     std::thread::spawn(move || {
         for item in feed {
@@ -121,23 +127,7 @@ pub fn read(feed: Feed, stop: watch::Receiver<u8>) -> impl futures_util::Stream<
             }
         }
     });
-    stream::unfold((receiver, stop, false), |(mut receiver, mut stop, ended)| async move {
-        if ended {
-            return None;
-        }
-        let next = tokio::select! {
-            biased;
-            Ok(_) = stop.wait_for(|signal| *signal != 0) => None,
-            item = receiver.recv() => Some(item?),
-        };
-        let ended = next.is_none();
-        Some((next.unwrap_or_else(stopped), (receiver, stop, ended)))
-    })
-}
-
-fn stopped() -> FeedItem {
-    let origin = Origin { file: Some("the feed".into()), ..Origin::default() };
-    Err(FeedError { origin, message: "stopped by a signal".into(), fatal: true })
+    stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
 }
 
 /// Waits for SIGINT or SIGTERM, on which a sync reads nothing more, and finishes and reports what is in hand. Gives

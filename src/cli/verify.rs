@@ -4,13 +4,17 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::watch;
+
 use crate::cli::args;
 use crate::cli::connect;
 use crate::cli::input::{Feed, FeedOptions};
 use crate::cli::output::{Exit, plural};
 use crate::cli::sync::{read, read_mapping, stop_on_signals, write_report};
+use rowdelta::document::Origin;
 use rowdelta::engine::verify::{Against, RelationDifferences, Verification, VerifyOptions};
-use rowdelta::engine::{Engine, default_workers};
+use rowdelta::engine::{Engine, FeedError, FeedItem, default_workers};
 use rowdelta::{Error, ErrorKind};
 
 /// How many differences are printed.
@@ -45,7 +49,7 @@ pub async fn verify(args: args::Verify) -> Result<Exit, String> {
     let (verified, signal) = match feed {
         Some(feed) => {
             let stop = stop_on_signals();
-            let verified = engine.verify(read(feed, stop.clone()), options).await;
+            let verified = engine.verify(until_stopped(feed, stop.clone()), options).await;
             (verified, *stop.borrow())
         }
         None => (engine.verify_recorded(options).await, 0),
@@ -65,6 +69,20 @@ pub async fn verify(args: args::Verify) -> Result<Exit, String> {
         print!("{}", words(&verification));
     }
     Ok(exit(&verification))
+}
+
+/// A feed that breaks off when a signal comes.
+fn until_stopped(feed: Feed, stop: watch::Receiver<u8>) -> impl Stream<Item = FeedItem> + Send {
+    let mut told = stop.clone();
+    let told = async move {
+        if told.wait_for(|signal| *signal != 0).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let origin = Origin { file: Some("the feed".into()), ..Origin::default() };
+    let broken = FeedError { origin, message: "stopped by a signal".into(), fatal: true };
+    let end = stream::once(async move { (*stop.borrow() != 0).then_some(Err(broken)) });
+    read(feed).take_until(told).chain(end.filter_map(std::future::ready))
 }
 
 fn signalled(signal: u8) -> Exit {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::engine::batch::{Tried, Withheld, transact};
 use crate::engine::claims::{Conflict, Verdict};
+use crate::engine::patience::Tries;
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::Outcome;
 use crate::engine::report::Failure;
@@ -35,14 +36,15 @@ pub(crate) enum Round {
 /// Applies documents, narrowing down to those that fail.
 ///
 /// # Errors
-/// Only what ends the run: the lease was lost, or the database is out of reach.
+/// Only what ends the run: the lease was lost, or the database is out of reach. A run that was told to stop gives up
+/// what would have to be tried again.
 pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, round: Round) -> Result<(), Error> {
     let mut pending = VecDeque::from([Part::new(run, documents)]);
     while let Some(part) = pending.pop_back() {
         if part.documents.is_empty() {
             continue;
         }
-        tokio::time::sleep(part.pause).await;
+        run.patience.pause(part.pause).await;
         let limits = Limits { lock: part.lock, ..run.limits() };
         let mut groups = Vec::new();
         match transact(run, &part.documents, limits, round, &mut groups).await {
@@ -50,9 +52,12 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, round: Round
             Ok(Tried::Withheld(withheld)) => pending.push_back(part.without_removals(run, withheld, round)),
             Ok(Tried::Committed(robbed)) => part.look_again(run, robbed),
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Setup) => return Err(error),
+            Err(error) if error.kind() == ErrorKind::Stopped => run.patience.give_up(),
+            Err(error) if error.is_disk_full() => part.fail(run, &error),
+            Err(error) if error.is_transient() && run.patience.is_stopped() => run.patience.give_up(),
             Err(error) if error.is_transient() => {
-                run.tally(|tally| tally.report.retries += 1);
-                tracing::debug!(%error, documents = part.documents.len(), tries = part.tries, "trying again");
+                run.patience.count();
+                tracing::debug!(%error, documents = part.documents.len(), tries = ?part.tries, "trying again");
                 // What has to wait lets the others go first.
                 for part in part.again(run, error, groups)? {
                     if part.pause.is_zero() { pending.push_back(part) } else { pending.push_front(part) }
@@ -67,7 +72,7 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, round: Round
 /// Documents to be applied in one transaction.
 struct Part {
     documents: Vec<Prepared>,
-    tries: u32,
+    tries: Tries,
     lock: Duration,
     /// How long to wait before it.
     pause: Duration,
@@ -75,7 +80,7 @@ struct Part {
 
 impl Part {
     fn new(run: &Run, documents: Vec<Prepared>) -> Self {
-        Part { documents, tries: 0, lock: run.options.lock_timeout, pause: Duration::ZERO }
+        Part { documents, tries: Tries::default(), lock: run.options.lock_timeout, pause: Duration::ZERO }
     }
 
     /// Two parts, the second to be applied first. Documents of a group stay together, and the groups in order.
@@ -102,10 +107,9 @@ impl Part {
             self.lock = NARROWING_LOCK_TIMEOUT.min(run.options.lock_timeout);
             return Ok(self.halves(groups));
         }
-        self.tries += 1;
         self.lock = run.options.lock_timeout;
-        if self.tries <= run.options.retries_max {
-            self.pause = backoff(self.tries).max(Duration::from_millis(1));
+        if let Some(pause) = run.patience.next(&mut self.tries) {
+            self.pause = pause.max(Duration::from_millis(1));
             return Ok(vec![self]);
         }
         if error.kind() == ErrorKind::Connection {
@@ -198,10 +202,4 @@ impl Part {
         }
         self
     }
-}
-
-/// Exponential, with full jitter: between nothing and 50 ms · 2ⁿ, at most 5 s.
-pub(crate) fn backoff(tries: u32) -> Duration {
-    let ceiling = 50u64.saturating_mul(1 << tries.min(10)).min(5_000);
-    Duration::from_millis(fastrand::u64(0..=ceiling))
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use tokio_postgres::Transaction;
+use tokio_postgres::{Client, Transaction};
 
 use crate::document::{DocumentKey, Origin};
 use crate::engine::apply::Round;
@@ -25,7 +25,7 @@ use crate::mapping::UniqueIn;
 use crate::plan::{Batch, Plan, Sides, plan, questions};
 use crate::postgres::state::{self, Record, State};
 use crate::postgres::write::{Marking, Writer, mark_absent, named_by_table, transaction_time};
-use crate::postgres::{Limits, begin, cascade, judge};
+use crate::postgres::{Limits, begin, cascade, discard, judge};
 use crate::row::Tuple;
 
 /// Takes note of documents in the order of the feed, and drops repeated ones.
@@ -130,9 +130,24 @@ pub(super) async fn transact(
     round: Round,
     groups: &mut Vec<Vec<usize>>,
 ) -> Result<Tried, Error> {
+    let mut connection = run.connection().await?;
+    let tried = transact_on(&mut connection, run, documents, limits, round, groups).await;
+    if tried.as_ref().is_err_and(Error::is_out_of_step) {
+        discard(connection);
+    }
+    tried
+}
+
+async fn transact_on(
+    client: &mut Client,
+    run: &Run,
+    documents: &[Prepared],
+    limits: Limits,
+    round: Round,
+    groups: &mut Vec<Vec<usize>>,
+) -> Result<Tried, Error> {
     let last = round != Round::Feed;
-    let mut connection = run.connections.get().await?;
-    let transaction = begin(&mut connection, limits).await?;
+    let transaction = begin(client, limits).await?;
     if run.purpose.writes() {
         state::enter(&transaction, &run.lease).await?;
     }

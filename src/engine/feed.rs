@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use crate::document::{Document, Origin};
 use crate::engine::apply::{Round, apply};
 use crate::engine::lease::Heart;
+use crate::engine::patience::stopped;
 use crate::engine::prepare::{Prepared, Unread, prepare};
 use crate::engine::registry::Glance;
 use crate::engine::report::Failure;
@@ -27,18 +28,23 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    async fn hand_out(&mut self, run: &Arc<Run>, batch: Vec<Unread>) -> Result<(), Error> {
+    /// Waits for a worker. False: the run was told to stop before one was free.
+    async fn hand_out(&mut self, run: &Arc<Run>, batch: Vec<Unread>) -> Result<bool, Error> {
         if batch.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
-        let permit = self.free.clone().acquire_owned().await.map_err(panicked)?;
+        let permit = tokio::select! {
+            biased;
+            permit = self.free.clone().acquire_owned() => permit.map_err(panicked)?,
+            () = run.patience.stopped() => return Ok(false),
+        };
         while let Some(done) = self.tasks.try_join_next() {
             done.map_err(panicked)??;
         }
         let (admitted, next) = oneshot::channel();
         let before = self.admitted.replace(next);
         self.tasks.spawn(work(run.clone(), batch, before, admitted, permit));
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -81,7 +87,7 @@ fn by_rows(documents: Vec<Prepared>, rows_max: usize) -> Vec<Vec<Prepared>> {
 }
 
 /// Reads the feed to its end: skips what is known by its bytes, hands out the rest in batches. Gives the
-/// workers, and why the feed broke off if it did.
+/// workers, and why the feed broke off, or was read no further.
 pub(crate) async fn read_feed(
     run: &Arc<Run>,
     heart: Option<&Heart>,
@@ -92,7 +98,20 @@ pub(crate) async fn read_feed(
     let (mut batch, mut bytes, mut sequence) = (Vec::new(), 0, 0);
     let mut broken = None;
     let mut feed = pin!(feed);
-    while let Some(item) = feed.next().await {
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = run.patience.stopped() => Some(Err(stopped())),
+            item = feed.next() => item.map(Ok),
+        };
+        let item = match next {
+            None => break,
+            Some(Ok(item)) => item,
+            Some(Err(stop)) => {
+                broken = Some(stop);
+                break;
+            }
+        };
         if heart.is_some_and(Heart::is_lost) {
             return Err(Error::new(ErrorKind::Busy, "the lease was lost to another run"));
         }
@@ -114,13 +133,18 @@ pub(crate) async fn read_feed(
         let length = document.bytes.len();
         let Some(unread) = glance(run, document, sequence) else { continue };
         if bytes + length > run.options.batch_bytes_max || batch.len() == run.options.batch_documents_max {
-            workers.hand_out(run, std::mem::take(&mut batch)).await?;
+            if !workers.hand_out(run, std::mem::take(&mut batch)).await? {
+                broken = Some(stopped());
+                break;
+            }
             bytes = 0;
         }
         bytes += length;
         batch.push(unread);
     }
-    workers.hand_out(run, batch).await?;
+    if !workers.hand_out(run, batch).await? {
+        broken.get_or_insert_with(stopped);
+    }
     Ok((workers, broken))
 }
 

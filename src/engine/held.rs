@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::document::DocumentKey;
-use crate::engine::apply::backoff;
 use crate::engine::bystanders::bystanders;
 use crate::engine::compare::{compared_cells, compared_key};
+use crate::engine::patience::Tries;
 use crate::engine::report::Failure;
 use crate::engine::run::{Held, Run};
 use crate::error::{Error, ErrorKind};
@@ -53,22 +53,21 @@ pub(super) async fn in_parts<T>(
     transact: impl for<'p> Fn(&'p Run, &'p [T]) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'p>>,
     fail: impl Fn(T, &Error),
 ) -> Result<(), Error> {
-    let mut pending: Vec<(Vec<T>, u32)> = Vec::new();
+    let mut pending: Vec<(Vec<T>, Tries)> = Vec::new();
     while !documents.is_empty() {
         let rest = documents.split_off(documents.len().min(DOCUMENTS_MAX));
-        pending.push((std::mem::replace(&mut documents, rest), 0));
+        pending.push((std::mem::replace(&mut documents, rest), Tries::default()));
     }
-    while let Some((mut part, tries)) = pending.pop() {
+    while let Some((mut part, mut tries)) = pending.pop() {
         let Err(error) = transact(run, &part).await else { continue };
         match error.kind() {
             ErrorKind::Busy | ErrorKind::Setup => return Err(error),
-            _ if error.is_transient() && tries < run.options.retries_max => {
-                run.tally(|tally| tally.report.retries += 1);
-                tokio::time::sleep(backoff(tries + 1)).await;
-                pending.push((part, tries + 1));
-            }
+            // The next run does them.
+            ErrorKind::Stopped => run.patience.give_up(),
+            _ if error.is_transient() && run.patience.is_stopped() => run.patience.give_up(),
+            _ if error.may_pass() && retry(run, &mut tries).await => pending.push((part, tries)),
             ErrorKind::Connection => return Err(error),
-            _ if part.len() > 1 => {
+            _ if part.len() > 1 && !error.is_disk_full() => {
                 let right = part.split_off(part.len() / 2);
                 pending.extend([(right, tries), (part, tries)]);
             }
@@ -78,8 +77,16 @@ pub(super) async fn in_parts<T>(
     Ok(())
 }
 
+/// Waits for another try; false: there is none to be.
+async fn retry(run: &Run, tries: &mut Tries) -> bool {
+    let Some(pause) = run.patience.next(tries) else { return false };
+    run.patience.count();
+    run.patience.pause(pause).await;
+    true
+}
+
 async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Error> {
-    let mut connection = run.connections.get().await?;
+    let mut connection = run.connection().await?;
     let transaction = begin(&mut connection, run.limits()).await?;
     state::enter(&transaction, &run.lease).await?;
     let mut sides: Vec<Sides> = run.mapping.relations.iter().map(|_| Sides::default()).collect();

@@ -6,12 +6,20 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
+use crate::engine::Options;
+use crate::engine::patience::{Patience, stopped};
 use crate::error::{Error, ErrorKind};
 use crate::postgres::Connections;
 use crate::postgres::state::{self, Lease};
 
 /// How often a run that waits for another one looks whether that has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// A name that no other run has.
+pub(crate) fn holder() -> String {
+    let (version, process) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    format!("rowdelta {version} process {process} run {:08x}", fastrand::u32(..))
+}
 
 /// Takes the lease, waiting for another run for a while.
 ///
@@ -20,18 +28,27 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 pub(crate) async fn acquire(
     client: &Client,
     mapping: i32,
-    period: Duration,
-    wait: Duration,
+    holder: &str,
+    options: &Options,
+    patience: &Patience,
 ) -> Result<Lease, Error> {
-    let holder = format!("rowdelta {} process {}", env!("CARGO_PKG_VERSION"), std::process::id());
     let began = Instant::now();
     loop {
-        match state::acquire(client, mapping, &holder, period.as_secs() as i32).await {
-            Err(error) if error.kind() == ErrorKind::Busy && began.elapsed() < wait => {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
+        let error = match state::acquire(client, mapping, holder, options.lease.as_secs() as i32).await {
+            Err(error) if error.kind() == ErrorKind::Busy => error,
             acquired => return acquired,
+        };
+        // Taken by this run, if the answer to that was lost.
+        if let Some(lease) = state::held_lease(client, mapping, holder).await? {
+            return Ok(lease);
         }
+        if patience.is_stopped() {
+            return Err(stopped());
+        }
+        if began.elapsed() >= options.wait {
+            return Err(error);
+        }
+        patience.pause(LOOK_AGAIN).await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::document::{Document, DocumentKey, Origin, short};
-use crate::engine::apply::backoff;
+use crate::engine::patience::Tries;
 use crate::engine::report::Failure;
 use crate::engine::roots::alternate_key;
 use crate::engine::run::Run;
@@ -96,7 +96,13 @@ fn after_asking(
     match answered {
         Ok(()) => Ok(vec![waiting]),
         Err(error) if matches!(error.kind(), ErrorKind::Connection | ErrorKind::Setup) => Err(error),
-        Err(_) if waiting.len() > 1 => {
+        Err(error)
+            if run.patience.is_stopped() && (error.is_transient() || error.kind() == ErrorKind::Stopped) =>
+        {
+            run.patience.give_up();
+            Ok(Vec::new())
+        }
+        Err(error) if waiting.len() > 1 && !error.is_disk_full() => {
             let half = waiting.split_off(waiting.len() / 2);
             Ok(vec![half, waiting])
         }
@@ -116,26 +122,25 @@ fn after_asking(
 
 /// Asks, and asks again after errors that may pass.
 async fn ask(run: &Run, questions: Questions, answers: &mut Answers) -> Result<(), Error> {
-    let mut tries = 0;
+    let mut tries = Tries::default();
     loop {
         let started = Instant::now();
-        match ask_once(run, questions.clone(), answers).await {
+        let error = match ask_once(run, questions.clone(), answers).await {
             Ok(inserted) => {
                 run.tally(|tally| tally.looked_up(&inserted, started.elapsed()));
                 return Ok(());
             }
-            Err(error) if error.is_transient() && tries < run.options.retries_max => {
-                tries += 1;
-                run.tally(|tally| tally.report.retries += 1);
-                tokio::time::sleep(backoff(tries)).await;
-            }
+            Err(error) if error.may_pass() => error,
             Err(error) => return Err(error),
-        }
+        };
+        let Some(pause) = run.patience.next(&mut tries) else { return Err(error) };
+        run.patience.count();
+        run.patience.pause(pause).await;
     }
 }
 
 async fn ask_once(run: &Run, questions: Questions, answers: &mut Answers) -> Result<Vec<u64>, Error> {
-    let mut connection = run.connections.get().await?;
+    let mut connection = run.connection().await?;
     questions::answer(&mut connection, &run.mapping, &run.schema, run.limits(), questions, answers).await
 }
 

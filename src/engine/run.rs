@@ -8,15 +8,17 @@ use crate::document::{DocumentKey, Origin, short};
 use crate::engine::Options;
 use crate::engine::compare::{compared_cells, compared_key};
 use crate::engine::guard::{Guard, Rows};
+use crate::engine::patience::Patience;
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Registry};
 use crate::engine::report::{Failure, Report, Slow};
 use crate::engine::verify::Findings;
+use crate::error::Error;
 use crate::fingerprint::DocumentFingerprint;
 use crate::mapping::{Mapping, RelationIx, UniqueIn};
 use crate::plan::{Action, Plan};
 use crate::postgres::state::Lease;
-use crate::postgres::{Connections, Limits};
+use crate::postgres::{Connection, Connections, Limits};
 use crate::row::Tuple;
 use crate::schema::Schema;
 use crate::shred::Answers;
@@ -63,6 +65,7 @@ pub(crate) struct Run {
     pub schema: Schema,
     pub connections: Arc<dyn Connections>,
     pub options: Options,
+    pub patience: Arc<Patience>,
     pub lease: Lease,
     pub guard: Guard,
     /// Relations whose rows may take others along that nobody reads.
@@ -128,6 +131,7 @@ impl Run {
         schema: Schema,
         connections: Arc<dyn Connections>,
         options: Options,
+        patience: Arc<Patience>,
         lease: Lease,
         deletions: (Guard, HashSet<RelationIx>),
         registry: Registry,
@@ -139,6 +143,7 @@ impl Run {
             schema,
             connections,
             options,
+            patience,
             lease,
             guard: deletions.0,
             cascading: deletions.1,
@@ -155,6 +160,11 @@ impl Run {
 
     pub fn limits(&self) -> Limits {
         self.options.limits(!self.purpose.writes())
+    }
+
+    /// A connection from the caller's pool.
+    pub async fn connection(&self) -> Result<Connection, Error> {
+        self.patience.connection(&*self.connections).await
     }
 
     pub fn registry(&self) -> MutexGuard<'_, Registry> {

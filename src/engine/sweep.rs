@@ -63,7 +63,7 @@ async fn absent(run: &Run) -> Result<(Vec<DocumentKey>, u64), Error> {
         let registry = run.registry();
         (registry.seen(), registry.nameless())
     };
-    let client = run.connections.get().await?;
+    let client = run.connection().await?;
     let mut absent = Vec::new();
     let columns = run.schema.tables[0].key.len();
     let collect = |key: DocumentKey| {
@@ -91,7 +91,7 @@ async fn doubt(run: &Run, seen: u64) -> Result<Option<String>, Error> {
         let message = format!("the feed has {seen} documents; at least {expected} were expected");
         return Ok((seen < expected).then_some(message));
     }
-    let client = run.connections.get().await?;
+    let client = run.connection().await?;
     let last = state::last_complete(&client, run.lease.mapping).await?.unwrap_or(0);
     let message = format!("the feed has {seen} documents; the last complete one had {last}");
     Ok(((seen as f64) < SHARE_MIN * last as f64).then_some(message))
@@ -137,7 +137,7 @@ fn label(types: &[&ColumnType], key: &DocumentKey) -> String {
 
 /// Marks root rows, and has their documents looked at should they come back.
 async fn mark(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
-    let mut connection = run.connections.get().await?;
+    let mut connection = run.connection().await?;
     let transaction = begin(&mut connection, run.limits()).await?;
     state::enter(&transaction, &run.lease).await?;
     let tuples: Vec<Tuple> = keys.iter().map(DocumentKey::cells).collect();
@@ -163,7 +163,7 @@ async fn delete(run: &Arc<Run>, absent: Vec<DocumentKey>) -> Result<(), Error> {
 
 /// Counts all that would go.
 async fn reserve<'r>(run: &'r Run, keys: &[DocumentKey]) -> Result<Result<Reservation<'r>, String>, Error> {
-    let mut connection = run.connections.get().await?;
+    let mut connection = run.connection().await?;
     let (mut all, mut per_relation) = (Rows::new(), vec![0; run.mapping.relations.len()]);
     for keys in keys.chunks(DOCUMENTS_MAX) {
         let transaction = begin(&mut connection, run.limits()).await?;
@@ -185,7 +185,7 @@ async fn reserve<'r>(run: &'r Run, keys: &[DocumentKey]) -> Result<Result<Reserv
 }
 
 async fn delete_part(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
-    let mut connection = run.connections.get().await?;
+    let mut connection = run.connection().await?;
     let transaction = begin(&mut connection, run.limits()).await?;
     state::enter(&transaction, &run.lease).await?;
     let (mut sides, gone) = read(run, &transaction, keys).await?;

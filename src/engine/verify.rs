@@ -24,9 +24,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::Stream;
+use tokio::sync::watch;
 
 use crate::engine::feed::read_feed;
 use crate::engine::guard::Guard;
+use crate::engine::patience::Patience;
 use crate::engine::registry::Registry;
 use crate::engine::report::{Report, SyncError};
 use crate::engine::run::{Purpose, Run};
@@ -92,7 +94,7 @@ impl Engine {
         findings: Arc<Findings>,
         feed: impl Stream<Item = FeedItem> + Send,
     ) -> Result<Report, Error> {
-        match self.write(Purpose::Repair(findings), feed).await {
+        match self.write(Purpose::Repair(findings), feed, std::future::pending()).await {
             Ok(report) => Ok(report),
             Err(SyncError::Failed(report) | SyncError::Withheld(report)) => Ok(*report),
             Err(SyncError::Aborted { cause, .. } | SyncError::Start(cause)) => Err(cause),
@@ -113,9 +115,19 @@ impl Engine {
         let (options, registry) = (self.options.clone(), Registry::default());
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let purpose = Purpose::Verify(findings);
+        let patience = Arc::new(Patience::new(&options, watch::channel(false).1));
         let deletions = (Guard::new(options.delete_limits), HashSet::new());
-        let run =
-            Arc::new(Run::new(purpose, mapping, schema, connections, options, lease, deletions, registry));
+        let run = Arc::new(Run::new(
+            purpose,
+            mapping,
+            schema,
+            connections,
+            options,
+            patience,
+            lease,
+            deletions,
+            registry,
+        ));
         let (workers, broken) = read_feed(&run, None, feed).await?;
         finish(&run, workers, broken).await?;
         let mut report = run.tally(|tally| tally.report.clone());

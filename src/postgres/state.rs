@@ -83,6 +83,15 @@ pub(crate) async fn acquire(
     }
 }
 
+/// The lease of a mapping, if this holder has it.
+pub(crate) async fn held_lease(client: &Client, mapping: i32, holder: &str) -> Result<Option<Lease>, Error> {
+    let params: &[(&(dyn postgres_types::ToSql + Sync), Type)] =
+        &[(&mapping, Type::INT4), (&holder, Type::TEXT)];
+    let sql = "SELECT lease_token::text FROM rowdelta.mapping WHERE id = $1 AND lease_holder = $2";
+    let rows = client.query_typed(sql, params).await?;
+    Ok(rows.first().and_then(|row| row.get(0)).map(|token| Lease { mapping, token }))
+}
+
 /// Prolongs a lease. False: it was lost.
 pub(crate) async fn renew(client: &Client, lease: &Lease, seconds: i32) -> Result<bool, Error> {
     let params: &[(&(dyn postgres_types::ToSql + Sync), Type)] =
@@ -409,17 +418,17 @@ pub(crate) async fn start_run(client: &Client, mapping: i32) -> Result<i64, Erro
     Ok(client.query_typed_one(sql, &[(&mapping, Type::INT4)]).await?.get(0))
 }
 
-/// Closes an entry of the ledger.
+/// Closes an entry of the ledger. One that is closed already, unknown to the caller, stays as it is.
 pub(crate) async fn finish_run(client: &Client, run: i64, status: &str, report: &str) -> Result<(), Error> {
     let params: &[(&(dyn postgres_types::ToSql + Sync), Type)] =
         &[(&run, Type::INT8), (&status, Type::TEXT), (&report, Type::TEXT)];
     let sql = "WITH run AS (UPDATE rowdelta.run SET finished = clock_timestamp(), status = $2, \
-                            report = $3::jsonb - 'failures' WHERE id = $1) \
+                            report = $3::jsonb - 'failures' WHERE id = $1 AND finished IS NULL RETURNING id) \
                INSERT INTO rowdelta.failure (run, document, file, line, item, relation, path, sqlstate, message, \
                                               retryable) \
-               SELECT $1, f.document, f.file, f.line, f.item, f.relation, f.path, f.sqlstate, f.message, \
+               SELECT run.id, f.document, f.file, f.line, f.item, f.relation, f.path, f.sqlstate, f.message, \
                       f.retryable \
-               FROM jsonb_to_recordset($3::jsonb -> 'failures') AS f (document text, file text, line bigint, \
+               FROM run, jsonb_to_recordset($3::jsonb -> 'failures') AS f (document text, file text, line bigint, \
                     item bigint, relation text, path text, sqlstate text, message text, retryable boolean)";
     client.execute_typed(sql, params).await?;
     Ok(())

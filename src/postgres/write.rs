@@ -521,7 +521,9 @@ impl<'a> Writer<'a> {
         let names: Vec<String> = filled.iter().map(|column| quote(column.name)).collect();
         let sql =
             format!("COPY {} ({}) FROM STDIN (FORMAT binary)", self.schema.tables[ix].name, names.join(", "));
-        let sink = self.transaction.copy_in::<_, bytes::Bytes>(&sql).await?;
+        // Where the server refuses the COPY before it asks for data, it answers once more than the client expects.
+        let refused = |error| Error::from(error).out_of_step();
+        let sink = self.transaction.copy_in::<_, bytes::Bytes>(&sql).await.map_err(refused)?;
         pin_mut!(sink);
         for chunk in copy_chunks(&filled, rows.len()) {
             sink.send(chunk).await?;

@@ -97,6 +97,34 @@ async fn p27_a_lock_that_is_given_back_in_time_costs_a_retry_and_nothing_else() 
     shop.check(&ran).await;
 }
 
+/// The server refuses the COPY before it asks for the first row: what was sent after it is answered in order all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p27_a_copy_that_waits_in_vain_for_its_table_is_tried_again() {
+    let shop = Shop::open().await;
+    let feed: Vec<Value> =
+        (0..80).map(|n| json!({ "number": format!("N{n:03}"), "tags": ["a", "b"] })).collect();
+    shop.expect(&feed).await;
+    let holder = shop.db.client().await;
+    holder.batch_execute("BEGIN; LOCK TABLE tag IN EXCLUSIVE MODE").await.unwrap();
+    let release = async {
+        // Of two tries the first has failed by then.
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        for _ in 0..2 {
+            while shop.db.value(waiting).await == "0" {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            while shop.db.value(waiting).await != "0" {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        holder.batch_execute("ROLLBACK").await.unwrap();
+    };
+    let (ran, ()) = tokio::join!(shop.run_with(&feed, &["--lock-timeout", "200"]), release);
+    let ran = ran.succeeded();
+    assert!(ran.report["retries"].as_u64().unwrap() > 0, "{:#}", ran.report);
+    shop.check(&ran).await;
+}
+
 /// Someone else's UPDATE falls between the look-up of a row and its write: a trigger on `orders`, whose rows are
 /// written first, waits until it is done. The row is looked up again, and not overwritten unseen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

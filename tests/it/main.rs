@@ -20,6 +20,7 @@ mod moves;
 mod nights;
 mod oracle;
 mod oracle_checked;
+mod pgbouncer;
 mod properties;
 mod real_data;
 mod schemas;

@@ -104,9 +104,17 @@ key = ["code"]
 missing = "insert"
 "#;
 
+/// The mapping of all of them with the tables in a schema, which is its name too.
+pub fn mapping_in(schema: &str) -> String {
+    let named = MAPPING.replace("name = \"shop\"", &format!("name = \"{schema}\""));
+    named.replace("table = \"", &format!("table = \"{schema}."))
+}
+
 /// The shop: a database, what it should hold, and what was written.
 pub struct Shop {
     pub db: Database,
+    /// Where the command connects to.
+    pub url: String,
     pub mapping: PathBuf,
     pub state: State,
     pub writes: Writes,
@@ -132,7 +140,7 @@ impl Shop {
         command::install(db.url());
         let state = State::open(db.client().await, &mapping).await.unwrap();
         let writes = Writes::count(db.client().await, &state.mapping).await.unwrap();
-        Self { db, mapping, state, writes, scratch }
+        Self { url: db.url().to_owned(), db, mapping, state, writes, scratch }
     }
 
     /// Goes on with another mapping, and an oracle that has read the tables' types anew.
@@ -140,6 +148,13 @@ impl Shop {
         self.mapping = self.scratch.write("mapping.toml", mapping);
         self.state = State::open(self.db.client().await, &self.mapping).await.unwrap();
         self.writes = Writes::count(self.db.client().await, &self.state.mapping).await.unwrap();
+    }
+
+    /// Brings back the server, which must be the shop's own and was killed, and goes on.
+    pub async fn restart(&mut self) {
+        self.db.restart().await;
+        let mapping = std::fs::read_to_string(&self.mapping).unwrap();
+        self.remap(&mapping).await;
     }
 
     /// Runs the command on a feed of these documents, whatever comes of it.
@@ -154,7 +169,7 @@ impl Shop {
 
     /// On a thread of its own: the runtime goes on driving the connections meanwhile.
     pub async fn run_file(&self, feed: &Path, more: &[&str]) -> Ran {
-        let (url, mapping, feed) = (self.db.url().to_owned(), self.mapping.clone(), feed.to_owned());
+        let (url, mapping, feed) = (self.url.clone(), self.mapping.clone(), feed.to_owned());
         let more: Vec<String> = more.iter().map(|&argument| argument.to_owned()).collect();
         let run = move || {
             let more: Vec<&str> = more.iter().map(String::as_str).collect();

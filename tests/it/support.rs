@@ -4,5 +4,6 @@ pub mod cluster;
 pub mod command;
 pub mod database;
 pub mod feed;
+pub mod pooler;
 
 pub use database::{Database, db, db_on};

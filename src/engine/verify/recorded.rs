@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
+use tokio::sync::watch;
 use tokio_postgres::Transaction;
 
 use crate::document::DocumentKey;
 use crate::engine::Engine;
-use crate::engine::apply::backoff;
 use crate::engine::compare::compared_key;
 use crate::engine::lease::{self, Heart};
+use crate::engine::patience::Patience;
 use crate::engine::verify::VerifyOptions;
 use crate::engine::verify::report::{Against, Difference, Kind, Repair, Unknown, Verification};
 use crate::error::{Error, ErrorKind};
@@ -44,14 +45,15 @@ impl Engine {
                 format!("no run of the mapping `{}` is recorded in this database", self.mapping.name);
             return Err(Error::new(ErrorKind::Setup, message));
         };
+        let patience = Patience::new(&self.options, watch::channel(false).1);
         let lease = match options.repair {
-            true => Some(lease::acquire(&client, mapping, self.options.lease, self.options.wait).await?),
+            true => Some(lease::acquire(&client, mapping, &lease::holder(), &self.options, &patience).await?),
             false => None,
         };
         drop(client);
         let verification = Verification::new(&self.mapping, Against::Record);
         let digest = fingerprint::digest(&schema);
-        let mut check = Check { engine: self, schema, mapping, digest, verification };
+        let mut check = Check { engine: self, patience, schema, mapping, digest, verification };
         let checked = check.all(lease.as_ref()).await;
         if let Some(lease) = &lease {
             let client = self.connections.get().await?;
@@ -66,6 +68,7 @@ impl Engine {
 /// A verification in the making.
 struct Check<'a> {
     engine: &'a Engine,
+    patience: Patience,
     schema: Schema,
     mapping: i32,
     digest: [u8; 8],
@@ -133,16 +136,7 @@ impl Check<'_> {
 
     /// Compares some documents; again after errors that may pass.
     async fn part(&self, after: Option<&DocumentKey>) -> Result<Part, Error> {
-        let mut tries = 0;
-        loop {
-            match self.part_once(after).await {
-                Err(error) if error.is_transient() && tries < self.engine.options.retries_max => {
-                    tries += 1;
-                    tokio::time::sleep(backoff(tries)).await;
-                }
-                done => return done,
-            }
-        }
+        self.patience.retry(|| self.part_once(after)).await
     }
 
     async fn part_once(&self, after: Option<&DocumentKey>) -> Result<Part, Error> {

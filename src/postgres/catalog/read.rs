@@ -117,24 +117,29 @@ fn table(row: &Row) -> CatalogTable {
 }
 
 /// `format_type` of a type as it is written, the way [`ColumnType::sql`] has it; or why there is no such type.
+///
+/// The plan of a constant spells its type with the modifier. The description of a prepared statement has it too, but
+/// the statement would outlive the transaction, and the client would prepare more for a type that it does not know.
 pub(super) async fn type_of(client: &Client, written: &str) -> Result<Result<String, String>, Error> {
-    let described = client.prepare(&format!("SELECT CAST(NULL AS {written})")).await.map_err(Error::from);
-    let statement = match described {
-        Ok(statement) => statement,
+    let explain = format!("EXPLAIN (VERBOSE, COSTS OFF) SELECT CAST(NULL AS {written})");
+    let plan = match client.query_typed(&explain, &[]).await.map_err(Error::from) {
+        Ok(plan) => plan,
         // A type that is not there is rejected; a schema that is not there counts as the set-up's fault.
         Err(error) if matches!(error.kind(), ErrorKind::Rejected | ErrorKind::Setup) => {
             return Ok(Err(error.to_string()));
         }
         Err(error) => return Err(error),
     };
-    let modifier = statement.columns()[0].type_modifier();
-    let row = client.query_typed_one(TYPE, &[(&written, Type::TEXT), (&modifier, Type::INT4)]).await?;
+    let spelled = plan.iter().find_map(|line| line.get::<_, &str>(0).trim_start().strip_prefix(SPELLED));
+    let row = client.query_typed_one(TYPE, &[(&written, Type::TEXT), (&spelled, Type::TEXT)]).await?;
     Ok(Ok(row.get(0)))
 }
 
-/// The description of a statement has the type below a domain; a domain itself has no modifier.
+const SPELLED: &str = "Output: NULL::";
+
+/// A domain has no modifier, and is spelled as a cast of the type below it.
 const TYPE: &str = "
-SELECT format_type(t.oid, CASE WHEN t.typtype = 'd' THEN -1 ELSE $2 END)
+SELECT CASE WHEN t.typtype <> 'd' AND $2 IS NOT NULL THEN $2 ELSE format_type(t.oid, -1) END
 FROM pg_type t WHERE t.oid = to_regtype($1)";
 
 const TABLES: &str = "

@@ -1,9 +1,11 @@
 //! A database for one test, copied from a template in some 40 ms.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rowdelta::postgres::local::{LocalServer, Options};
+use tokio_postgres::config::Host;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::cluster::cluster;
@@ -56,6 +58,21 @@ impl Database {
         &self.url
     }
 
+    /// The directory of the server's socket, and the database's name.
+    pub fn address(&self) -> (PathBuf, &str) {
+        let config: tokio_postgres::Config = self.url.parse().expect("a URL of the tests' own");
+        match config.get_hosts() {
+            [Host::Unix(dir)] => (dir.clone(), &self.name),
+            hosts => panic!("not on one Unix socket: {hosts:?}"),
+        }
+    }
+
+    /// The port in the socket's name.
+    pub fn port(&self) -> u16 {
+        let config: tokio_postgres::Config = self.url.parse().expect("a URL of the tests' own");
+        config.get_ports()[0]
+    }
+
     /// A connection of one's own; the database also has one, which [`execute`](Self::execute) uses.
     pub async fn client(&self) -> Client {
         connect(&self.url).await.expect("connect to the test's database")
@@ -63,11 +80,19 @@ impl Database {
 
     /// Crashes the server (`kill -9`), which must be the database's own, and brings it back.
     pub async fn crash(&mut self) {
+        self.kill();
+        self.restart().await;
+    }
+
+    /// Crashes the server, which must be the database's own.
+    pub fn kill(&mut self) {
+        self.server.as_mut().expect("the server is shared: use db_on").kill9();
+    }
+
+    /// Brings it back.
+    pub async fn restart(&mut self) {
         let server = self.server.as_mut().expect("the server is shared: use db_on");
-        tokio::task::block_in_place(|| {
-            server.kill9();
-            server.restart().unwrap_or_else(|error| panic!("{error}"));
-        });
+        tokio::task::block_in_place(|| server.restart().unwrap_or_else(|error| panic!("{error}")));
         self.client = self.client().await;
     }
 
