@@ -70,7 +70,12 @@ struct Half {
 
 impl Half {
     fn run(&self) -> Ran {
-        command::sync_with(&self.url, &self.mapping, &[&self.feed], &["--workers", "3", "--batch", "25"])
+        command::sync_with(
+            &self.url,
+            &self.mapping,
+            &[&self.feed],
+            &["--workers", "3", "--batch", "25", "--allow-deletes", "1000"],
+        )
     }
 }
 
