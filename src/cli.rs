@@ -6,6 +6,7 @@ pub mod demo;
 pub mod input;
 pub mod output;
 pub mod schema;
+pub mod status;
 pub mod sync;
 pub mod tls;
 pub mod verify;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::args::{Cli, Command, Log};
 use crate::cli::output::Exit;
-use crate::cli::{demo, schema, sync, verify};
+use crate::cli::{demo, schema, status, sync, verify};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
             Command::Demo(args) => demo::demo(args).await,
             Command::Install(database) => sync::install(database).await,
             Command::Schema(args) => schema::schema(args).await,
+            Command::Status(args) => status::status(args).await,
             Command::Sync(args) => sync::sync(args).await,
             Command::Verify(args) => verify::verify(args).await,
         }

@@ -10,6 +10,7 @@ pub mod catalog;
 pub(crate) mod fetch;
 pub mod install;
 pub(crate) mod judge;
+pub mod ledger;
 pub mod local;
 pub(crate) mod owners;
 pub(crate) mod park;

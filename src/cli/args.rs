@@ -27,6 +27,8 @@ pub enum Command {
     Install(Database),
     /// Print the tables of a mapping as SQL, with types given in it or inferred from a feed.
     Schema(Schema),
+    /// Say what is recorded: documents, who is at work, the last runs and what failed.
+    Status(Status),
     /// Bring the tables in step with a feed.
     Sync(Sync),
     /// Compare what is stored with a feed or with what was recorded, and name what differs.
@@ -171,6 +173,26 @@ impl Sync {
             None => DeleteLimits { rows_max: self.deletes_max, percent_max: Some(self.deletes_percent_max) },
         }
     }
+}
+
+/// Say what is recorded: documents, who is at work, the last runs and what failed.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The database.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// Of this mapping only: its name, or its file.
+    #[arg(short, long, value_name = "NAME|MAP")]
+    pub mapping: Option<String>,
+
+    /// How many runs of each mapping.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Compare what is stored with a feed or with what was recorded, and name what differs.

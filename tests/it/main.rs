@@ -27,6 +27,7 @@ mod schemas;
 mod shop;
 mod sql;
 mod state;
+mod status;
 mod support;
 mod tally;
 mod tls;
