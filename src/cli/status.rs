@@ -63,7 +63,7 @@ fn words(mapping: &MappingStatus) -> String {
     }
     let _ = writeln!(
         text,
-        "  {:<19} {:>7}  {:<7} {:>7} {:>7} {:>6} {:>7} {:>7} {:>6} {:>7} {:>7}",
+        "  {:<19} {:>7}  {:<8} {:>7} {:>7} {:>6} {:>7} {:>7} {:>6} {:>7} {:>7}",
         "started (UTC)",
         "took",
         "status",
@@ -109,6 +109,7 @@ fn line(run: &RunStatus) -> String {
         RunState::Running => "running",
         RunState::Done => "done",
         RunState::Failed => "failed",
+        RunState::Withheld => "withheld",
         RunState::Aborted => "aborted",
         RunState::Died => "died",
     };
@@ -128,7 +129,7 @@ fn line(run: &RunStatus) -> String {
         None => String::new(),
     });
     let line = format!(
-        "  {:<19} {:>7}  {status:<7} {read:>7} {same:>7} {new:>6} {changed:>7} {removed:>7} {failed:>6} {rows:>7} {retries:>7}",
+        "  {:<19} {:>7}  {status:<8} {read:>7} {same:>7} {new:>6} {changed:>7} {removed:>7} {failed:>6} {rows:>7} {retries:>7}",
         clock(&run.started),
         run.elapsed_ms.map_or(String::new(), took),
     );

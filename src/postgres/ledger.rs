@@ -86,6 +86,8 @@ pub enum RunState {
     Done,
     /// Documents failed; the others are in.
     Failed,
+    /// No document failed, but deletions were withheld.
+    Withheld,
     /// It did not reach the end of its feed.
     Aborted,
     /// It never said that it ended, and no longer has the lease: its process died, or lost the database.
@@ -223,6 +225,7 @@ fn run(row: &Row) -> RunStatus {
         "running" => RunState::Running,
         "done" => RunState::Done,
         "failed" => RunState::Failed,
+        "withheld" => RunState::Withheld,
         "died" => RunState::Died,
         _ => RunState::Aborted,
     };
