@@ -1,5 +1,6 @@
 //! `rowdelta verify`.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -13,12 +14,15 @@ use crate::cli::input::{Feed, FeedOptions};
 use crate::cli::output::{Exit, plural};
 use crate::cli::sync::{read, read_mapping, stop_on_signals, write_report};
 use rowdelta::document::Origin;
-use rowdelta::engine::verify::{Against, RelationDifferences, Verification, VerifyOptions};
+use rowdelta::engine::verify::{Against, Difference, RelationDifferences, Verification, VerifyOptions};
 use rowdelta::engine::{Engine, FeedError, FeedItem, default_workers};
 use rowdelta::{Error, ErrorKind};
 
 /// How many differences are printed.
 const SHOWN_MAX: usize = 20;
+
+/// How many of them of one relation of one document.
+const ROWS_MAX: usize = 3;
 
 /// How many failed documents are printed.
 const FAILURES_MAX: usize = 10;
@@ -178,7 +182,13 @@ fn relations(text: &mut String, verification: &Verification) {
 
 /// Rows below those that are missing or surplus themselves are counted, but not shown.
 fn listed(text: &mut String, verification: &Verification) {
-    let tops: Vec<_> = verification.differences.iter().filter(|difference| !difference.below).collect();
+    let mut said: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut tops: Vec<&Difference> = verification.differences.iter().filter(|one| !one.below).collect();
+    tops.retain(|one| {
+        let rows = said.entry((&one.document, &one.relation)).or_default();
+        *rows += 1;
+        *rows <= ROWS_MAX
+    });
     text.extend(tops.iter().take(SHOWN_MAX).map(|difference| format!("  {difference}\n")));
     let shown = tops.len().min(SHOWN_MAX) as u64;
     more(text, verification.total() - shown);

@@ -4,6 +4,7 @@
 //! change and are spelled, `value` what is in them; `case` plays the nights and checks them.
 
 mod case;
+mod drift;
 mod feed;
 mod shape;
 mod value;

@@ -7,11 +7,12 @@ use bb8_postgres::PostgresConnectionManager;
 use fastrand::Rng;
 use rowdelta::document::{Document, Origin};
 use rowdelta::engine::report::Report;
-use rowdelta::engine::verify::VerifyOptions;
+use rowdelta::engine::verify::{RelationDifferences, Verification, VerifyOptions};
 use rowdelta::engine::{Engine, FeedItem};
 use rowdelta::mapping::Mapping;
 use tokio_postgres::NoTls;
 
+use super::drift;
 use super::feed::{Night, World};
 use super::shape::{Col, Kind, Place, Rel, Shape, name};
 use crate::oracle::{Edit, Edits, State, Writes};
@@ -64,9 +65,13 @@ async fn nights(database: &Database, seed: u64, dir: &Path) -> Result<Drawn> {
     let engine = engine(database, &toml, &mut rng).await?;
     let case = Case { database, shape: &shape, engine, oracle, writes, dir: dir.to_owned() };
     let mut world = World::new(&shape, &mut rng, &mut drawn);
+    let mut last = None;
     for night in 0..rng.usize(3..7) {
         let done = case.night(&mut world, night, &mut rng, &mut drawn).await;
-        done.map_err(|error| format!("night {night}: {error}"))?;
+        last = Some(done.map_err(|error| format!("night {night}: {error}"))?);
+    }
+    if let Some(feed) = last {
+        case.drift(&feed, &mut rng, &mut drawn).await.map_err(|error| format!("drift: {error}"))?;
     }
     Ok(drawn)
 }
@@ -93,7 +98,7 @@ impl Case<'_> {
         night: usize,
         rng: &mut Rng,
         drawn: &mut Drawn,
-    ) -> Result<()> {
+    ) -> Result<Night> {
         let before = self.mark_rows().await;
         let feed = world.night(rng, drawn);
         self.keep(&format!("night-{night}.ndjson"), &feed)?;
@@ -108,7 +113,8 @@ impl Case<'_> {
             return Err(format!("written was {written:#?}\nreported {report:#?}"));
         }
         self.check_survivors(&before, &written).await?;
-        self.again(world, &feed, night, rng, drawn).await
+        self.again(world, &feed, night, rng, drawn).await?;
+        Ok(feed)
     }
 
     /// The same feed in other words writes nothing.
@@ -133,18 +139,47 @@ impl Case<'_> {
 
     /// Neither from the feed nor from what was recorded does a row differ.
     async fn verify(&self, feed: &Night) -> Result<()> {
-        let items = futures_util::stream::iter(items(feed));
-        let options = VerifyOptions::default();
-        let with_feed = self.engine.verify(items, options).await.map_err(|error| error.to_string())?;
-        let recorded = self.engine.verify_recorded(options).await.map_err(|error| error.to_string())?;
-        for verification in [with_feed, recorded] {
+        let recorded = self.engine.verify_recorded(VerifyOptions::default()).await;
+        let recorded = recorded.map_err(|error| error.to_string())?;
+        for verification in [self.compared(feed, false).await?, recorded] {
             let documents = verification.documents;
             let unknown = documents.unknown - verification.unknown.unsettled;
-            if verification.total() + documents.differing + unknown + documents.failed > 0 {
+            if verification.total() + documents.differing + unknown > 0 {
                 return Err(format!("false drift: {verification:#?}"));
             }
         }
         Ok(())
+    }
+
+    async fn compared(&self, feed: &Night, repair: bool) -> Result<Verification> {
+        let options = VerifyOptions { repair, ..VerifyOptions::default() };
+        let verified = self.engine.verify(futures_util::stream::iter(items(feed)), options).await;
+        let verification = verified.map_err(|error| error.to_string())?;
+        if verification.failures.is_empty() { Ok(verification) } else { Err(format!("{verification:#?}")) }
+    }
+
+    /// What somebody changes by hand is found, and mended by just as many writes.
+    async fn drift(&self, feed: &Night, rng: &mut Rng, drawn: &mut Drawn) -> Result<()> {
+        let (sql, restores) = drift::draw(&self.shape.relations, rng);
+        write(&self.dir, "drift.sql", &sql)?;
+        if self.database.client().await.batch_execute(&sql).await.is_err() {
+            return Ok(());
+        }
+        self.writes.take().await?;
+        let found = self.compared(feed, false).await?;
+        if found.total() > 0 {
+            drawn.note("drift");
+        }
+        let repaired = self.compared(feed, true).await?;
+        let written = self.writes.take().await?;
+        if written != expected(&found) || repaired.relations != found.relations {
+            return Err(format!("{sql}\nwritten was {written:#?}\nfound {found:#?}\nrepaired {repaired:#?}"));
+        }
+        if restores && found.total() > 0 {
+            self.oracle.check().await.map_err(|error| format!("{sql}\n{error}"))?;
+        }
+        let again = self.compared(feed, false).await?;
+        if again.total() > 0 { Err(format!("{sql}\nstill differs {again:#?}")) } else { Ok(()) }
     }
 
     fn keep(&self, name: &str, feed: &Night) -> Result<()> {
@@ -241,6 +276,17 @@ fn identity(rel: &Rel) -> Vec<String> {
     let parent =
         rel.parent.iter().filter(|_| rel.kind == Kind::Link || !rel.unique_in_all).map(|parent| name(parent));
     id.into_iter().chain(columns.map(|(_, col)| name(&col.name))).chain(parent).collect()
+}
+
+/// What mending all that was found writes, by table.
+fn expected(found: &Verification) -> Edits {
+    let edit = |of: &RelationDifferences| Edit {
+        inserted: of.missing,
+        updated: of.changed + of.moved,
+        deleted: of.surplus,
+    };
+    let edits = found.relations.iter().map(|relation| (relation.table.clone(), edit(relation)));
+    edits.filter(|(_, edit)| *edit != Edit::default()).collect()
 }
 
 /// What the report says was written, by table.
