@@ -6,6 +6,7 @@ mod conformance;
 mod constraints;
 mod ddl;
 mod demo;
+mod faults;
 mod feeds;
 mod fingerprints;
 mod identity;
