@@ -67,6 +67,8 @@ pub async fn kill_servers(seed: u64, kills: usize, pooled: bool) -> Option<Histo
         if is_held {
             site.shop.db.kill();
             site.shop.restart().await;
+            // A pooler keeps a client that is in no transaction.
+            site.proxy.release();
         }
         let ran = running.ended().await.succeeded();
         // What was held was in a transaction that did not end; a COMMIT that arrived may have been answered.

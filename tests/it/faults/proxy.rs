@@ -69,6 +69,7 @@ struct Shared {
     /// Transactions begun by clients, since traps were set.
     transactions: AtomicU64,
     sprung: Notify,
+    released: Notify,
 }
 
 /// The proxy. Its connections end with it.
@@ -110,6 +111,11 @@ impl Proxy {
     /// Resolves when a trap that holds has sprung.
     pub async fn sprung(&self) {
         self.shared.sprung.notified().await;
+    }
+
+    /// Ends the connections that are held.
+    pub fn release(&self) {
+        self.shared.released.notify_waiters();
     }
 
     /// The phases that traps fell in.
@@ -234,7 +240,11 @@ async fn upwards(
                 shared.sprung.notify_one();
                 // Until the client is gone, or the server: the other direction sees that.
                 let mut ignored = [0; 4096];
-                while client.read(&mut ignored).await? > 0 {}
+                let gone = async { while client.read(&mut ignored).await.is_ok_and(|read| read > 0) {} };
+                tokio::select! {
+                    () = gone => {}
+                    () = shared.released.notified() => {}
+                }
                 return Ok(End::Closed);
             }
         }
