@@ -6,9 +6,6 @@ use super::Histogram;
 use super::proxy::{Fault, Phase};
 use super::site::Site;
 
-/// Connections cut in one run.
-const CUTS_PER_RUN: usize = 5;
-
 /// Cuts so many connections of runs that survive it. `None`: there is no pooler.
 pub async fn cut(seed: u64, cuts: usize, pooled: bool) -> Option<Histogram> {
     let mut site = Site::open(seed, pooled).await?;
@@ -16,13 +13,15 @@ pub async fn cut(seed: u64, cuts: usize, pooled: bool) -> Option<Histogram> {
     let mut retries = 0;
     while histogram.total() < cuts {
         site.dawn().await;
-        let mut traps = vec![site.byte(), site.byte()];
-        for fault in [Fault::Cut, Fault::HalfClose, Fault::Delay(Duration::from_millis(20))] {
-            let phase = [Phase::Writing, Phase::Writing, Phase::Looking, Phase::Between][site.rng.usize(..4)];
-            traps.push(site.trap(phase, fault));
-        }
-        traps.push(site.trap(Phase::Committing, Fault::CutAnswer));
-        assert_eq!(traps.len(), CUTS_PER_RUN + 1, "a delay is no cut");
+        let phase = [Phase::Between, Phase::Looking, Phase::Writing][site.rng.usize(..3)];
+        let traps = vec![
+            site.byte(),
+            site.byte(),
+            site.trap(Phase::Writing, Fault::Cut),
+            site.trap(phase, Fault::HalfClose),
+            site.trap(Phase::Committing, Fault::CutAnswer),
+            site.trap(Phase::Looking, Fault::Delay(Duration::from_millis(20))),
+        ];
         site.proxy.set(traps);
         let ran = site.run(&[]).await;
         let hit = site.proxy.hit();

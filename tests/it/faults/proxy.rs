@@ -118,7 +118,7 @@ impl Proxy {
         self.shared.released.notify_waiters();
     }
 
-    /// The phases that traps fell in.
+    /// The phases that traps fell in, but for delays.
     pub fn hit(&self) -> Vec<Phase> {
         lock(&self.shared.hit).clone()
     }
@@ -158,7 +158,9 @@ impl Shared {
         let mut traps = lock(&self.traps);
         let at = traps.iter().position(is_now)?;
         let Trap::Message { fault, .. } = traps.remove(at) else { return None };
-        lock(&self.hit).push(phase);
+        if !matches!(fault, Fault::Delay(_)) {
+            lock(&self.hit).push(phase);
+        }
         Some(fault)
     }
 
