@@ -1,11 +1,13 @@
-//! The property tests of `tests/it/properties.rs` and `tests/it/constraints.rs`, for a night instead of a minute.
+//! The property tests of `tests/it/properties.rs` and `tests/it/constraints.rs`, and the faults of
+//! `tests/it/faults.rs`, for a night instead of a minute.
 //!
 //! ```text
 //! cargo test --release --test soak -- --ignored --nocapture
 //! ```
 //!
 //! 100,000 cases of each: `ROWDELTA_PROPERTY_CASES` from `ROWDELTA_PROPERTY_SEED` on, and
-//! `ROWDELTA_CONSTRAINT_CASES` from `ROWDELTA_CONSTRAINT_SEED` on. What is done is noted in a file
+//! `ROWDELTA_CONSTRAINT_CASES` from `ROWDELTA_CONSTRAINT_SEED` on; 1,000 cut connections, 300 kills of the command and 50
+//! of the server. What is done is noted in a file
 //! under `target/`, so that a run that was stopped goes on where it was; so is every case that failed. At the end, if none
 //! did, the file is removed.
 
@@ -13,9 +15,11 @@
 #[allow(dead_code, unused_imports)] // each binary uses its part of what tests share
 mod it {
     pub mod constraints;
+    pub mod faults;
     pub mod lanes;
     pub mod nights;
     pub mod oracle;
+    pub mod shop;
     pub mod support;
     pub mod tally;
 }
@@ -24,7 +28,7 @@ use std::path::Path;
 
 use it::lanes::variable;
 use it::tally::Tally;
-use it::{constraints, lanes, nights, oracle, support, tally};
+use it::{constraints, faults, lanes, nights, oracle, shop, support, tally};
 
 const CASES: u64 = 100_000;
 /// Not the seeds of the quick runs: their cases are known.
@@ -65,11 +69,53 @@ async fn p02_p17_p18_p19_a_hundred_thousand_random_constraints_are_met() {
     constraints::check(&all, &[]);
 }
 
+/// Faults between two notes of what is done: each note costs a site of its own.
+const FAULTS_PER_NOTE: u64 = 50;
+/// Every other site is behind a pooler, if one is installed.
+const POOLED_SEED: u64 = 1 << 32;
+
+/// Plays faults a site after the other; `play` gives how many there were.
+macro_rules! faults {
+    ($name:literal, $count:literal, $play:path) => {
+        let mut progress = Progress { per_note: FAULTS_PER_NOTE, ..Progress::load($name, 100, $count) };
+        while let Some((seed, more)) = progress.next() {
+            for (seed, pooled) in [(seed, false), (POOLED_SEED + seed, true)] {
+                if let Some(histogram) = $play(seed, more as usize / 2, pooled).await {
+                    histogram.check($name);
+                }
+            }
+            let mut tally = Tally::default();
+            tally.cases = more;
+            progress.note(more, &tally, Vec::new());
+        }
+        progress.end(&Tally::default());
+    };
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes hours"]
+async fn p26_p30_after_300_kills_of_the_command_the_next_run_ends_as_if_nothing_had_happened() {
+    faults!("soak-client-kills", 300, faults::kills::kill_clients);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes hours"]
+async fn p26_p27_p30_runs_survive_50_kills_of_the_server() {
+    faults!("soak-server-kills", 50, faults::kills::kill_servers);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes hours"]
+async fn p27_p30_1000_cut_connections_cost_retries_and_nothing_else() {
+    faults!("soak-cuts", 1000, faults::cuts::cut);
+}
+
 /// How much of a long run is done, also by runs before that were stopped.
 struct Progress {
     note: std::path::PathBuf,
     seed: u64,
     cases: u64,
+    per_note: u64,
     done: u64,
     /// What failed, of this run and of those that were stopped.
     failed: Vec<String>,
@@ -83,12 +129,12 @@ impl Progress {
         let done = lines.next().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         let failed: Vec<String> = lines.collect();
         println!("seed {seed}, {done} of {cases} cases done before; noted in {}", note.display());
-        Progress { note, seed, cases, done, failed }
+        Progress { note, seed, cases, per_note: CASES_PER_NOTE, done, failed }
     }
 
     /// The seed of the next case, and how many to play from there.
     fn next(&self) -> Option<(u64, u64)> {
-        (self.done < self.cases).then(|| (self.seed + self.done, CASES_PER_NOTE.min(self.cases - self.done)))
+        (self.done < self.cases).then(|| (self.seed + self.done, self.per_note.min(self.cases - self.done)))
     }
 
     /// Of a failure the first line is kept: it names the seed.

@@ -14,6 +14,11 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+/// What a connection string means that says nothing.
+const SYSTEMS_KEEPALIVE: Duration = Duration::from_secs(2 * 60 * 60);
+/// How long a connection may be silent before the other end is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// What makes connections, by TLS where it is asked for.
 pub type Manager = PostgresConnectionManager<MakeRustlsConnect>;
 
@@ -48,6 +53,13 @@ impl Access {
         let is_tcp = |host: &Host| matches!(host, Host::Tcp(_));
         let plain = !config.get_hosts().iter().any(is_tcp) && config.get_hostaddrs().is_empty();
         config.ssl_mode(if plain { SslMode::Disable } else { mode });
+        // Of a server that vanished without a word the system would speak after two hours only.
+        if config.get_keepalives_idle() == SYSTEMS_KEEPALIVE && config.get_keepalives_interval().is_none() {
+            config.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE / 3).keepalives_retries(3);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(2 * KEEPALIVE);
+        }
         Ok(Self { config, tls })
     }
 }

@@ -7,6 +7,7 @@ mod constraints;
 mod ddl;
 mod deletions;
 mod demo;
+mod faults;
 mod feeds;
 mod fingerprints;
 mod identity;

@@ -1,0 +1,126 @@
+//! `kill -9` of the command and of the server.
+
+use std::time::Duration;
+
+use super::Histogram;
+use super::proxy::{Fault, Phase};
+use super::site::{Running, Site};
+
+/// What is killed when, one after the other.
+const MOMENTS: [(Phase, Fault); 6] = [
+    (Phase::Writing, Fault::Hold),
+    (Phase::Between, Fault::Hold),
+    (Phase::Committing, Fault::HoldNext),
+    (Phase::Looking, Fault::Hold),
+    (Phase::Writing, Fault::Hold),
+    (Phase::Committing, Fault::Hold),
+];
+
+/// Kills the command so many times. `None`: there is no pooler.
+pub async fn kill_clients(seed: u64, kills: usize, pooled: bool) -> Option<Histogram> {
+    let mut site = Site::open(seed, pooled).await?;
+    let mut histogram = Histogram::default();
+    let mut moments = MOMENTS.iter().cycle();
+    while histogram.total() < kills {
+        let &(phase, fault) = moments.next()?;
+        site.dawn().await;
+        let trap = site.trap(phase, fault);
+        site.proxy.set(vec![trap]);
+        let mut running = site.start(&[]);
+        let is_held = tokio::select! {
+            () = site.proxy.sprung() => true,
+            () = until_ended(&mut running) => false,
+        };
+        if is_held {
+            running.signal("KILL");
+        }
+        let ran = running.ended().await;
+        assert_eq!(ran.code, if is_held { -1 } else { 0 }, "{}", ran.stderr);
+        histogram.add(site.proxy.hit());
+        site.bury().await;
+        site.ends_well().await;
+    }
+    Some(histogram)
+}
+
+async fn until_ended(running: &mut Running) {
+    while !running.has_ended() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Kills the server so many times, each time at work for a run that survives it. `None`: there is no pooler.
+pub async fn kill_servers(seed: u64, kills: usize, pooled: bool) -> Option<Histogram> {
+    let mut site = Site::durable(seed, pooled).await?;
+    let (mut histogram, mut retries) = (Histogram::default(), 0);
+    let mut moments = MOMENTS.iter().cycle();
+    while histogram.total() < kills {
+        let &(phase, fault) = moments.next()?;
+        site.dawn().await;
+        let trap = site.trap(phase, fault);
+        site.proxy.set(vec![trap]);
+        let mut running = site.start(&[]);
+        let is_held = tokio::select! {
+            () = site.proxy.sprung() => true,
+            () = until_ended(&mut running) => false,
+        };
+        if is_held {
+            site.shop.db.kill();
+            site.shop.restart().await;
+            // A pooler keeps a client that is in no transaction.
+            site.proxy.release();
+        }
+        let ran = running.ended().await.succeeded();
+        // What was held was in a transaction that did not end; a COMMIT that arrived may have been answered.
+        let is_lost = is_held && phase != Phase::Between && fault == Fault::Hold;
+        let retried = ran.report["retries"].as_u64().unwrap();
+        assert!(!is_lost || retried > 0, "{:#}", ran.report);
+        retries += retried;
+        histogram.add(site.proxy.hit());
+        site.is_as_it_should_be().await;
+        site.ends_well().await;
+    }
+    println!("{retries} retries in the reports");
+    Some(histogram)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p26_after_20_kills_of_the_command_the_next_run_ends_as_if_nothing_had_happened() {
+    kill_clients(1, 20, false).await.unwrap().check("kills of the command");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p26_p30_after_10_kills_of_the_command_behind_a_pooler_the_next_run_ends_as_if_nothing_had_happened()
+{
+    let Some(histogram) = kill_clients(2, 10, true).await else { return };
+    histogram.check("kills of the command behind a pooler");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p26_p27_a_run_survives_5_kills_of_the_server() {
+    kill_servers(3, 5, false).await.unwrap().check("kills of the server");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p26_p27_p30_a_run_survives_5_kills_of_the_server_behind_a_pooler() {
+    let Some(histogram) = kill_servers(4, 5, true).await else { return };
+    histogram.check("kills of the server behind a pooler");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p27_a_run_survives_a_server_that_is_away_for_five_seconds() {
+    let mut site = Site::durable(7, false).await.unwrap();
+    site.dawn().await;
+    let trap = site.trap(Phase::Writing, Fault::Hold);
+    site.proxy.set(vec![trap]);
+    let running = site.start(&[]);
+    site.proxy.sprung().await;
+    site.shop.db.kill();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    site.shop.restart().await;
+    let ran = running.ended().await.succeeded();
+    println!("{} retries", ran.report["retries"]);
+    assert!(ran.report["retries"].as_u64().unwrap() > 0);
+    site.is_as_it_should_be().await;
+    site.ends_well().await;
+}
