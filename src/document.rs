@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::row::Tuple;
-
 /// One document of a feed, not parsed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
@@ -51,11 +49,6 @@ impl DocumentKey {
     /// Two of a million documents share them with a probability below 10⁻⁷.
     pub fn short(&self) -> u64 {
         short(&self.0)
-    }
-
-    /// The cells of the key; none if it is malformed.
-    pub(crate) fn cells(&self) -> Tuple {
-        Tuple::from_bytes(self.0.clone()).unwrap_or_default()
     }
 }
 

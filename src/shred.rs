@@ -55,6 +55,11 @@ pub fn document_key_of(schema: &Schema, key: &Tuple) -> DocumentKey {
     DocumentKey(comparison_tuple(&schema.tables[0].key_types(), key).as_bytes().to_vec())
 }
 
+/// The cells of a document's key; none if it is malformed.
+pub(crate) fn key_cells(key: &DocumentKey) -> Tuple {
+    Tuple::from_bytes(key.0.clone()).unwrap_or_default()
+}
+
 /// Makes the rows of a document.
 ///
 /// # Errors

@@ -23,7 +23,7 @@ use crate::postgres::fetch::{below, rows};
 use crate::postgres::state;
 use crate::postgres::write::mark_absent;
 use crate::row::{Cell, Tuple};
-use crate::shred::{NULL_LABEL, document_key};
+use crate::shred::{NULL_LABEL, document_key, key_cells};
 use crate::value::{ColumnType, Kind};
 
 /// Documents that are counted in one transaction.
@@ -37,8 +37,12 @@ const SHARE_MIN: f64 = 0.5;
 /// # Errors
 /// Only what ends the run: the lease was lost, or the database is out of reach.
 pub(crate) async fn sweep(run: &Arc<Run>) -> Result<(), Error> {
-    let (absent, seen) = absent(run).await?;
-    let reason = doubt(run, seen).await?;
+    if run.patience.is_stopped() {
+        run.patience.give_up();
+        return Ok(());
+    }
+    let (absent, seen) = run.patience.retry(|| absent(run)).await?;
+    let reason = run.patience.retry(|| doubt(run, seen)).await?;
     run.tally(|tally| {
         tally.report.documents.absent = absent.len() as u64;
         tally.report.complete = reason.is_none();
@@ -68,7 +72,7 @@ async fn absent(run: &Run) -> Result<(Vec<DocumentKey>, u64), Error> {
     let columns = run.schema.tables[0].key.len();
     let collect = |key: DocumentKey| {
         // A key of another shape is of a mapping that has changed: it says nothing of any row.
-        if !seen.contains(&key.short()) && key.cells().cells().count() == columns {
+        if !seen.contains(&key.short()) && key_cells(&key).cells().count() == columns {
             absent.push(key);
         }
     };
@@ -116,7 +120,7 @@ fn fail(run: &Run) -> impl Fn(DocumentKey, &Error) + '_ {
 
 /// A key in words, where its types are common ones; else its bytes.
 fn label(types: &[&ColumnType], key: &DocumentKey) -> String {
-    let cells = key.cells();
+    let cells = key_cells(key);
     let word = |(ty, cell): (&&ColumnType, Cell<'_>)| {
         let Some(bytes) = cell.bytes() else { return NULL_LABEL.to_owned() };
         let number = match (&ty.kind, bytes) {
@@ -140,7 +144,7 @@ async fn mark(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
     let mut connection = run.connection().await?;
     let transaction = begin(&mut connection, run.limits()).await?;
     state::enter(&transaction, &run.lease).await?;
-    let tuples: Vec<Tuple> = keys.iter().map(DocumentKey::cells).collect();
+    let tuples: Vec<Tuple> = keys.iter().map(key_cells).collect();
     let marked = mark_absent(&transaction, &run.schema, &tuples, true).await?;
     state::absent(&transaction, run.lease.mapping, keys).await?;
     transaction.commit().await?;
@@ -151,7 +155,7 @@ async fn mark(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
 /// Deletes documents, all of them or none.
 async fn delete(run: &Arc<Run>, absent: Vec<DocumentKey>) -> Result<(), Error> {
     let documents = absent.len() as u64;
-    match reserve(run, &absent).await? {
+    match run.patience.retry(|| reserve(run, &absent)).await? {
         Err(reason) => withhold(run, documents, reason),
         Ok(reservation) => {
             in_parts(run, absent, |run, part| Box::pin(delete_part(run, part)), fail(run)).await?;
@@ -208,7 +212,7 @@ async fn read(
 ) -> Result<(Vec<Sides>, Vec<DocumentKey>), Error> {
     let places: HashMap<&DocumentKey, u32> = keys.iter().zip(0..).collect();
     let mut sides: Vec<Sides> = run.mapping.relations.iter().map(|_| Sides::default()).collect();
-    let tuples: Vec<Tuple> = keys.iter().map(DocumentKey::cells).collect();
+    let tuples: Vec<Tuple> = keys.iter().map(key_cells).collect();
     let root = &run.schema.tables[0];
     sides[0].stored = rows(transaction, root, &root.key_columns(), &tuples).await?;
     for row in &mut sides[0].stored {

@@ -81,8 +81,13 @@ impl Night {
 
     /// On a thread of its own: the runtime goes on driving the connections meanwhile.
     async fn run(&self, path: &Path) -> Ran {
+        self.run_with(path, &[]).await
+    }
+
+    async fn run_with(&self, path: &Path, more: &'static [&'static str]) -> Ran {
         let (url, mapping, path) = (self.db.url().to_owned(), self.mapping.clone(), path.to_owned());
-        tokio::task::spawn_blocking(move || command::sync(&url, &mapping, &[&path])).await.unwrap()
+        let run = move || command::sync_with(&url, &mapping, &[&path], more);
+        tokio::task::spawn_blocking(run).await.unwrap()
     }
 
     /// The surrogate ids of a table by natural key, as text.
@@ -113,6 +118,28 @@ async fn p01_all_real_calls_as_one_array_are_the_documents_of_the_lines() {
     let array = scratch.write("calls.json", format!("[{}]", feed::lines(&path).join(",")));
     let ran = night.sync_nothing(&array).await;
     assert_eq!((ran.documents("read"), ran.documents("unchanged")), (8776, 8776));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p31_p32_a_complete_feed_of_real_calls_sweeps_what_it_lacks_unless_it_is_in_doubt() {
+    let Some(path) = feed::real(REAL_ALL) else { return };
+    let (night, scratch) = (Night::of("convocatorias").await, Scratch::new());
+    night.fill(&path).await;
+    let lines = feed::lines(&path);
+    let first = |count: usize| scratch.write("first.ndjson", lines[..count].join("\n"));
+    night.state.feed(&lines).await.unwrap();
+    night.state.feed(&lines[..8_000]).await.unwrap();
+    night.state.only_the_last_feed().await.unwrap();
+    let ran = night.run_with(&first(8_000), &["--complete"]).await.succeeded();
+    assert_eq!((ran.documents("absent"), ran.documents("removed")), (776, 776));
+    night.state.check().await.unwrap();
+    let (written, least) = (night.writes.take().await.unwrap(), night.state.smallest_edit().await.unwrap());
+    assert_eq!(written, least, "rows written (left) and the smallest edit (right)");
+    for (count, code) in [(8_000, 0), (4_000, 3), (0, 3)] {
+        let ran = night.run_with(&first(count), &["--complete"]).await;
+        assert_eq!(ran.code, code, "{}", ran.stderr);
+        assert_eq!(night.writes.take().await.unwrap(), Edits::new(), "the first {count}");
+    }
 }
 
 /// All the feeds of a folder, by date.

@@ -63,7 +63,7 @@ async fn p26_p27_a_full_disk_fails_what_needs_room_at_once_and_until_there_is_so
     shop.db.execute("ALTER TABLE page SET TABLESPACE small").await;
     let docs = orders(24);
     shop.expect(&docs).await;
-    let ran = shop.run_with(&docs, &["--batch", "3"]).await;
+    let ran = shop.run_with(&docs, &["--batch", "3", "--allow-deletes", "100000"]).await;
     let failures = ran.report["failures"].as_array().unwrap_or_else(|| panic!("no report\n{}", ran.stderr));
     println!("{} of {} documents failed", failures.len(), docs.len());
     assert_eq!(ran.code, 6, "{}", ran.stderr);

@@ -63,8 +63,14 @@ async fn p29_four_mappings_share_a_catalogue() {
         let runs = NAMES.iter().zip(&feeds).map(|(name, docs)| {
             let feed = scratch.write(&format!("{name}.ndjson"), ndjson(docs));
             let (url, mapping) = (db.url().to_owned(), scratch.path(&format!("{name}.toml")));
-            let run =
-                move || command::sync_with(&url, &mapping, &[&feed], &["--workers", "2", "--batch", "10"]);
+            let run = move || {
+                command::sync_with(
+                    &url,
+                    &mapping,
+                    &[&feed],
+                    &["--workers", "2", "--batch", "10", "--allow-deletes", "100000"],
+                )
+            };
             tokio::task::spawn_blocking(run)
         });
         let runs: Vec<tokio::task::JoinHandle<Ran>> = runs.collect();

@@ -16,7 +16,7 @@ use crate::support::{Database, db, db_on};
 use rowdelta::postgres::local::Options;
 
 /// Small batches, so that there are many transactions.
-pub const SMALL_BATCHES: [&str; 4] = ["--workers", "3", "--batch", "12"];
+pub const SMALL_BATCHES: [&str; 6] = ["--workers", "3", "--batch", "12", "--allow-deletes", "100000"];
 /// Documents of the first night; more come every night.
 const DOCUMENTS: usize = 180;
 /// Through a pool smaller than what the command would use at once.
