@@ -63,7 +63,7 @@ fn words(mapping: &MappingStatus) -> String {
     }
     let _ = writeln!(
         text,
-        "  {:<19} {:>7}  {:<8} {:>7} {:>7} {:>6} {:>7} {:>7} {:>6} {:>7} {:>7}",
+        "  {:<19} {:>6}  {:<8} {:>7} {:>7} {:>6} {:>7} {:>7} {:>6} {:>7} {:>7}",
         "started (UTC)",
         "took",
         "status",
@@ -129,7 +129,7 @@ fn line(run: &RunStatus) -> String {
         None => String::new(),
     });
     let line = format!(
-        "  {:<19} {:>7}  {status:<8} {read:>7} {same:>7} {new:>6} {changed:>7} {removed:>7} {failed:>6} {rows:>7} {retries:>7}",
+        "  {:<19} {:>6}  {status:<8} {read:>7} {same:>7} {new:>6} {changed:>7} {removed:>7} {failed:>6} {rows:>7} {retries:>7}",
         clock(&run.started),
         run.elapsed_ms.map_or(String::new(), took),
     );
@@ -156,7 +156,7 @@ fn took(ms: u64) -> String {
     let seconds = ms as f64 / 1000.0;
     match ms {
         0..100_000 => format!("{seconds:.1} s"),
-        100_000..6_000_000 => format!("{:.1} min", seconds / 60.0),
+        100_000..6_000_000 => format!("{:.1} m", seconds / 60.0),
         _ => format!("{:.1} h", seconds / 3600.0),
     }
 }

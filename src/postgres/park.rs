@@ -46,11 +46,15 @@ pub(crate) fn candidates(kind: &Kind, stored: Cell<'_>, text: &str, salt: u64) -
     }
 }
 
-/// Far up, far down, then around what is stored.
+/// Far up, far down, then around what is stored, then a little less far: an index may look at remainders.
 fn numbers(high: i128, low: i128, stored: Option<i128>) -> Vec<String> {
     let near = stored.into_iter().flat_map(|n| (1..=NEIGHBOURS).flat_map(move |step| [n + step, n - step]));
-    [high, low].into_iter().chain(near).map(|n| n.to_string()).collect()
+    let less_far = (1..=LESS_FAR).flat_map(|step| [high - step, low + step]);
+    [high, low].into_iter().chain(near).chain(less_far).map(|n| n.to_string()).collect()
 }
+
+/// How much less far.
+const LESS_FAR: i128 = 2;
 
 /// How far from the stored number a free one is looked for.
 const NEIGHBOURS: i128 = 16;
