@@ -48,7 +48,7 @@ use crate::engine::lease::Heart;
 use crate::engine::patience::Patience;
 use crate::engine::registry::Registry;
 use crate::engine::report::{Report, Status, SyncError};
-use crate::engine::run::{Purpose, Run};
+use crate::engine::run::{Loaded, Purpose, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::Mapping;
 use crate::postgres::state::{self, Lease};
@@ -447,12 +447,11 @@ impl Engine {
         }
         let (rows_max, percent_max) = state::guard(&client, &self.mapping.name).await?;
         let guard = Guard::new(self.options.delete_limits.and(rows_max, percent_max));
-        let cascading = cascade::cascading(&client, &schema).await?;
+        let cascading = cascade::cascading(&client, schema).await?;
+        let loaded = Loaded { lease: lease.clone(), guard, cascading, registry };
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
-        let deletions = (guard, cascading);
-        let (schema, options, lease) = (schema.clone(), self.options.clone(), lease.clone());
-        let patience = patience.clone();
-        Ok(Run::new(purpose, mapping, schema, connections, options, patience, lease, deletions, registry))
+        let (schema, options, patience) = (schema.clone(), self.options.clone(), patience.clone());
+        Ok(Run::new(purpose, mapping, schema, connections, options, patience, loaded))
     }
 }
 

@@ -58,6 +58,14 @@ impl Purpose {
     }
 }
 
+/// What is learnt before a run reads its feed.
+pub(crate) struct Loaded {
+    pub lease: Lease,
+    pub guard: Guard,
+    pub cascading: HashSet<RelationIx>,
+    pub registry: Registry,
+}
+
 /// What the workers of a run share.
 pub(crate) struct Run {
     pub purpose: Purpose,
@@ -132,9 +140,7 @@ impl Run {
         connections: Arc<dyn Connections>,
         options: Options,
         patience: Arc<Patience>,
-        lease: Lease,
-        deletions: (Guard, HashSet<RelationIx>),
-        registry: Registry,
+        Loaded { lease, guard, cascading, registry }: Loaded,
     ) -> Self {
         let tally = Mutex::new(Tally { report: Report::new(&mapping) });
         Run {
@@ -145,8 +151,8 @@ impl Run {
             options,
             patience,
             lease,
-            guard: deletions.0,
-            cascading: deletions.1,
+            guard,
+            cascading,
             registry: Mutex::new(registry),
             tally,
             answers: Mutex::default(),

@@ -31,7 +31,7 @@ use crate::engine::guard::Guard;
 use crate::engine::patience::Patience;
 use crate::engine::registry::Registry;
 use crate::engine::report::{Report, SyncError};
-use crate::engine::run::{Purpose, Run};
+use crate::engine::run::{Loaded, Purpose, Run};
 use crate::engine::{Engine, FeedItem, finish};
 use crate::error::Error;
 use crate::postgres::catalog;
@@ -112,22 +112,13 @@ impl Engine {
         let mapping = state::mapping_id(&client, &self.mapping.name).await?.unwrap_or_default();
         drop(client);
         let lease = Lease { mapping, token: String::new() };
-        let (options, registry) = (self.options.clone(), Registry::default());
+        let options = self.options.clone();
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let purpose = Purpose::Verify(findings);
         let patience = Arc::new(Patience::new(&options, watch::channel(false).1));
-        let deletions = (Guard::new(options.delete_limits), HashSet::new());
-        let run = Arc::new(Run::new(
-            purpose,
-            mapping,
-            schema,
-            connections,
-            options,
-            patience,
-            lease,
-            deletions,
-            registry,
-        ));
+        let guard = Guard::new(options.delete_limits);
+        let loaded = Loaded { lease, guard, cascading: HashSet::new(), registry: Registry::default() };
+        let run = Arc::new(Run::new(purpose, mapping, schema, connections, options, patience, loaded));
         let (workers, broken) = read_feed(&run, None, feed).await?;
         finish(&run, workers, broken).await?;
         let mut report = run.tally(|tally| tally.report.clone());
