@@ -206,7 +206,7 @@ mod tests {
         ] {
             assert_eq!(compact(count), text);
         }
-        for (ms, text) in [(0, "0.0 s"), (99_949, "99.9 s"), (600_000, "10.0 min"), (7_200_000, "2.0 h")] {
+        for (ms, text) in [(0, "0.0 s"), (99_949, "99.9 s"), (600_000, "10.0 m"), (7_200_000, "2.0 h")] {
             assert_eq!(took(ms), text);
             assert!(took(ms).len() < 9);
         }

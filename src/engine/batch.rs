@@ -20,7 +20,7 @@ use crate::engine::report::Failure;
 use crate::engine::roots::{Roots, roots};
 use crate::engine::run::{Held, HeldRow, Run};
 use crate::engine::verify::{Noted, found};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::mapping::UniqueIn;
 use crate::plan::{Batch, Plan, Sides, plan, questions};
 use crate::postgres::state::{self, Record, State};
@@ -270,6 +270,8 @@ async fn reserve<'r>(
     }
     Ok(match run.guard.reserve(transaction, rows).await? {
         Ok(reservation) => Ok(Some(reservation)),
+        // Whose rows they are is not known: they are refused with the whole batch.
+        Err(reason) if per_document.is_empty() => return Err(Error::new(ErrorKind::Rejected, reason)),
         Err(reason) => {
             run.tally(|tally| tally.report.withheld_because.get_or_insert(reason).len());
             let withheld =
