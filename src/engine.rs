@@ -261,7 +261,7 @@ impl Builder {
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
         let connections: Arc<dyn Connections> = Arc::new(pool);
-        let patience = Patience::new(&self.options, watch::channel(false).1);
+        let patience = Patience::unstopped(&self.options);
         patience.retry(|| check(&*connections, &self.mapping, &self.options)).await?;
         Ok(Engine { mapping: Arc::new(self.mapping), connections, options: self.options })
     }

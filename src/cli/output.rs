@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use rowdelta::engine::report::{Report, SyncError};
-use rowdelta::error::ErrorKind;
+use rowdelta::error::{Error, ErrorKind};
 
 /// Exit codes: a contract with whoever schedules the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +34,7 @@ impl Exit {
     pub fn of(result: &Result<Report, SyncError>) -> Self {
         let Err(error) = result else { return Exit::Done };
         if let Some(cause) = error.cause() {
-            return match cause.kind() {
-                ErrorKind::Busy => Exit::Busy,
-                ErrorKind::Transient => Exit::Retryable,
-                _ => Exit::Unable,
-            };
+            return Self::of_cause(cause);
         }
         if matches!(error, SyncError::Withheld(_)) {
             return Exit::Withheld;
@@ -46,6 +42,24 @@ impl Exit {
         let retryable =
             error.report().is_some_and(|report| report.failures.iter().any(|failure| failure.retryable));
         if retryable { Exit::Retryable } else { Exit::Failed }
+    }
+
+    /// The exit code for why something could not run, or not to its end.
+    pub fn of_cause(cause: &Error) -> Self {
+        match cause.kind() {
+            ErrorKind::Busy => Exit::Busy,
+            ErrorKind::Transient => Exit::Retryable,
+            _ => Exit::Unable,
+        }
+    }
+
+    /// The exit code for what a signal stopped; of 0, none.
+    pub fn of_signal(signal: u8) -> Option<Self> {
+        match signal {
+            130 => Some(Exit::Interrupted),
+            143 => Some(Exit::Terminated),
+            _ => None,
+        }
     }
 }
 

@@ -66,13 +66,7 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         .await
         .map_err(|error| error.to_string())?;
     let stop = stop_on_signals();
-    let mut told = stop.clone();
-    let told = async move {
-        if told.wait_for(|signal| *signal != 0).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    let result = engine.sync_until(read(feed), told).await;
+    let result = engine.sync_until(read(feed), signalled(stop.clone())).await;
     if let Err(error) = &result {
         eprintln!("rowdelta: {error}");
     }
@@ -90,11 +84,7 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
     let aborted = report(&result).is_some_and(|report| report.status == Status::Aborted)
         || matches!(&result, Err(SyncError::Start(_)));
     let signal = *stop.borrow();
-    Ok(match signal {
-        130 if aborted => Exit::Interrupted,
-        143 if aborted => Exit::Terminated,
-        _ => Exit::of(&result),
-    })
+    Ok(Exit::of_signal(signal).filter(|_| aborted).unwrap_or_else(|| Exit::of(&result)))
 }
 
 /// Reads a mapping from a TOML file.
@@ -128,6 +118,13 @@ pub fn read(feed: Feed) -> impl futures_util::Stream<Item = FeedItem> + Send {
         }
     });
     stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
+}
+
+/// Resolves when a signal comes, and only then.
+pub async fn signalled(mut stop: watch::Receiver<u8>) {
+    if stop.wait_for(|signal| *signal != 0).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Waits for SIGINT or SIGTERM, on which a sync reads nothing more, and finishes and reports what is in hand. Gives

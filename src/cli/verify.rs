@@ -12,11 +12,10 @@ use crate::cli::args;
 use crate::cli::connect;
 use crate::cli::input::{Feed, FeedOptions};
 use crate::cli::output::{Exit, plural};
-use crate::cli::sync::{read, read_mapping, stop_on_signals, write_report};
+use crate::cli::sync::{read, read_mapping, signalled, stop_on_signals, write_report};
 use rowdelta::document::Origin;
 use rowdelta::engine::verify::{Against, Difference, RelationDifferences, Verification, VerifyOptions};
 use rowdelta::engine::{Engine, FeedError, FeedItem, default_workers};
-use rowdelta::{Error, ErrorKind};
 
 /// How many differences are printed.
 const SHOWN_MAX: usize = 20;
@@ -62,7 +61,7 @@ pub async fn verify(args: args::Verify) -> Result<Exit, String> {
         Ok(verification) => verification,
         Err(error) => {
             eprintln!("rowdelta: {error}");
-            return Ok(if signal == 0 { unable(&error) } else { signalled(signal) });
+            return Ok(Exit::of_signal(signal).unwrap_or_else(|| Exit::of_cause(&error)));
         }
     };
     if let Some(file) = &args.report {
@@ -77,28 +76,11 @@ pub async fn verify(args: args::Verify) -> Result<Exit, String> {
 
 /// A feed that breaks off when a signal comes.
 fn until_stopped(feed: Feed, stop: watch::Receiver<u8>) -> impl Stream<Item = FeedItem> + Send {
-    let mut told = stop.clone();
-    let told = async move {
-        if told.wait_for(|signal| *signal != 0).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
+    let told = signalled(stop.clone());
     let origin = Origin { file: Some("the feed".into()), ..Origin::default() };
     let broken = FeedError { origin, message: "stopped by a signal".into(), fatal: true };
     let end = stream::once(async move { (*stop.borrow() != 0).then_some(Err(broken)) });
     read(feed).take_until(told).chain(end.filter_map(std::future::ready))
-}
-
-fn signalled(signal: u8) -> Exit {
-    if signal == 130 { Exit::Interrupted } else { Exit::Terminated }
-}
-
-fn unable(error: &Error) -> Exit {
-    match error.kind() {
-        ErrorKind::Busy => Exit::Busy,
-        ErrorKind::Transient => Exit::Retryable,
-        _ => Exit::Unable,
-    }
 }
 
 fn exit(verification: &Verification) -> Exit {

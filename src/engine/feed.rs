@@ -98,20 +98,18 @@ pub(crate) async fn read_feed(
     let (mut batch, mut bytes, mut sequence) = (Vec::new(), 0, 0);
     let mut broken = None;
     let mut feed = pin!(feed);
+    // One for all documents: most are passed over by a hash.
+    let mut stop = pin!(run.patience.stopped());
     loop {
         let next = tokio::select! {
             biased;
-            () = run.patience.stopped() => Some(Err(stopped())),
-            item = feed.next() => item.map(Ok),
-        };
-        let item = match next {
-            None => break,
-            Some(Ok(item)) => item,
-            Some(Err(stop)) => {
-                broken = Some(stop);
+            () = &mut stop => {
+                broken = Some(stopped());
                 break;
             }
+            next = feed.next() => next,
         };
+        let Some(item) = next else { break };
         if heart.is_some_and(Heart::is_lost) {
             return Err(Error::new(ErrorKind::Busy, "the lease was lost to another run"));
         }

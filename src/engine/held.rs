@@ -65,7 +65,9 @@ pub(super) async fn in_parts<T>(
             // The next run does them.
             ErrorKind::Stopped => run.patience.give_up(),
             _ if error.is_transient() && run.patience.is_stopped() => run.patience.give_up(),
-            _ if error.may_pass() && retry(run, &mut tries).await => pending.push((part, tries)),
+            _ if error.may_pass() && run.patience.again(&mut tries, &error).await => {
+                pending.push((part, tries))
+            }
             ErrorKind::Connection => return Err(error),
             _ if part.len() > 1 && !error.is_disk_full() => {
                 let right = part.split_off(part.len() / 2);
@@ -75,14 +77,6 @@ pub(super) async fn in_parts<T>(
         }
     }
     Ok(())
-}
-
-/// Waits for another try; false: there is none to be.
-async fn retry(run: &Run, tries: &mut Tries) -> bool {
-    let Some(pause) = run.patience.next(tries) else { return false };
-    run.patience.count();
-    run.patience.pause(pause).await;
-    true
 }
 
 async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Error> {

@@ -39,6 +39,11 @@ impl Patience {
         }
     }
 
+    /// Of what nobody tells to stop.
+    pub fn unstopped(options: &Options) -> Self {
+        Self::new(options, watch::channel(false).1)
+    }
+
     /// Retries of the whole run.
     pub fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
@@ -104,6 +109,15 @@ impl Patience {
         (!enough && !self.is_stopped()).then(|| backoff(tries.count))
     }
 
+    /// Waits for another try after an error; false: there is to be none.
+    pub async fn again(&self, tries: &mut Tries, error: &Error) -> bool {
+        let Some(pause) = self.next(tries) else { return false };
+        self.count();
+        tracing::debug!(%error, "trying again");
+        self.pause(pause).await;
+        true
+    }
+
     /// Does something, and does it again after errors that may pass.
     pub async fn retry<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, Error>
     where
@@ -115,10 +129,9 @@ impl Patience {
                 Err(error) if error.may_pass() => error,
                 done => return done,
             };
-            let Some(pause) = self.next(&mut tries) else { return Err(error) };
-            self.count();
-            tracing::debug!(%error, "trying again");
-            self.pause(pause).await;
+            if !self.again(&mut tries, &error).await {
+                return Err(error);
+            }
         }
     }
 }

@@ -133,9 +133,9 @@ async fn ask(run: &Run, questions: Questions, answers: &mut Answers) -> Result<(
             Err(error) if error.may_pass() => error,
             Err(error) => return Err(error),
         };
-        let Some(pause) = run.patience.next(&mut tries) else { return Err(error) };
-        run.patience.count();
-        run.patience.pause(pause).await;
+        if !run.patience.again(&mut tries, &error).await {
+            return Err(error);
+        }
     }
 }
 

@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::Stream;
-use tokio::sync::watch;
 
 use crate::engine::feed::read_feed;
 use crate::engine::guard::Guard;
@@ -115,7 +114,7 @@ impl Engine {
         let options = self.options.clone();
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let purpose = Purpose::Verify(findings);
-        let patience = Arc::new(Patience::new(&options, watch::channel(false).1));
+        let patience = Arc::new(Patience::unstopped(&options));
         let guard = Guard::new(options.delete_limits);
         let loaded = Loaded { lease, guard, cascading: HashSet::new(), registry: Registry::default() };
         let run = Arc::new(Run::new(purpose, mapping, schema, connections, options, patience, loaded));

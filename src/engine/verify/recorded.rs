@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use tokio::sync::watch;
 use tokio_postgres::Transaction;
 
 use crate::document::DocumentKey;
@@ -45,7 +44,7 @@ impl Engine {
                 format!("no run of the mapping `{}` is recorded in this database", self.mapping.name);
             return Err(Error::new(ErrorKind::Setup, message));
         };
-        let patience = Patience::new(&self.options, watch::channel(false).1);
+        let patience = Patience::unstopped(&self.options);
         let lease = match options.repair {
             true => Some(lease::acquire(&client, mapping, &lease::holder(), &self.options, &patience).await?),
             false => None,
