@@ -29,6 +29,7 @@ mod roots;
 mod run;
 mod sweep;
 pub mod verify;
+mod whole;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,7 +44,6 @@ use crate::document::{Document, DocumentKey, Origin};
 use crate::engine::apply::{Round, apply};
 use crate::engine::feed::{Workers, read_feed};
 pub use crate::engine::guard::DeleteLimits;
-use crate::engine::guard::Guard;
 use crate::engine::lease::Heart;
 use crate::engine::patience::Patience;
 use crate::engine::registry::Registry;
@@ -52,7 +52,7 @@ use crate::engine::run::{Loaded, Purpose, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::Mapping;
 use crate::postgres::state::{self, Lease};
-use crate::postgres::{Connections, Limits, cascade, catalog, install};
+use crate::postgres::{Connections, Limits, catalog, install};
 use crate::schema::Schema;
 
 /// Limits of a run. The builder's methods say what each is for.
@@ -445,10 +445,7 @@ impl Engine {
         if purpose.trusts() {
             state::settled(&client, lease.mapping, remember).await?;
         }
-        let (rows_max, percent_max) = state::guard(&client, &self.mapping.name).await?;
-        let guard = Guard::new(self.options.delete_limits.and(rows_max, percent_max));
-        let cascading = cascade::cascading(&client, schema).await?;
-        let loaded = Loaded { lease: lease.clone(), guard, cascading, registry };
+        let loaded = Loaded { lease: lease.clone(), registry };
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let (schema, options, patience) = (schema.clone(), self.options.clone(), patience.clone());
         Ok(Run::new(purpose, mapping, schema, connections, options, patience, loaded))

@@ -95,6 +95,14 @@ pub struct Sides {
     pub changes: ChangeSet,
 }
 
+impl Sides {
+    /// Stored rows all of which go.
+    pub(crate) fn removed(stored: Vec<StoredRow>) -> Self {
+        let changes = ChangeSet { removed: (0..stored.len() as u32).collect(), ..ChangeSet::default() };
+        Sides { source: Vec::new(), stored, changes }
+    }
+}
+
 /// A batch that was compared with what is stored of it.
 #[derive(Clone, Copy)]
 pub struct Batch<'a> {

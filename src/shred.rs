@@ -55,9 +55,11 @@ pub fn document_key_of(schema: &Schema, key: &Tuple) -> DocumentKey {
     DocumentKey(comparison_tuple(&schema.tables[0].key_types(), key).as_bytes().to_vec())
 }
 
-/// The cells of a document's key; none if it is malformed.
-pub(crate) fn key_cells(key: &DocumentKey) -> Tuple {
-    Tuple::from_bytes(key.0.clone()).unwrap_or_default()
+/// The cells of a document's key. `None` where it is malformed, or of another shape than the mapping's: then it says
+/// nothing of any row.
+pub(crate) fn key_cells(schema: &Schema, key: &DocumentKey) -> Option<Tuple> {
+    let cells = Tuple::from_bytes(key.0.clone());
+    cells.filter(|cells| cells.cells().count() == schema.tables[0].key.len())
 }
 
 /// Makes the rows of a document.

@@ -120,7 +120,12 @@ struct Written {
     detached: u64,
     /// Per document looked at, whether removals of it wait for the end of the feed.
     held: Vec<bool>,
+    removed: Removed,
 }
+
+/// Per document, how many of its rows go, now or at the end of the feed, in each relation. Documents of which none
+/// does are left out.
+type Removed = BTreeMap<u32, Vec<u64>>;
 
 /// One try. `groups` is told which documents cannot be applied without each other, if that was found out.
 pub(super) async fn transact(
@@ -182,11 +187,11 @@ async fn transact_on(
     }
     let plan = planned(run, &transaction, &batch, &compared.sides, last).await?;
     *groups = batch.groups(&plan);
-    let reservation = match reserve(run, &transaction, &batch, &compared.sides).await? {
-        Ok(reservation) => reservation,
+    let (reservation, removed) = match reserve(run, &transaction, &batch, &compared.sides).await? {
+        Ok(reserved) => reserved,
         Err(withheld) => return Ok(Tried::Withheld(withheld)),
     };
-    let written = write(run, &transaction, &batch, compared, plan, &detached).await?;
+    let written = write(run, &transaction, &batch, compared, plan, &detached, removed).await?;
     state::unsettle(&transaction, run.lease.mapping, &robbed).await?;
     state::forget(&transaction, run.lease.mapping, &former).await?;
     renew(run, &transaction, &batch).await?;
@@ -253,30 +258,30 @@ async fn planned(
     Ok(plan(batch, &conflicts))
 }
 
-/// The right to delete what the documents give up, now or at the end of the feed, and what goes along. `None`: they
-/// give up nothing. `Err`: the documents that do, if it is too much.
+/// The right to delete what the documents give up, now or at the end of the feed, and what goes along, if that is
+/// anything; and what they give up. `Err`: the documents that do, if it is too much.
 async fn reserve<'r>(
     run: &'r Run,
     transaction: &Transaction<'_>,
     batch: &Recorded<'_>,
     sides: &[Sides],
-) -> Result<Result<Option<Reservation<'r>>, Vec<Withheld>>, Error> {
+) -> Result<Result<(Option<Reservation<'r>>, Removed), Vec<Withheld>>, Error> {
     if sides.iter().all(|side| side.changes.removed.is_empty()) {
-        return Ok(Ok(None));
+        return Ok(Ok((None, Removed::new())));
     }
-    let (mut rows, per_document) = removals(run, transaction, sides).await?;
+    let (mut rows, removed) = removals(run, transaction, sides).await?;
     for document in &batch.looked_at {
         run.less_reserved(&document.key, &mut rows);
     }
     Ok(match run.guard.reserve(transaction, rows).await? {
-        Ok(reservation) => Ok(Some(reservation)),
+        Ok(reservation) => Ok((Some(reservation), removed)),
         // Whose rows they are is not known: they are refused with the whole batch.
-        Err(reason) if per_document.is_empty() => return Err(Error::new(ErrorKind::Rejected, reason)),
+        Err(reason) if removed.is_empty() => return Err(Error::new(ErrorKind::Rejected, reason)),
         Err(reason) => {
-            run.tally(|tally| tally.report.withheld_because.get_or_insert(reason).len());
+            run.tally(|tally| tally.withheld_because(reason));
             let withheld =
                 |(at, rows): (u32, Vec<u64>)| Withheld { document: batch.places[at as usize], rows };
-            Err(per_document.into_iter().map(withheld).collect())
+            Err(removed.into_iter().map(withheld).collect())
         }
     })
 }
@@ -286,9 +291,10 @@ pub(super) async fn removals(
     run: &Run,
     transaction: &Transaction<'_>,
     sides: &[Sides],
-) -> Result<(Rows, BTreeMap<u32, Vec<u64>>), Error> {
-    let mut rows = cascade::count(transaction, &run.schema, &run.cascading, sides).await?;
-    let mut per_document: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+) -> Result<(Rows, Removed), Error> {
+    let cascading = run.guard.cascading(transaction, &run.schema).await?;
+    let mut rows = cascade::count(transaction, &run.schema, cascading, sides).await?;
+    let mut per_document = Removed::new();
     for (ix, side) in sides.iter().enumerate().filter(|(_, side)| !side.changes.removed.is_empty()) {
         let removed = &side.changes.removed;
         *rows.entry(run.schema.tables[ix].name.clone()).or_default() += removed.len() as u64;
@@ -316,6 +322,7 @@ async fn write(
     compared: Compared,
     plan: Plan,
     detached: &[Detached],
+    removed: Removed,
 ) -> Result<Written, Error> {
     let Compared { sides, times } = compared;
     let marking = marking(run, transaction, &batch.looked_at, &plan).await?;
@@ -325,7 +332,7 @@ async fn write(
     let times = writer.apply(&plan, times).await?;
     attach(transaction, &run.schema, detached, writer.rewritten()).await?;
     let held = held_documents(&sides, &plan, batch.looked_at.len());
-    Ok(Written { sides, plan, times, detached: detached.len() as u64, held })
+    Ok(Written { sides, plan, times, detached: detached.len() as u64, held, removed })
 }
 
 /// Counts and remembers what was committed. Gives the documents from which a child was taken meanwhile.
@@ -528,19 +535,6 @@ fn decide(run: &Run, batch: &Recorded<'_>, sides: &[Sides], plan: &Plan) {
     }
 }
 
-/// The rows, per table, that a document gives up.
-fn reserved(run: &Run, sides: &[Sides], document: u32) -> Rows {
-    let of_document = |side: &&Sides| -> u64 {
-        let removed = side.changes.removed.iter();
-        removed.filter(|&&row| side.stored[row as usize].document == Some(document)).count() as u64
-    };
-    let tables = run.schema.tables.iter().zip(sides);
-    tables
-        .map(|(table, side)| (table.name.clone(), of_document(&side)))
-        .filter(|(_, rows)| *rows > 0)
-        .collect()
-}
-
 /// Remembers the removals that wait, and what is given up.
 fn hold(run: &Run, documents: &[&Prepared], written: &Written) {
     let Written { sides, plan, held, .. } = written;
@@ -561,7 +555,8 @@ fn hold(run: &Run, documents: &[&Prepared], written: &Written) {
         let (origin, label) = (document.origin.clone(), document.label.clone());
         let (fingerprint, rows) =
             (document.fingerprints.document, rows.remove(&(at as u32)).unwrap_or_default());
-        let reserved = reserved(run, sides, at as u32);
+        let removed = written.removed.get(&(at as u32)).into_iter().flatten().copied();
+        let reserved = run.schema.tables.iter().map(|table| table.name.clone()).zip(removed).collect();
         run.hold(document.key.clone(), Held { origin, label, fingerprint, rows, reserved });
     }
     give_up(run, sides);

@@ -1,14 +1,19 @@
 //! How much a run may delete: a bad feed shall not empty a table.
 //!
 //! Rows are reserved before they are deleted, those that cascades take included, and stay reserved once the
-//! transaction has committed. What would go beyond the limits is not deleted.
+//! transaction has committed. What would go beyond the limits is not deleted. A run that deletes nothing asks the
+//! database nothing of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
+use tokio::sync::OnceCell;
 use tokio_postgres::GenericClient;
 
 use crate::error::Error;
+use crate::mapping::RelationIx;
+use crate::postgres::{cascade, state};
+use crate::schema::Schema;
 
 /// Rows by table (quoted, with its schema).
 pub(crate) type Rows = BTreeMap<String, u64>;
@@ -43,7 +48,13 @@ impl DeleteLimits {
 
 /// Counts the rows that a run deletes.
 pub(crate) struct Guard {
-    limits: DeleteLimits,
+    mapping: String,
+    /// The caller's limits.
+    asked: DeleteLimits,
+    /// With the database's own.
+    limits: OnceCell<DeleteLimits>,
+    /// Relations whose rows may take others along that nobody reads.
+    cascading: OnceCell<HashSet<RelationIx>>,
     counts: Mutex<Counts>,
 }
 
@@ -76,8 +87,26 @@ impl Drop for Reservation<'_> {
 }
 
 impl Guard {
-    pub fn new(limits: DeleteLimits) -> Self {
-        Guard { limits, counts: Mutex::default() }
+    pub fn new(mapping: String, asked: DeleteLimits) -> Self {
+        let (limits, cascading) = (OnceCell::new(), OnceCell::new());
+        Guard { mapping, asked, limits, cascading, counts: Mutex::default() }
+    }
+
+    /// The relations whose rows may take others along that nobody reads.
+    pub async fn cascading(
+        &self,
+        client: &impl GenericClient,
+        schema: &Schema,
+    ) -> Result<&HashSet<RelationIx>, Error> {
+        self.cascading.get_or_try_init(|| cascade::cascading(client, schema)).await
+    }
+
+    async fn limits(&self, client: &impl GenericClient) -> Result<DeleteLimits, Error> {
+        let limits = self.limits.get_or_try_init(|| async {
+            let (rows_max, percent_max) = state::guard(client, &self.mapping).await?;
+            Ok::<_, Error>(self.asked.and(rows_max, percent_max))
+        });
+        limits.await.copied()
     }
 
     /// Reserves rows; `Err`: why they must not be deleted. After that nothing more may be, until it is
@@ -87,7 +116,8 @@ impl Guard {
         client: &impl GenericClient,
         rows: Rows,
     ) -> Result<Result<Reservation<'_>, String>, Error> {
-        for table in self.sizes_wanted(&rows) {
+        let limits = self.limits(client).await?;
+        for table in self.sizes_wanted(limits, &rows) {
             let sql = format!("SELECT count(*) FROM {table}");
             let size: i64 = client.query_typed_one(&sql, &[]).await?.get(0);
             self.with(|counts| {
@@ -97,7 +127,7 @@ impl Guard {
             });
         }
         Ok(self.with(|counts| {
-            let refusal = counts.reason.clone().or_else(|| counts.refusal(self.limits, &rows));
+            let refusal = counts.reason.clone().or_else(|| counts.refusal(limits, &rows));
             if let Some(reason) = refusal {
                 return Err(counts.reason.insert(reason).clone());
             }
@@ -122,8 +152,8 @@ impl Guard {
     }
 
     /// The tables whose size matters and is not known.
-    fn sizes_wanted(&self, rows: &Rows) -> Vec<String> {
-        if self.limits.percent_max.is_none() {
+    fn sizes_wanted(&self, limits: DeleteLimits, rows: &Rows) -> Vec<String> {
+        if limits.percent_max.is_none() {
             return Vec::new();
         }
         self.with(|counts| {

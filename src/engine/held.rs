@@ -90,10 +90,10 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
         let outer = run.mapping.relations[ix].enclosing.unwrap_or(0);
         let tables = &run.schema.tables;
         stored.extend(below(&transaction, &tables[ix], &tables[outer], &sides[outer].stored).await?);
-        sides[ix].stored = stored;
+        sides[ix] = Sides::removed(stored);
         unsure.extend(missing);
     }
-    let (plan, times) = remove(run, &transaction, &mut sides, 0).await?;
+    let (plan, times) = remove(run, &transaction, &sides, 0).await?;
     let sure = documents.iter().enumerate().filter(|(at, _)| !unsure.contains(at));
     let recorded: Vec<_> = sure.map(|(_, (key, held))| (key, held.fingerprint)).collect();
     let settled = state::settle(&transaction, run.lease.mapping, &recorded).await?;
@@ -110,10 +110,9 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
 pub(super) async fn remove(
     run: &Run,
     transaction: &Transaction<'_>,
-    sides: &mut [Sides],
+    sides: &[Sides],
     documents: usize,
 ) -> Result<(Plan, Vec<Duration>), Error> {
-    sides.iter_mut().for_each(|side| side.changes.removed = (0..side.stored.len() as u32).collect());
     let (mapping, schema) = (&run.mapping, &run.schema);
     let batch = Batch { mapping, schema, sides, documents, holds: false };
     if let Some(bystander) = bystanders(transaction, batch).await?.pop() {

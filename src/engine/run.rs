@@ -61,8 +61,6 @@ impl Purpose {
 /// What is learnt before a run reads its feed.
 pub(crate) struct Loaded {
     pub lease: Lease,
-    pub guard: Guard,
-    pub cascading: HashSet<RelationIx>,
     pub registry: Registry,
 }
 
@@ -76,8 +74,6 @@ pub(crate) struct Run {
     pub patience: Arc<Patience>,
     pub lease: Lease,
     pub guard: Guard,
-    /// Relations whose rows may take others along that nobody reads.
-    pub cascading: HashSet<RelationIx>,
     registry: Mutex<Registry>,
     tally: Mutex<Tally>,
     answers: Mutex<Vec<Answers>>,
@@ -140,8 +136,9 @@ impl Run {
         connections: Arc<dyn Connections>,
         options: Options,
         patience: Arc<Patience>,
-        Loaded { lease, guard, cascading, registry }: Loaded,
+        Loaded { lease, registry }: Loaded,
     ) -> Self {
+        let guard = Guard::new(mapping.name.clone(), options.delete_limits);
         let tally = Mutex::new(Tally { report: Report::new(&mapping) });
         Run {
             purpose,
@@ -152,7 +149,6 @@ impl Run {
             patience,
             lease,
             guard,
-            cascading,
             registry: Mutex::new(registry),
             tally,
             answers: Mutex::default(),
@@ -217,13 +213,11 @@ impl Run {
 
     /// Whether a document that failed asks for a held row, or may ask for one below it.
     pub fn wants(&self, row: &HeldRow) -> bool {
-        let wanted = lock(&self.wanted);
         let enclosing = |ix: &RelationIx| self.mapping.relations[*ix].enclosing;
         let is_below =
             |ix: &RelationIx| std::iter::successors(enclosing(ix), enclosing).any(|ix| ix == row.relation);
         let key = compared_cells(&self.schema.tables[row.relation], &row.key);
-        let is_asked_for = |keys: &HashSet<u64>| keys.contains(&short(key.as_bytes()));
-        wanted.get(&row.relation).is_some_and(is_asked_for) || wanted.keys().any(is_below)
+        self.asks(row.relation, &key) || lock(&self.wanted).keys().any(is_below)
     }
 
     /// Takes off what is reserved already for a document whose removals were held back.
@@ -294,8 +288,7 @@ impl Run {
         self.tally(|tally| {
             tally.outcome(before, -1);
             tally.outcome(Outcome::Withheld, 1);
-            let counts = tally.report.relations.iter_mut().zip(rows);
-            counts.for_each(|(counts, rows)| counts.withheld += rows);
+            tally.withheld_rows(rows);
         });
     }
 
@@ -360,6 +353,16 @@ impl Tally {
     pub fn fail(&mut self, failure: Failure) {
         self.report.documents.failed += 1;
         self.report.failures.push(failure);
+    }
+
+    /// Counts rows that were not deleted, per relation.
+    pub fn withheld_rows(&mut self, rows: &[u64]) {
+        self.report.relations.iter_mut().zip(rows).for_each(|(counts, rows)| counts.withheld += rows);
+    }
+
+    /// Notes why something was withheld, if it is the first.
+    pub fn withheld_because(&mut self, reason: String) {
+        self.report.withheld_because.get_or_insert(reason);
     }
 
     pub fn fail_all(&mut self, failures: Vec<Failure>) {

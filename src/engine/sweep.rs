@@ -3,27 +3,28 @@
 //! Only what this mapping has recorded is looked for: rows of others in the root table are theirs. Nothing is swept
 //! because of a feed that may not be what it was declared to be; and what is to go is counted before the first row does.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio_postgres::Transaction;
 
 use crate::document::{DocumentKey, Origin};
 use crate::engine::batch::removals;
-use crate::engine::compare::compared_cells;
+use crate::engine::compare::compared_key;
 use crate::engine::guard::{Reservation, Rows};
 use crate::engine::held::{in_parts, remove};
 use crate::engine::report::Failure;
 use crate::engine::run::Run;
+use crate::engine::whole::whole;
 use crate::error::Error;
 use crate::mapping::{OnAbsent, UniqueIn};
-use crate::plan::Sides;
+use crate::plan::{Sides, StoredRow};
 use crate::postgres::begin;
-use crate::postgres::fetch::{below, rows};
 use crate::postgres::state;
 use crate::postgres::write::mark_absent;
 use crate::row::{Cell, Tuple};
-use crate::shred::{NULL_LABEL, document_key, key_cells};
+use crate::schema::Schema;
+use crate::shred::{NULL_LABEL, key_cells};
 use crate::value::{ColumnType, Kind};
 
 /// Documents that are counted in one transaction.
@@ -69,10 +70,8 @@ async fn absent(run: &Run) -> Result<(Vec<DocumentKey>, u64), Error> {
     };
     let client = run.connection().await?;
     let mut absent = Vec::new();
-    let columns = run.schema.tables[0].key.len();
     let collect = |key: DocumentKey| {
-        // A key of another shape is of a mapping that has changed: it says nothing of any row.
-        if !seen.contains(&key.short()) && key_cells(&key).cells().count() == columns {
+        if !seen.contains(&key.short()) && key_cells(&run.schema, &key).is_some() {
             absent.push(key);
         }
     };
@@ -105,23 +104,23 @@ fn withhold(run: &Run, documents: u64, reason: String) {
     tracing::warn!(documents, reason, "nothing is swept");
     run.tally(|tally| {
         tally.report.documents.withheld += documents;
-        tally.report.withheld_because.get_or_insert(reason);
+        tally.withheld_because(reason);
     });
 }
 
 /// What is said of a document that cannot be swept.
 fn fail(run: &Run) -> impl Fn(DocumentKey, &Error) + '_ {
     |key, error| {
-        let label = label(&run.schema.tables[0].key_types(), &key);
+        let label = label(&run.schema, &key);
         let failure = Failure::of_error(&Origin::default(), &label, error);
         run.tally(|tally| tally.fail_all(vec![failure]));
     }
 }
 
 /// A key in words, where its types are common ones; else its bytes.
-fn label(types: &[&ColumnType], key: &DocumentKey) -> String {
-    let cells = key_cells(key);
-    let word = |(ty, cell): (&&ColumnType, Cell<'_>)| {
+fn label(schema: &Schema, key: &DocumentKey) -> String {
+    let cells = key_cells(schema, key).unwrap_or_default();
+    let word = |(ty, cell): (&ColumnType, Cell<'_>)| {
         let Some(bytes) = cell.bytes() else { return NULL_LABEL.to_owned() };
         let number = match (&ty.kind, bytes) {
             (Kind::Int2, &[a, b]) => Some(i64::from(i16::from_be_bytes([a, b]))),
@@ -136,7 +135,8 @@ fn label(types: &[&ColumnType], key: &DocumentKey) -> String {
         };
         number.map_or_else(text, |number| number.to_string())
     };
-    types.iter().zip(cells.cells()).map(word).collect::<Vec<_>>().join(",")
+    let types = schema.tables[0].key_types();
+    types.into_iter().zip(cells.cells()).map(word).collect::<Vec<_>>().join(",")
 }
 
 /// Marks root rows, and has their documents looked at should they come back.
@@ -144,7 +144,7 @@ async fn mark(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
     let mut connection = run.connection().await?;
     let transaction = begin(&mut connection, run.limits()).await?;
     state::enter(&transaction, &run.lease).await?;
-    let tuples: Vec<Tuple> = keys.iter().map(key_cells).collect();
+    let tuples: Vec<Tuple> = keys.iter().filter_map(|key| key_cells(&run.schema, key)).collect();
     let marked = mark_absent(&transaction, &run.schema, &tuples, true).await?;
     state::absent(&transaction, run.lease.mapping, keys).await?;
     transaction.commit().await?;
@@ -171,8 +171,7 @@ async fn reserve<'r>(run: &'r Run, keys: &[DocumentKey]) -> Result<Result<Reserv
     let (mut all, mut per_relation) = (Rows::new(), vec![0; run.mapping.relations.len()]);
     for keys in keys.chunks(DOCUMENTS_MAX) {
         let transaction = begin(&mut connection, run.limits()).await?;
-        let (mut sides, _) = read(run, &transaction, keys).await?;
-        sides.iter_mut().for_each(|side| side.changes.removed = (0..side.stored.len() as u32).collect());
+        let (sides, _) = read(run, &transaction, keys).await?;
         for (table, rows) in removals(run, &transaction, &sides).await?.0 {
             *all.entry(table).or_default() += rows;
         }
@@ -180,10 +179,7 @@ async fn reserve<'r>(run: &'r Run, keys: &[DocumentKey]) -> Result<Result<Reserv
     }
     let reserved = run.guard.reserve(&**connection, all).await?;
     if reserved.is_err() {
-        run.tally(|tally| {
-            let counts = tally.report.relations.iter_mut().zip(per_relation);
-            counts.for_each(|(counts, rows)| counts.withheld += rows);
-        });
+        run.tally(|tally| tally.withheld_rows(&per_relation));
     }
     Ok(reserved)
 }
@@ -192,8 +188,8 @@ async fn delete_part(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
     let mut connection = run.connection().await?;
     let transaction = begin(&mut connection, run.limits()).await?;
     state::enter(&transaction, &run.lease).await?;
-    let (mut sides, gone) = read(run, &transaction, keys).await?;
-    let (plan, times) = remove(run, &transaction, &mut sides, gone.len()).await?;
+    let (sides, gone) = read(run, &transaction, keys).await?;
+    let (plan, times) = remove(run, &transaction, &sides, gone.len()).await?;
     state::forget(&transaction, run.lease.mapping, &gone).await?;
     transaction.commit().await?;
     run.tally(|tally| {
@@ -210,33 +206,18 @@ async fn read(
     transaction: &Transaction<'_>,
     keys: &[DocumentKey],
 ) -> Result<(Vec<Sides>, Vec<DocumentKey>), Error> {
-    let places: HashMap<&DocumentKey, u32> = keys.iter().zip(0..).collect();
-    let mut sides: Vec<Sides> = run.mapping.relations.iter().map(|_| Sides::default()).collect();
-    let tuples: Vec<Tuple> = keys.iter().map(key_cells).collect();
-    let root = &run.schema.tables[0];
-    sides[0].stored = rows(transaction, root, &root.key_columns(), &tuples).await?;
-    for row in &mut sides[0].stored {
-        row.document = places.get(&document_key(&run.schema, &row.tuple)).copied();
-    }
-    let mut wanted = vec![false; keys.len()];
-    for ix in 1..sides.len() {
-        let outer = run.mapping.relations[ix].enclosing.unwrap_or(0);
-        let mut stored =
-            below(transaction, &run.schema.tables[ix], &run.schema.tables[outer], &sides[outer].stored)
-                .await?;
-        for row in &mut stored {
-            row.document = row.parent.and_then(|parent| sides[outer].stored[parent as usize].document);
-            let everywhere = run.mapping.relations[ix].unique_in == UniqueIn::All;
-            let table = &run.schema.tables[ix];
-            if everywhere && run.asks(ix, &compared_cells(table, &row.tuple.project(&table.key))) {
-                row.document.into_iter().for_each(|document| wanted[document as usize] = true);
-            }
+    let all: Vec<&DocumentKey> = keys.iter().collect();
+    let stored = whole(transaction, &run.mapping, &run.schema, &all).await?;
+    let mut wanted = HashSet::new();
+    for (ix, (relation, rows)) in run.mapping.relations.iter().zip(&stored).enumerate().skip(1) {
+        let is_asked = |row: &&StoredRow| run.asks(ix, &compared_key(&run.schema.tables[ix], &row.tuple));
+        if relation.unique_in == UniqueIn::All {
+            wanted.extend(rows.iter().filter(is_asked).filter_map(|row| row.document));
         }
-        sides[ix].stored = stored;
     }
-    if wanted.contains(&true) {
-        let left = keys.iter().zip(wanted).filter(|(_, wanted)| !wanted).map(|(key, _)| key.clone());
+    if !wanted.is_empty() {
+        let left = (0..).zip(keys).filter(|(at, _)| !wanted.contains(at)).map(|(_, key)| key.clone());
         return Box::pin(read(run, transaction, &left.collect::<Vec<_>>())).await;
     }
-    Ok((sides, keys.to_vec()))
+    Ok((stored.into_iter().map(Sides::removed).collect(), keys.to_vec()))
 }

@@ -19,14 +19,12 @@ pub use report::{
     Verification, VerifiedDocuments,
 };
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::Stream;
 
 use crate::engine::feed::read_feed;
-use crate::engine::guard::Guard;
 use crate::engine::patience::Patience;
 use crate::engine::registry::Registry;
 use crate::engine::report::{Report, SyncError};
@@ -115,8 +113,7 @@ impl Engine {
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let purpose = Purpose::Verify(findings);
         let patience = Arc::new(Patience::unstopped(&options));
-        let guard = Guard::new(options.delete_limits);
-        let loaded = Loaded { lease, guard, cascading: HashSet::new(), registry: Registry::default() };
+        let loaded = Loaded { lease, registry: Registry::default() };
         let run = Arc::new(Run::new(purpose, mapping, schema, connections, options, patience, loaded));
         let (workers, broken) = read_feed(&run, None, feed).await?;
         finish(&run, workers, broken).await?;

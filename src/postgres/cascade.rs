@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::{GenericClient, Transaction};
 
 use crate::error::{Error, ErrorKind};
 use crate::mapping::RelationIx;
@@ -31,7 +31,10 @@ struct Cascade {
 }
 
 /// The relations whose rows may take others along that nobody reads: not by the reference of a child to its parent.
-pub(crate) async fn cascading(client: &Client, schema: &Schema) -> Result<HashSet<RelationIx>, Error> {
+pub(crate) async fn cascading(
+    client: &impl GenericClient,
+    schema: &Schema,
+) -> Result<HashSet<RelationIx>, Error> {
     let names: Vec<&str> = schema.tables.iter().map(|table| table.name.as_str()).collect();
     let mut cascading = HashSet::new();
     for row in client.query_typed(CASCADING, &[(&names, Type::TEXT_ARRAY)]).await? {

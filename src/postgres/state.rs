@@ -253,7 +253,10 @@ pub(crate) async fn absent(
 }
 
 /// The database's own limits on what a run may delete: rows, and percent of a table.
-pub(crate) async fn guard(client: &Client, mapping: &str) -> Result<(Option<i64>, Option<f64>), Error> {
+pub(crate) async fn guard(
+    client: &impl GenericClient,
+    mapping: &str,
+) -> Result<(Option<i64>, Option<f64>), Error> {
     let sql = "SELECT min(rows_max), min(percent_max)::float8 FROM rowdelta.guard \
                WHERE mapping IS NULL OR mapping = $1";
     let row = client.query_typed_one(sql, &[(&mapping, Type::TEXT)]).await?;

@@ -1,28 +1,25 @@
 //! Without a feed: fingerprints made anew from the stored rows, beside those that were recorded.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Instant;
-
-use tokio_postgres::Transaction;
 
 use crate::document::DocumentKey;
 use crate::engine::Engine;
-use crate::engine::compare::compared_key;
 use crate::engine::lease::{self, Heart};
 use crate::engine::patience::Patience;
 use crate::engine::verify::VerifyOptions;
 use crate::engine::verify::report::{Against, Difference, Kind, Repair, Unknown, Verification};
+use crate::engine::whole::whole;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::{self, Coverage, Extent, RelationFingerprint, fingerprints};
 use crate::mapping::{Mapping, RelationIx};
 use crate::plan::StoredRow;
-use crate::postgres::fetch::{below, rows};
 use crate::postgres::state::{self, Lease, Recorded};
 use crate::postgres::words::words;
 use crate::postgres::{begin, catalog};
 use crate::row::{RelationRows, Row, RowSet, Tuple};
 use crate::schema::Schema;
-use crate::shred::NULL_LABEL;
+use crate::shred::{NULL_LABEL, key_cells};
 
 /// Documents compared in one transaction.
 const DOCUMENTS_MAX: usize = 200;
@@ -148,7 +145,8 @@ impl Check<'_> {
         let mut part = Part { last, read: recorded.len() as u64, ..Part::default() };
         let known = recorded.into_iter().filter_map(|recorded| self.known(recorded, &mut part.unknown));
         let known: Vec<Known> = known.collect();
-        let stored = self.stored(&transaction, &known).await?;
+        let keys: Vec<&DocumentKey> = known.iter().map(|document| &document.key).collect();
+        let stored = whole(&transaction, mapping, &self.schema, &keys).await?;
         let sets = row_sets(mapping, stored, known.len());
         let columns = self.schema.tables[0].key_columns();
         for (document, set) in known.into_iter().zip(sets) {
@@ -176,9 +174,7 @@ impl Check<'_> {
         let relations = self.schema.tables.len();
         let coverage = recorded.coverage.and_then(|bytes| Coverage::from_bytes(&bytes, relations));
         let coverage = coverage.filter(|coverage| coverage.digest == self.digest);
-        let root = Tuple::from_bytes(recorded.key.0.clone());
-        let root = root.filter(|root| root.cells().count() == self.schema.tables[0].key.len());
-        match (coverage, root) {
+        match (coverage, key_cells(&self.schema, &recorded.key)) {
             (Some(coverage), Some(root)) if recorded.relations.len() == relations => {
                 Some(Known { key: recorded.key, root, relations: recorded.relations, coverage })
             }
@@ -187,35 +183,6 @@ impl Check<'_> {
                 None
             }
         }
-    }
-
-    /// The stored rows of documents, per relation; each with its document.
-    async fn stored(
-        &self,
-        transaction: &Transaction<'_>,
-        known: &[Known],
-    ) -> Result<Vec<Vec<StoredRow>>, Error> {
-        let tables = &self.schema.tables;
-        let keys: Vec<Tuple> = known.iter().map(|document| document.root.clone()).collect();
-        let places: HashMap<&[u8], u32> =
-            (0..).zip(known).map(|(at, document)| (&document.key.0[..], at)).collect();
-        let mut roots = rows(transaction, &tables[0], &tables[0].key_columns(), &keys).await?;
-        roots.retain_mut(|row| {
-            row.document = places.get(compared_key(&tables[0], &row.tuple).as_bytes()).copied();
-            row.document.is_some()
-        });
-        let mut stored = vec![roots];
-        for (ix, relation) in self.engine.mapping.relations.iter().enumerate().skip(1) {
-            let outer = relation.enclosing.unwrap_or(0);
-            let mut found = below(transaction, &tables[ix], &tables[outer], &stored[outer])
-                .await
-                .map_err(|error| error.in_relation(&relation.name))?;
-            for row in &mut found {
-                row.document = row.parent.and_then(|parent| stored[outer][parent as usize].document);
-            }
-            stored.push(found);
-        }
-        Ok(stored)
     }
 
     /// The relations of a document whose rows are not those that were recorded.

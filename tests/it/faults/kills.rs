@@ -23,14 +23,7 @@ pub async fn kill_clients(seed: u64, kills: usize, pooled: bool) -> Option<Histo
     let mut moments = MOMENTS.iter().cycle();
     while histogram.total() < kills {
         let &(phase, fault) = moments.next()?;
-        site.dawn().await;
-        let trap = site.trap(phase, fault);
-        site.proxy.set(vec![trap]);
-        let mut running = site.start(&[]);
-        let is_held = tokio::select! {
-            () = site.proxy.sprung() => true,
-            () = until_ended(&mut running) => false,
-        };
+        let (running, is_held) = held(&mut site, phase, fault).await;
         if is_held {
             running.signal("KILL");
         }
@@ -41,6 +34,19 @@ pub async fn kill_clients(seed: u64, kills: usize, pooled: bool) -> Option<Histo
         site.ends_well().await;
     }
     Some(histogram)
+}
+
+/// The command at work on another night, held at a moment; false: it ended before that.
+async fn held(site: &mut Site, phase: Phase, fault: Fault) -> (Running, bool) {
+    site.dawn().await;
+    let trap = site.trap(phase, fault);
+    site.proxy.set(vec![trap]);
+    let mut running = site.start(&[]);
+    let is_held = tokio::select! {
+        () = site.proxy.sprung() => true,
+        () = until_ended(&mut running) => false,
+    };
+    (running, is_held)
 }
 
 async fn until_ended(running: &mut Running) {
@@ -56,14 +62,7 @@ pub async fn kill_servers(seed: u64, kills: usize, pooled: bool) -> Option<Histo
     let mut moments = MOMENTS.iter().cycle();
     while histogram.total() < kills {
         let &(phase, fault) = moments.next()?;
-        site.dawn().await;
-        let trap = site.trap(phase, fault);
-        site.proxy.set(vec![trap]);
-        let mut running = site.start(&[]);
-        let is_held = tokio::select! {
-            () = site.proxy.sprung() => true,
-            () = until_ended(&mut running) => false,
-        };
+        let (running, is_held) = held(&mut site, phase, fault).await;
         if is_held {
             site.shop.db.kill();
             site.shop.restart().await;
