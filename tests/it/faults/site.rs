@@ -131,9 +131,10 @@ impl Site {
         self.trap_before(last, phase, fault)
     }
 
-    /// A message of the given phase, early enough for much to be left to do.
+    /// A message of the given phase, so early that the feed is not read to its end: of some eight batches three are in
+    /// hand, and one waits.
     pub fn early_trap(&mut self, phase: Phase, fault: Fault) -> Trap {
-        let last = self.usual.0[phase as usize] / 3;
+        let last = self.usual.0[phase as usize] / 6;
         self.trap_before(last, phase, fault)
     }
 
@@ -141,6 +142,12 @@ impl Site {
         // The first messages are about whether there is a server at all: without one the command does not start.
         let first = if phase == Phase::Between { 4 } else { 1 };
         Trap::Message { phase, nth: self.rng.u64(first..=last.max(first)), fault }
+    }
+
+    /// Every look-up of a usual night takes a while: a run that is told something has not ended by then.
+    pub fn slow(&self) -> Vec<Trap> {
+        let (phase, fault) = (Phase::Looking, Fault::Delay(Duration::from_millis(20)));
+        (1..=self.usual.0[phase as usize]).map(|nth| Trap::Message { phase, nth, fault }).collect()
     }
 
     /// A byte somewhere in the first two thirds of a usual night's.

@@ -10,7 +10,8 @@ async fn stops(seed: u64, signal: &str, code: i32, pooled: bool) {
     for phase in [Phase::Looking, Phase::Writing, Phase::Committing] {
         site.dawn().await;
         let trap = site.early_trap(phase, Fault::Tell);
-        site.proxy.set(vec![trap]);
+        // The first trap of a message counts.
+        site.proxy.set([vec![trap], site.slow()].concat());
         let run = site.start(&[]);
         site.proxy.sprung().await;
         run.signal(signal);
