@@ -30,7 +30,7 @@ use bb8_postgres::PostgresConnectionManager;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, IsolationLevel, Socket, Transaction};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// A connection on loan from the caller's pool.
 pub(crate) type Connection = Box<dyn DerefMut<Target = Client> + Send + Sync>;
@@ -85,6 +85,29 @@ pub(crate) async fn begin(client: &mut Client, limits: Limits) -> Result<Transac
     );
     transaction.batch_execute(&settings).await?;
     Ok(transaction)
+}
+
+/// Does something that the server may refuse, and undoes it then: the transaction goes on.
+///
+/// # Errors
+/// What is not a refusal.
+pub(crate) async fn attempt<T>(
+    transaction: &Transaction<'_>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<Result<T, Error>, Error> {
+    transaction.batch_execute("SAVEPOINT rowdelta_attempt").await?;
+    match work.await {
+        Ok(done) => {
+            transaction.batch_execute("RELEASE SAVEPOINT rowdelta_attempt").await?;
+            Ok(Ok(done))
+        }
+        Err(error) if error.kind() == ErrorKind::Rejected => {
+            let undo = "ROLLBACK TO SAVEPOINT rowdelta_attempt; RELEASE SAVEPOINT rowdelta_attempt";
+            transaction.batch_execute(undo).await?;
+            Ok(Err(error))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Closes a connection that may give answers to what was asked before, so that the pool does not lend it again.

@@ -2,9 +2,11 @@
 //!
 //! A unique constraint wants the old row to let go of the key before the new one takes it; a foreign key that is
 //! checked at once wants the key never to be gone. No order satisfies both, so rows that refer to it, of any document,
-//! refer to nothing in between: their columns are NULL for a while, where they may be.
+//! refer to nothing in between, where their columns may be NULL, and else to another row that stays: a stand-in.
 
-use std::collections::BTreeSet;
+mod stand_ins;
+
+use std::collections::BTreeMap;
 
 use tokio_postgres::Transaction;
 
@@ -12,19 +14,20 @@ use crate::engine::bystanders::staying;
 use crate::engine::held::{own_part, own_place};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::RelationIx;
-use crate::plan::{Batch, Losses, StoredRow, handovers};
+use crate::plan::{Batch, StoredRow, handovers};
 use crate::postgres::fetch::{cells, selected};
-use crate::postgres::quote;
 use crate::postgres::wire::{Param, typed};
 use crate::postgres::write::Locators;
+use crate::postgres::{attempt, quote};
 use crate::row::Tuple;
-use crate::schema::{Attribute, Schema, Table};
+use crate::schema::{Schema, Table};
+use stand_ins::{Meanwhile, meanwhile};
 
-/// A row that refers to nothing for a while.
+/// A row that refers to something else for a while.
 pub(crate) struct Detached {
     relation: RelationIx,
-    /// The mapped columns that are NULL meanwhile.
-    columns: BTreeSet<usize>,
+    /// What the mapped columns of its references hold meanwhile.
+    columns: BTreeMap<usize, Meanwhile>,
     row: StoredRow,
     /// Its place among the rows of the batch, if it is one of them.
     stored: Option<u32>,
@@ -33,12 +36,27 @@ pub(crate) struct Detached {
 }
 
 impl Detached {
-    fn new(batch: Batch<'_>, relation: RelationIx, columns: &[usize], row: StoredRow) -> Self {
-        let columns = columns.iter().copied().collect();
+    fn new(batch: Batch<'_>, relation: RelationIx, row: StoredRow) -> Self {
         let (table, stored) = (&batch.schema.tables[relation], &batch.sides[relation].stored);
         let place = own_place(table, &row);
         let stored = stored.iter().position(|row| own_place(table, row) == place).map(|at| at as u32);
-        Detached { relation, columns, locator: row.locator.clone(), row, stored }
+        Detached { relation, columns: BTreeMap::new(), locator: row.locator.clone(), row, stored }
+    }
+
+    /// Has it refer to something else: the first that the server takes. False: it takes nothing.
+    async fn leave(&mut self, transaction: &Transaction<'_>, table: &Table) -> Result<bool, Error> {
+        let tries = self.columns.values().map(Meanwhile::tries).max().unwrap_or(0);
+        for nth in 0..tries {
+            let value = |at: usize| self.columns[&at].nth(nth);
+            match attempt(transaction, self.set(transaction, table, &self.locator, value)).await? {
+                Ok(locator) => {
+                    self.locator = locator;
+                    return Ok(true);
+                }
+                Err(refused) => tracing::debug!(table = table.name, %refused, "not detached"),
+            }
+        }
+        Ok(false)
     }
 
     /// Sets its columns. Gives its locator then.
@@ -51,14 +69,14 @@ impl Detached {
     ) -> Result<Tuple, Error> {
         let (columns, place) = (&self.columns, own_part(table, locator));
         let equal = |(n, name): (usize, &str)| format!("{} = ${}", quote(name), n + 1);
-        let names = columns.iter().map(|&at| table.names[at].as_str());
+        let names = columns.keys().map(|&at| table.names[at].as_str());
         let assigned = names.enumerate().map(equal).collect::<Vec<_>>().join(", ");
         let own = table.locator[..table.own_locator].iter();
         let found = own.clone().enumerate().map(|(n, column)| equal((columns.len() + n, &column.name)));
         let found = found.collect::<Vec<_>>().join(" AND ");
         let returned = table.locator.iter().map(|column| selected("t", &column.name, &column.ty));
         let returned = returned.collect::<Vec<_>>().join(", ");
-        let assigns = columns.iter().map(|&at| Param::scalar(table.columns[at].oid, value(at)));
+        let assigns = columns.keys().map(|&at| Param::scalar(table.columns[at].oid, value(at)));
         let finds = own.zip(place.cells()).map(|(column, cell)| Param::scalar(column.ty.oid, cell.bytes()));
         let params: Vec<Param> = assigns.chain(finds).collect();
         let sql = format!("UPDATE {} AS t SET {assigned} WHERE {found} RETURNING {returned}", table.name);
@@ -72,27 +90,32 @@ impl Detached {
     }
 }
 
-/// Detaches the rows that refer to keys about to pass, each by one write though it refers to several of them.
+/// Detaches the rows that refer to keys about to pass, each by one write though it refers to several of them. What the
+/// server does not let go stays, for it to say what is wrong.
 pub(crate) async fn detach(transaction: &Transaction<'_>, batch: Batch<'_>) -> Result<Vec<Detached>, Error> {
-    let mut detached: Vec<Detached> = Vec::new();
+    let mut referring: Vec<Detached> = Vec::new();
     for losses in handovers(batch) {
         let (relation, table) = (losses.relation, &batch.schema.tables[losses.relation]);
-        let columns = clearable(table, &losses);
-        if columns.is_empty() {
+        let rows = staying(transaction, batch, &losses).await?;
+        if rows.is_empty() {
             continue;
         }
-        for row in staying(transaction, batch, &losses).await? {
+        let columns = meanwhile(transaction, batch, &losses).await?;
+        for row in rows {
             let place = own_place(table, &row);
             let is_it = |one: &Detached| one.relation == relation && own_place(table, &one.row) == place;
-            match detached.iter().position(is_it) {
-                Some(at) => detached[at].columns.extend(&columns),
-                None => detached.push(Detached::new(batch, relation, &columns, row)),
-            }
+            let at = referring.iter().position(is_it).unwrap_or_else(|| {
+                referring.push(Detached::new(batch, relation, row));
+                referring.len() - 1
+            });
+            referring[at].columns.extend(columns.clone());
         }
     }
-    for one in &mut detached {
-        let table = &batch.schema.tables[one.relation];
-        one.locator = one.set(transaction, table, &one.locator, |_| None).await?;
+    let mut detached = Vec::new();
+    for mut one in referring {
+        if one.leave(transaction, &batch.schema.tables[one.relation]).await? {
+            detached.push(one);
+        }
     }
     Ok(detached)
 }
@@ -116,13 +139,4 @@ pub(crate) async fn attach(
 pub(crate) fn rewritten(detached: &[Detached]) -> Locators {
     let find = |one: &Detached| Some(((one.relation, one.stored?), one.locator.clone()));
     detached.iter().filter_map(find).collect()
-}
-
-/// The referring columns that can be NULL.
-fn clearable(table: &Table, losses: &Losses<'_>) -> Vec<usize> {
-    let columns = losses.reference.from.iter().filter_map(|attribute| match attribute {
-        Attribute::Mapped(at) => Some(*at),
-        _ => None,
-    });
-    columns.filter(|&at| table.nullable[at]).collect()
 }

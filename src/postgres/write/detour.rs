@@ -14,8 +14,8 @@ use crate::mapping::RelationIx;
 use crate::plan::{Action, Step};
 use crate::postgres::fetch::{cells, raw, selected};
 use crate::postgres::park::candidates;
-use crate::postgres::quote;
 use crate::postgres::wire::{Param, typed};
+use crate::postgres::{attempt, quote};
 use crate::row::Tuple;
 use crate::schema::{Attribute, PhysicalColumn, Table, Unique};
 use crate::value::{ColumnType, Kind};
@@ -97,17 +97,10 @@ impl Writer<'_> {
         let mut refused = None;
         for nth in 0..tries {
             let set = self.parked_cells(ix, columns, parent, &parking, nth, rows.len());
-            self.transaction.batch_execute("SAVEPOINT rowdelta_park").await?;
-            match self.rewrite(ix, rows, &set).await {
-                Ok(locators) => {
-                    self.transaction.batch_execute("RELEASE SAVEPOINT rowdelta_park").await?;
-                    return Ok(locators);
-                }
-                Err(error) if error.kind() != ErrorKind::Rejected => return Err(error),
+            match attempt(self.transaction, self.rewrite(ix, rows, &set)).await? {
+                Ok(locators) => return Ok(locators),
                 Err(error) => refused = Some(error),
             }
-            let undo = "ROLLBACK TO SAVEPOINT rowdelta_park; RELEASE SAVEPOINT rowdelta_park";
-            self.transaction.batch_execute(undo).await?;
         }
         let names: Vec<&str> = columns.iter().map(|&at| self.schema.tables[ix].names[at].as_str()).collect();
         let why = format!("rows swap values of {}, and none can be parked meanwhile", names.join(", "));
