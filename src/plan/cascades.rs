@@ -76,7 +76,7 @@ fn lost_keys(
     };
     let taken: HashSet<Key> = of_target().filter_map(|node| changed(node)?.1).collect();
     let lost = of_target().filter_map(|node| {
-        let on_change = if node.class.is_update() { reference.on_update } else { reference.on_delete };
+        let on_change = reference.on_change(&node.class);
         let before = changed(node)?.0?;
         let stored = &side.stored[node.rows.stored? as usize];
         let source = node.rows.source.map(|row| side.source[row as usize].document);

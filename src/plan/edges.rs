@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use super::Batch;
-use super::changes::{Node, Rows};
+use super::changes::{Class, Node, Rows};
 use super::terms::{Key, Terms};
 use crate::mapping::{Mapping, RelationIx};
 use crate::schema::{Attribute, OnChange, Reference, Schema, Table, Unique};
@@ -125,7 +125,7 @@ pub(super) struct Found {
     pub edges: Vec<Edge>,
     /// References to a key that passes from one row to another. A row that goes on referring to it is right at the
     /// end, and at no moment before.
-    pub passing: Vec<Why>,
+    pub passing: Vec<(RelationIx, usize)>,
 }
 
 /// The edges of a batch: all of them, or none where the natural order is right.
@@ -154,7 +154,7 @@ struct Finder<'a> {
     per_relation: Vec<Vec<usize>>,
     terms: Terms<'a>,
     edges: Vec<Edge>,
-    passing: Vec<Why>,
+    passing: Vec<(RelationIx, usize)>,
 }
 
 impl<'a> Finder<'a> {
@@ -313,14 +313,10 @@ impl<'a> Finder<'a> {
         let (gone, come) = self.keys(reference.target, &reference.to, false);
         let come: HashMap<Key, usize> = come.into_iter().map(|(at, key)| (key, at)).collect();
         if gone.keys().any(|key| come.contains_key(key)) {
-            self.passing.push(Why::Arrives(ix, at));
+            self.passing.push((ix, at));
         }
         let together = self.table(ix).is_written_in_one() && self.table(reference.target).is_written_in_one();
-        let acts = |target: usize| {
-            let is_update = self.nodes[target].class.is_update();
-            let on_change = if is_update { reference.on_update } else { reference.on_delete };
-            on_change != OnChange::Refused
-        };
+        let acts = |target: usize| reference.on_change(&self.nodes[target].class) != OnChange::Refused;
         let mut edges = Vec::new();
         for place in self.per_relation[ix].iter().copied() {
             let touches = self.nodes[place].class.touches(&reference.from);
@@ -348,14 +344,19 @@ impl<'a> Finder<'a> {
 
 impl Reference {
     /// Whether it is the one by which rows of a relation hang below the enclosing ones.
-    pub(super) fn is_of_tree(&self, ix: RelationIx, mapping: &Mapping) -> bool {
+    pub(crate) fn is_of_tree(&self, ix: RelationIx, mapping: &Mapping) -> bool {
         let is_parent = |attribute: &Attribute| matches!(attribute, Attribute::Parent(_));
         mapping.relations[ix].enclosing == Some(self.target) && self.from.iter().all(is_parent)
     }
 
-    /// Whether deleting what is referred to acts at once, though the check is deferred.
+    /// What becomes of rows that refer to one that is written like this.
+    pub(super) fn on_change(&self, class: &Class) -> OnChange {
+        if class.is_update() { self.on_update } else { self.on_delete }
+    }
+
+    /// Whether deleting or changing what is referred to may act at once, though the check is deferred.
     pub(super) fn acts_at_once(&self) -> bool {
-        self.on_delete != OnChange::Refused
+        self.on_delete != OnChange::Refused || self.on_update != OnChange::Refused
     }
 }
 

@@ -10,47 +10,57 @@ use super::changes::Node;
 use super::cycles::Breaker;
 use super::edges::{Edge, Found, Why};
 use super::terms::Terms;
-use crate::schema::{Check, Schema};
+use crate::schema::{Check, OnChange, Schema};
 
 /// Takes out the edges of constraints that are checked at the end anyway, and of those that can be deferred where
 /// one of them is against the natural order, or in a circle, or no order is right. Gives the names of the latter.
 pub(super) fn defer(schema: &Schema, nodes: &[Node], found: &mut Found) -> BTreeSet<String> {
     let Found { edges, passing } = found;
-    edges.retain(|edge| !matches!(check(schema, edge.why), Check::Deferred(_)));
-    let late = edges.iter().filter(|edge| !edge.is_natural(nodes)).map(|edge| edge.why);
-    let mut deferred = BTreeSet::new();
-    take_out(schema, edges, late.chain(passing.iter().copied()).collect(), &mut deferred);
+    let check = |edge: &Edge| check(schema, nodes, edge);
+    edges.retain(|edge| !matches!(check(edge), Check::Deferred(_)));
+    let mut deferred: BTreeSet<String> = edges
+        .iter()
+        .filter(|edge| !edge.is_natural(nodes))
+        .filter_map(|edge| deferrable(check(edge)))
+        .collect();
+    deferred
+        .extend(passing.iter().filter_map(|&(ix, at)| deferrable(&schema.tables[ix].references[at].check)));
+    let is_left = |edge: &Edge, deferred: &BTreeSet<String>| {
+        deferrable(check(edge)).is_none_or(|name| !deferred.contains(&name))
+    };
+    edges.retain(|edge| is_left(edge, &deferred));
     // Circles are looked for only where that can change something.
-    if edges.iter().any(|edge| deferrable(schema, edge.why).is_some()) {
+    if edges.iter().any(|edge| deferrable(check(edge)).is_some()) {
         let mut places = vec![None; nodes.len()];
         for (place, component) in components(nodes.len(), edges).into_iter().enumerate() {
             component.into_iter().for_each(|node| places[node] = Some(place));
         }
         let in_circles = edges.iter().filter(|edge| places[edge.before] == places[edge.after]);
-        take_out(schema, edges, in_circles.map(|edge| edge.why).collect(), &mut deferred);
+        deferred.extend(in_circles.filter_map(|edge| deferrable(check(edge))));
+        edges.retain(|edge| is_left(edge, &deferred));
     }
     deferred
 }
 
-/// Takes out the edges of those constraints among these that can be deferred.
-fn take_out(schema: &Schema, edges: &mut Vec<Edge>, whys: Vec<Why>, deferred: &mut BTreeSet<String>) {
-    deferred.extend(whys.into_iter().filter_map(|why| deferrable(schema, why)).cloned());
-    edges.retain(|edge| deferrable(schema, edge.why).is_none_or(|name| !deferred.contains(name)));
-}
-
-fn deferrable(schema: &Schema, why: Why) -> Option<&String> {
-    match check(schema, why) {
-        Check::Deferrable(name) => Some(name),
+fn deferrable(check: &Check) -> Option<String> {
+    match check {
+        Check::Deferrable(name) => Some(name.clone()),
         Check::AtOnce | Check::Deferred(_) => None,
     }
 }
 
 /// When the reason for an edge is checked. Only a check can be put off, not what else a constraint does.
-fn check(schema: &Schema, why: Why) -> &Check {
-    match why {
+fn check<'s>(schema: &'s Schema, nodes: &[Node], edge: &Edge) -> &'s Check {
+    match edge.why {
         Why::Free(ix, at) => &schema.tables[ix].uniques[at].check,
-        Why::Leaves(ix, at) if schema.tables[ix].references[at].acts_at_once() => &Check::AtOnce,
-        Why::Arrives(ix, at) | Why::Leaves(ix, at) => &schema.tables[ix].references[at].check,
+        Why::Leaves(ix, at) => {
+            let reference = &schema.tables[ix].references[at];
+            match reference.on_change(&nodes[edge.after].class) {
+                OnChange::Refused => &reference.check,
+                OnChange::Restricted | OnChange::Cascades | OnChange::Clears => &Check::AtOnce,
+            }
+        }
+        Why::Arrives(ix, at) => &schema.tables[ix].references[at].check,
         Why::Passes(..) | Why::Row => &Check::AtOnce,
     }
 }
