@@ -27,7 +27,9 @@ mod registry;
 pub mod report;
 mod roots;
 mod run;
+mod stepwise;
 mod sweep;
+mod units;
 pub mod verify;
 mod whole;
 

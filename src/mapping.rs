@@ -224,6 +224,8 @@ pub struct Lookup {
 /// Options of the whole sync.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SyncOptions {
+    /// What is stored in one transaction, all or nothing.
+    pub atomic: Atomic,
     /// Root column that receives the document's fingerprint, in hexadecimal, when the document changed.
     pub mark_hash: Option<String>,
     /// Root column that receives the time of the transaction when the document changed.
@@ -241,6 +243,18 @@ impl SyncOptions {
         };
         [self.mark_hash.as_ref(), self.mark_time.as_ref(), absent].into_iter().flatten().map(String::as_str)
     }
+}
+
+/// What is stored in one transaction, all or nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Atomic {
+    /// A document.
+    #[default]
+    Document,
+    /// A document's root and links; then each of its 1-N lists, with the lists inside. Lists that refer to each other
+    /// count as one, and those that the root or a link refers to are stored with it.
+    Relation,
 }
 
 /// What becomes of a document that is missing from a feed declared complete.

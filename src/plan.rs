@@ -116,6 +116,19 @@ pub struct Batch<'a> {
     pub documents: usize,
     /// Whether removed rows whose key is unique in the table may still turn up in other documents.
     pub holds: bool,
+    /// Whether the root's marks are set: not before the whole document is stored.
+    pub marked: Marked<'a>,
+}
+
+/// Of which documents of a batch the root's marks are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked<'a> {
+    /// Of none.
+    No,
+    /// Of those of which a row is written.
+    Written,
+    /// Of these, too: rows of them were written before.
+    Also(&'a [bool]),
 }
 
 /// Ordered steps for one batch.

@@ -26,6 +26,7 @@ mod it {
 
 use std::path::Path;
 
+use it::faults::site::Way;
 use it::lanes::variable;
 use it::tally::Tally;
 use it::{constraints, faults, lanes, nights, oracle, shop, support, tally};
@@ -71,16 +72,16 @@ async fn p02_p17_p18_p19_a_hundred_thousand_random_constraints_are_met() {
 
 /// Faults between two notes of what is done: each note costs a site of its own.
 const FAULTS_PER_NOTE: u64 = 50;
-/// Every other site is behind a pooler, if one is installed.
-const POOLED_SEED: u64 = 1 << 32;
+/// The sites of a note: one in three is behind a pooler, if one is installed, one stores relation by relation.
+const WAYS: [(u64, Way); 3] = [(0, Way::Direct), (1 << 32, Way::Pooled), (1 << 33, Way::ByRelation)];
 
 /// Plays faults a site after the other; `play` gives how many there were.
 macro_rules! faults {
     ($name:literal, $count:literal, $play:path) => {
         let mut progress = Progress { per_note: FAULTS_PER_NOTE, ..Progress::load($name, 100, $count) };
         while let Some((seed, more)) = progress.next() {
-            for (seed, pooled) in [(seed, false), (POOLED_SEED + seed, true)] {
-                if let Some(histogram) = $play(seed, more as usize / 2, pooled).await {
+            for (more_seed, way) in WAYS {
+                if let Some(histogram) = $play(seed + more_seed, more.div_ceil(3) as usize, way).await {
                     histogram.check($name);
                 }
             }

@@ -15,6 +15,8 @@ use crate::engine::prepare::Prepared;
 use crate::engine::registry::Outcome;
 use crate::engine::report::Failure;
 use crate::engine::run::Run;
+use crate::engine::stepwise;
+use crate::engine::units::{Later, Scope};
 use crate::error::{Error, ErrorKind};
 use crate::postgres::Limits;
 
@@ -38,8 +40,24 @@ pub(crate) enum Round {
 /// # Errors
 /// Only what ends the run: the lease was lost, or the database is out of reach. A run that was told to stop gives up
 /// what would have to be tried again.
-pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, round: Round) -> Result<(), Error> {
-    let mut pending = VecDeque::from([Part::new(run, documents)]);
+pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Arc<Prepared>>, round: Round) -> Result<(), Error> {
+    match &run.units {
+        Some(units) => stepwise::apply(run, units, documents, round).await,
+        None => apply_in(run, documents, round, Scope::Whole).await,
+    }
+}
+
+/// Applies documents, or what of them is in scope.
+///
+/// # Errors
+/// As [`apply`].
+pub(super) async fn apply_in(
+    run: &Arc<Run>,
+    documents: Vec<Arc<Prepared>>,
+    round: Round,
+    scope: Scope<'_>,
+) -> Result<(), Error> {
+    let mut pending = VecDeque::from([Part::new(run, documents, scope)]);
     while let Some(part) = pending.pop_back() {
         if part.documents.is_empty() {
             continue;
@@ -47,7 +65,7 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, round: Round
         run.patience.pause(part.pause).await;
         let limits = Limits { lock: part.lock, ..run.limits() };
         let mut groups = Vec::new();
-        match transact(run, &part.documents, limits, round, &mut groups).await {
+        match transact(run, &part.documents, limits, round, scope, &mut groups).await {
             Ok(Tried::Conflicts(conflicts)) => pending.push_back(part.without(run, conflicts, round)),
             Ok(Tried::Withheld(withheld)) => pending.push_back(part.without_removals(run, withheld, round)),
             Ok(Tried::Committed(robbed)) => part.look_again(run, robbed),
@@ -70,21 +88,23 @@ pub(crate) async fn apply(run: &Arc<Run>, documents: Vec<Prepared>, round: Round
 }
 
 /// Documents to be applied in one transaction.
-struct Part {
-    documents: Vec<Prepared>,
+struct Part<'s> {
+    documents: Vec<Arc<Prepared>>,
+    scope: Scope<'s>,
     tries: Tries,
     lock: Duration,
     /// How long to wait before it.
     pause: Duration,
 }
 
-impl Part {
-    fn new(run: &Run, documents: Vec<Prepared>) -> Self {
-        Part { documents, tries: Tries::default(), lock: run.options.lock_timeout, pause: Duration::ZERO }
+impl<'s> Part<'s> {
+    fn new(run: &Run, documents: Vec<Arc<Prepared>>, scope: Scope<'s>) -> Self {
+        let lock = run.options.lock_timeout;
+        Part { documents, scope, tries: Tries::default(), lock, pause: Duration::ZERO }
     }
 
     /// Two parts, the second to be applied first. Documents of a group stay together, and the groups in order.
-    fn halves(mut self, groups: Vec<Vec<usize>>) -> Vec<Part> {
+    fn halves(mut self, groups: Vec<Vec<usize>>) -> Vec<Self> {
         let mut middle = self.documents.len() / 2;
         if groups.len() > 1 {
             let ends = groups.iter().scan(0, |end, group| {
@@ -93,7 +113,7 @@ impl Part {
             });
             let inner = ends.take(groups.len() - 1);
             middle = inner.min_by_key(|end| end.abs_diff(middle)).unwrap_or(middle);
-            let mut documents: Vec<Option<Prepared>> = self.documents.into_iter().map(Some).collect();
+            let mut documents: Vec<Option<Arc<Prepared>>> = self.documents.into_iter().map(Some).collect();
             self.documents = groups.into_iter().flatten().filter_map(|at| documents[at].take()).collect();
         }
         let right = self.documents.split_off(middle);
@@ -101,7 +121,7 @@ impl Part {
     }
 
     /// After an error that may pass: another try, later; a locked row is sought for at once.
-    fn again(mut self, run: &Run, error: Error, groups: Vec<Vec<usize>>) -> Result<Vec<Part>, Error> {
+    fn again(mut self, run: &Run, error: Error, groups: Vec<Vec<usize>>) -> Result<Vec<Self>, Error> {
         self.pause = Duration::ZERO;
         if error.is_lock_timeout() && self.documents.len() > 1 {
             self.lock = NARROWING_LOCK_TIMEOUT.min(run.options.lock_timeout);
@@ -124,15 +144,14 @@ impl Part {
 
     /// After an error that stays: halve, until what causes it stands alone; documents that cannot do without each
     /// other together.
-    fn narrowed(self, run: &Run, error: &Error, groups: Vec<Vec<usize>>, round: Round) -> Vec<Part> {
+    fn narrowed(self, run: &Run, error: &Error, groups: Vec<Vec<usize>>, round: Round) -> Vec<Self> {
         if self.documents.len() > 1 && groups.len() != 1 {
             return self.halves(groups);
         }
         if round != Round::Last && error.may_settle_later() {
             for document in self.documents {
-                if let Some(document) = run.defer(document) {
-                    run.fail(&document, Failure::of_error(&document.origin, &document.label, error));
-                }
+                let failure = Failure::of_error(&document.origin, &document.label, error);
+                self.scope.defer(run, document, Later::Failure(failure));
             }
             return Vec::new();
         }
@@ -142,9 +161,8 @@ impl Part {
 
     fn fail(&self, run: &Run, error: &Error) {
         for document in &self.documents {
-            // What it held back stays, and the document unsettled: the next run does it again.
-            run.unhold(&document.key);
-            run.fail(document, Failure::of_error(&document.origin, &document.label, error));
+            let failure = Failure::of_error(&document.origin, &document.label, error);
+            self.scope.fail(run, document, failure);
         }
     }
 
@@ -153,21 +171,22 @@ impl Part {
         robbed.sort_unstable();
         for at in robbed.into_iter().rev() {
             // Where too many wait already the next run finds it: the document was unsettled as it was robbed.
-            let _ = run.defer(self.documents.swap_remove(at));
+            self.scope.defer(run, self.documents.swap_remove(at), Later::Robbed);
         }
-        self.documents.into_iter().for_each(|document| run.keep_holder(document));
+        if self.scope.settles() {
+            self.documents.into_iter().for_each(|document| run.keep_holder(document));
+        }
     }
 
     /// Takes out the documents that would delete too much. What they give up others may take until the end of the
     /// feed; then it is seen what is left to delete.
-    fn without_removals(mut self, run: &Run, mut withheld: Vec<Withheld>, round: Round) -> Part {
+    fn without_removals(mut self, run: &Run, mut withheld: Vec<Withheld>, round: Round) -> Self {
         withheld.sort_unstable_by_key(|withheld| withheld.document);
         for Withheld { document, rows } in withheld.into_iter().rev() {
             let document = self.documents.remove(document);
-            let later = if round == Round::Feed { run.defer(document) } else { Some(document) };
-            if let Some(document) = later {
-                run.unhold(&document.key);
-                run.withhold(&document, &rows);
+            match round {
+                Round::Feed => self.scope.defer(run, document, Later::Withheld(rows)),
+                Round::Together | Round::Last => self.scope.withhold(run, &document, rows),
             }
         }
         self
@@ -176,7 +195,7 @@ impl Part {
     /// Takes out the documents that conflict with others: they fail, or wait for the end of the feed.
     ///
     /// In the round before the last one the others wait with those that do: what they give up these may take.
-    fn without(mut self, run: &Run, conflicts: Vec<Conflict>, round: Round) -> Part {
+    fn without(mut self, run: &Run, conflicts: Vec<Conflict>, round: Round) -> Self {
         let waits = |conflict: &Conflict| matches!(conflict.verdict, Verdict::Wait(_));
         let together = round == Round::Together && conflicts.iter().any(waits);
         let mut verdicts: Vec<Option<Verdict>> = self.documents.iter().map(|_| None).collect();
@@ -186,20 +205,70 @@ impl Part {
         let documents = std::mem::take(&mut self.documents);
         for (document, verdict) in documents.into_iter().zip(verdicts) {
             match verdict {
-                None if together => self.documents.extend(run.defer(document)),
+                None if together => self.documents.extend(self.scope.defer_with_others(run, document)),
                 None => self.documents.push(document),
-                Some(Verdict::Fail(failure)) => run.fail(&document, failure),
+                Some(Verdict::Fail(failure)) => self.scope.fail(run, &document, failure),
                 Some(Verdict::Repeated) => {
                     run.registry().decide(&document.key, Outcome::Unchanged);
                     run.tally(|tally| tally.report.documents.repeated += 1);
                 }
                 Some(Verdict::Wait(failure)) => {
-                    if let Some(document) = run.defer(document) {
-                        run.fail(&document, Failure { retryable: true, ..failure });
-                    }
+                    let failure = Failure { retryable: true, ..failure };
+                    self.scope.defer(run, document, Later::Failure(failure));
                 }
             }
         }
         self
+    }
+}
+
+/// What becomes of a document that is not stored. Of one that is stored by units it is said when all were tried.
+impl Scope<'_> {
+    fn fail(&self, run: &Run, document: &Prepared, failure: Failure) {
+        match self {
+            Scope::Whole | Scope::Rest(_) => {
+                // What it held back stays, and the document unsettled: the next run does it again.
+                run.unhold(&document.key);
+                run.fail(document, vec![failure]);
+            }
+            Scope::Unit(steps, _) => steps.note(document, |progress| progress.failures.push(failure)),
+        }
+    }
+
+    fn withhold(&self, run: &Run, document: &Prepared, rows: Vec<u64>) {
+        match self {
+            Scope::Whole | Scope::Rest(_) => {
+                run.unhold(&document.key);
+                run.withhold(document, &rows);
+            }
+            Scope::Unit(steps, _) => steps.note(document, |progress| progress.withheld = Some(rows)),
+        }
+    }
+
+    /// Has a document wait for the end of the feed; where too many do already, what it waits for counts.
+    fn defer(&self, run: &Run, document: Arc<Prepared>, later: Later) {
+        if let Scope::Unit(steps, _) = self {
+            return steps.note(&document, |progress| {
+                progress.later.get_or_insert(later);
+            });
+        }
+        let Some(document) = run.defer(document) else { return };
+        match later {
+            // The next run finds it: the document was unsettled as it was robbed.
+            Later::Robbed => {}
+            Later::Failure(failure) => run.fail(&document, vec![failure]),
+            Later::Withheld(rows) => self.withhold(run, &document, rows),
+        }
+    }
+
+    /// Has a document wait with others that do. Gives it back where too many do already.
+    fn defer_with_others(&self, run: &Run, document: Arc<Prepared>) -> Option<Arc<Prepared>> {
+        match self {
+            Scope::Whole | Scope::Rest(_) => run.defer(document),
+            Scope::Unit(..) => {
+                self.defer(run, document, Later::Robbed);
+                None
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! `apply`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::{Client, Transaction};
@@ -19,17 +20,18 @@ use crate::engine::registry::{Outcome, Turn};
 use crate::engine::report::Failure;
 use crate::engine::roots::{Roots, roots};
 use crate::engine::run::{Held, HeldRow, Run};
+use crate::engine::units::Scope;
 use crate::engine::verify::{Noted, found};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::UniqueIn;
-use crate::plan::{Batch, Plan, Sides, plan, questions};
+use crate::plan::{Batch, Marked, Plan, Sides, plan, questions};
 use crate::postgres::state::{self, Record, State};
 use crate::postgres::write::{Marking, Writer, mark_absent, named_by_table, transaction_time};
 use crate::postgres::{Limits, begin, cascade, discard, judge};
 use crate::row::Tuple;
 
 /// Takes note of documents in the order of the feed, and drops repeated ones.
-pub(crate) fn admit(run: &Run, documents: Vec<Prepared>) -> Vec<Prepared> {
+pub(crate) fn admit(run: &Run, documents: Vec<Prepared>) -> Vec<Arc<Prepared>> {
     let mut admitted = Vec::with_capacity(documents.len());
     for document in documents {
         let turn = run.registry().hand_out(
@@ -40,9 +42,9 @@ pub(crate) fn admit(run: &Run, documents: Vec<Prepared>) -> Vec<Prepared> {
         );
         match turn {
             Turn::First => match other_of_alternate_key(run, &document) {
-                None => admitted.push(document),
+                None => admitted.push(Arc::new(document)),
                 Some(first) => {
-                    run.fail(&document, differs(Some(&document.label), &document.origin, &first));
+                    run.fail(&document, vec![differs(Some(&document.label), &document.origin, &first)]);
                 }
             },
             Turn::Repeated => run.tally(|tally| tally.report.documents.repeated += 1),
@@ -84,20 +86,24 @@ pub(super) struct Withheld {
 
 /// A batch with what is recorded of its documents.
 struct Recorded<'a> {
-    documents: &'a [Prepared],
+    scope: Scope<'a>,
+    documents: &'a [Arc<Prepared>],
     states: Vec<Option<State>>,
     /// Documents whose rows are as they should be, going by what is recorded.
     same: Vec<usize>,
     /// The others, and where they stand among the documents.
     looked_at: Vec<&'a Prepared>,
     places: Vec<usize>,
+    /// Per document looked at, whether rows of it were written before.
+    touched: Vec<bool>,
 }
 
 impl Recorded<'_> {
     /// What the planner sees of it.
-    fn view<'v>(&self, run: &'v Run, sides: &'v [Sides], last: bool) -> Batch<'v> {
+    fn view<'v>(&'v self, run: &'v Run, sides: &'v [Sides], last: bool) -> Batch<'v> {
         let documents = self.looked_at.len();
-        Batch { mapping: &run.mapping, schema: &run.schema, sides, documents, holds: !last }
+        let marked = if self.scope.settles() { Marked::Also(&self.touched) } else { Marked::No };
+        Batch { mapping: &run.mapping, schema: &run.schema, sides, documents, holds: !last, marked }
     }
 
     /// The plan's groups as places among all documents, those that are as they should be before them.
@@ -130,13 +136,15 @@ type Removed = BTreeMap<u32, Vec<u64>>;
 /// One try. `groups` is told which documents cannot be applied without each other, if that was found out.
 pub(super) async fn transact(
     run: &Run,
-    documents: &[Prepared],
+    documents: &[Arc<Prepared>],
     limits: Limits,
     round: Round,
+    scope: Scope<'_>,
     groups: &mut Vec<Vec<usize>>,
 ) -> Result<Tried, Error> {
+    let _slot = run.slots.acquire().await.map_err(crate::engine::panicked)?;
     let mut connection = run.connection().await?;
-    let tried = transact_on(&mut connection, run, documents, limits, round, groups).await;
+    let tried = transact_on(&mut connection, run, documents, limits, round, scope, groups).await;
     if tried.as_ref().is_err_and(Error::is_out_of_step) {
         discard(connection);
     }
@@ -146,9 +154,10 @@ pub(super) async fn transact(
 async fn transact_on(
     client: &mut Client,
     run: &Run,
-    documents: &[Prepared],
+    documents: &[Arc<Prepared>],
     limits: Limits,
     round: Round,
+    scope: Scope<'_>,
     groups: &mut Vec<Vec<usize>>,
 ) -> Result<Tried, Error> {
     let last = round != Round::Feed;
@@ -156,7 +165,7 @@ async fn transact_on(
     if run.purpose.writes() {
         state::enter(&transaction, &run.lease).await?;
     }
-    let batch = recorded(run, &transaction, documents).await?;
+    let batch = recorded(run, &transaction, documents, scope).await?;
     let mut repeats = repeats(run, &batch);
     let roots = roots(&transaction, &run.mapping, &run.schema, &batch.looked_at).await?;
     let former = former(run, &transaction, &batch, &roots, &mut repeats).await?;
@@ -185,7 +194,12 @@ async fn transact_on(
     if !conflicts.is_empty() {
         return Ok(Tried::Conflicts(conflicts));
     }
-    let plan = planned(run, &transaction, &batch, &compared.sides, last).await?;
+    let mut plan = planned(run, &transaction, &batch, &compared.sides, last).await?;
+    plan.unchanged
+        .iter_mut()
+        .enumerate()
+        .filter(|(ix, _)| !scope.counts(*ix))
+        .for_each(|(_, rows)| *rows = 0);
     *groups = batch.groups(&plan);
     let (reservation, removed) = match reserve(run, &transaction, &batch, &compared.sides).await? {
         Ok(reserved) => reserved,
@@ -196,7 +210,7 @@ async fn transact_on(
     state::forget(&transaction, run.lease.mapping, &former).await?;
     renew(run, &transaction, &batch).await?;
     let records = records(&batch, &written.held);
-    let unsettled = records.iter().filter(|record| !record.settled).count();
+    let unsettled = records.iter().filter(|record| !record.settled && scope.settles()).count();
     let news: Vec<Record<'_>> = records.into_iter().filter(Record::is_news).collect();
     state::record(&transaction, run.lease.mapping, &news).await?;
     unmark(run, &transaction, &batch).await?;
@@ -210,16 +224,19 @@ async fn transact_on(
 async fn recorded<'a>(
     run: &Run,
     transaction: &Transaction<'_>,
-    documents: &'a [Prepared],
+    documents: &'a [Arc<Prepared>],
+    scope: Scope<'a>,
 ) -> Result<Recorded<'a>, Error> {
     let keys: Vec<&DocumentKey> = documents.iter().map(|document| &document.key).collect();
     let found = state::states(transaction, run.lease.mapping, &keys).await?;
     let mut found: HashMap<DocumentKey, State> = found.into_iter().collect();
     let states: Vec<Option<State>> = keys.iter().map(|key| found.remove(key)).collect();
-    let (same, places): (Vec<usize>, Vec<usize>) = (0..documents.len())
-        .partition(|&at| run.purpose.trusts() && is_settled(&documents[at], states[at].as_ref()));
-    let looked_at = places.iter().map(|&at| &documents[at]).collect();
-    Ok(Recorded { documents, states, same, looked_at, places })
+    let (same, places): (Vec<usize>, Vec<usize>) = (0..documents.len()).partition(|&at| {
+        scope.settles() && run.purpose.trusts() && is_settled(&documents[at], states[at].as_ref())
+    });
+    let looked_at: Vec<&Prepared> = places.iter().map(|&at| &*documents[at]).collect();
+    let touched = looked_at.iter().map(|document| scope.before(document).1).collect();
+    Ok(Recorded { scope, documents, states, same, looked_at, places, touched })
 }
 
 /// Documents that give up what others refer to, where the server would not refuse that. Later the others may have let
@@ -325,10 +342,14 @@ async fn write(
     removed: Removed,
 ) -> Result<Written, Error> {
     let Compared { sides, times } = compared;
-    let marking = marking(run, transaction, &batch.looked_at, &plan).await?;
+    let marking = match batch.scope.settles() {
+        true => Some(marking(run, transaction, &batch.looked_at, &plan).await?),
+        false => None,
+    };
     let rewritten = rewritten(detached);
     let mut writer =
-        Writer::new(transaction, &run.mapping, &run.schema, &sides, &marking, &plan, rewritten).await?;
+        Writer::new(transaction, &run.mapping, &run.schema, &sides, marking.as_ref(), &plan, rewritten)
+            .await?;
     let times = writer.apply(&plan, times).await?;
     attach(transaction, &run.schema, detached, writer.rewritten()).await?;
     let held = held_documents(&sides, &plan, batch.looked_at.len());
@@ -339,16 +360,17 @@ async fn write(
 fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usize, last: bool) -> Vec<usize> {
     let plan = &written.plan;
     tracing::debug!(documents = batch.documents.len(), plan = %plan.describe(&run.mapping), "committed");
+    let settles = batch.scope.settles();
     run.tally(|tally| {
-        tally.applied(plan, marks(run, plan), &written.times);
+        tally.applied(plan, if settles { marks(run, plan) } else { 0 }, &written.times);
         tally.report.parked += 2 * written.detached;
         tally.report.documents.unsettled += unsettled as u64;
         let skipped = batch.looked_at.iter().map(|document| u64::from(document.rows.skipped_lookups));
-        tally.report.skipped_lookups += skipped.sum::<u64>();
+        tally.report.skipped_lookups += if settles { skipped.sum::<u64>() } else { 0 };
     });
-    decide(run, batch, &written.sides, plan);
-    hold(run, &batch.looked_at, written);
-    if last {
+    decide(run, batch, written);
+    hold(run, batch, written);
+    if last && settles {
         let decided = batch.looked_at.iter().filter(|document| run.unhold(&document.key)).count() as u64;
         run.tally(|tally| {
             let unsettled = &mut tally.report.documents.unsettled;
@@ -373,7 +395,7 @@ fn verified(run: &Run, batch: &Recorded<'_>, sides: &[Sides], found: Vec<Noted>)
 /// Documents of which another version was skipped by its bytes in this feed. Of two versions the first counts.
 fn repeats(run: &Run, batch: &Recorded<'_>) -> Vec<Conflict> {
     let documents = batch.documents.iter().zip(&batch.states).enumerate();
-    let verdict = |(at, (document, state)): (usize, (&Prepared, &Option<State>))| {
+    let verdict = |(at, (document, state)): (usize, (&Arc<Prepared>, &Option<State>))| {
         let verdict = repeated(run, document, state.as_ref()?, Some(&document.label))?;
         Some(Conflict { document: at, verdict })
     };
@@ -431,18 +453,20 @@ async fn former(
 fn active(run: &Run, batch: &Recorded<'_>, roots: &Roots) -> Active {
     let of = |(at, document): (usize, &&Prepared)| {
         let state = batch.states[batch.places[at]].as_ref();
-        differing(run, document, state.filter(|_| run.purpose.trusts() && roots.is_recorded(at, document)))
+        let state = state.filter(|_| run.purpose.trusts() && roots.is_recorded(at, document));
+        let is_ours = state.is_some_and(|state| state.fingerprint == Some(document.fingerprints.document));
+        batch.scope.active(document, is_ours, || differing(run, document, state))
     };
     batch.looked_at.iter().enumerate().map(of).collect()
 }
 
 /// Whether the rows of a document are stored as it asks for, going by what was recorded.
-fn is_settled(document: &Prepared, state: Option<&State>) -> bool {
+pub(super) fn is_settled(document: &Prepared, state: Option<&State>) -> bool {
     state.is_some_and(|state| state.settled && state.fingerprint == Some(document.fingerprints.document))
 }
 
 /// The relations of a document that must be compared. The root is: the others hang on it.
-fn differing(run: &Run, document: &Prepared, state: Option<&State>) -> Vec<bool> {
+pub(super) fn differing(run: &Run, document: &Prepared, state: Option<&State>) -> Vec<bool> {
     let recorded: HashSet<_> = match state {
         Some(state) if state.settled => state.relations.iter().collect(),
         _ => HashSet::new(),
@@ -503,10 +527,11 @@ fn records<'a>(batch: &'a Recorded<'_>, held: &[bool]) -> Vec<Record<'a>> {
         raw: document.raw,
         fingerprint: document.fingerprints.document,
         relations: &document.fingerprints.relations,
-        settled: !held[at] && document.rows.skipped_lookups == 0,
+        settled: batch.scope.settles() && !held[at] && document.rows.skipped_lookups == 0,
         coverage: &document.coverage,
     };
-    batch.looked_at.iter().enumerate().map(record).collect()
+    let recorded = batch.looked_at.iter().enumerate().filter(|_| batch.scope.records());
+    recorded.map(record).collect()
 }
 
 /// Records the new spelling of documents whose rows are as they were.
@@ -519,16 +544,24 @@ async fn renew(run: &Run, transaction: &Transaction<'_>, batch: &Recorded<'_>) -
     state::renew_raw(transaction, run.lease.mapping, &respelled.collect::<Vec<_>>()).await
 }
 
-fn decide(run: &Run, batch: &Recorded<'_>, sides: &[Sides], plan: &Plan) {
+/// Says how documents are counted, or how far they are.
+fn decide(run: &Run, batch: &Recorded<'_>, Written { sides, plan, held, .. }: &Written) {
     for &at in &batch.same {
         run.decide(&batch.documents[at].key, Outcome::Unchanged);
     }
     let added = sides[0].changes.added.iter();
     let new: HashSet<u32> = added.map(|&row| sides[0].source[row as usize].document).collect();
     for (place, document) in batch.looked_at.iter().enumerate() {
+        let (was_new, was_touched) = batch.scope.before(document);
+        let (is_new, touched) =
+            (was_new || new.contains(&(place as u32)), was_touched || plan.touched[place]);
+        if !batch.scope.settles() {
+            batch.scope.stored(document, is_new, touched, held[place]);
+            continue;
+        }
         let outcome = match () {
-            () if new.contains(&(place as u32)) => Outcome::New,
-            () if plan.touched[place] => Outcome::Changed,
+            () if is_new => Outcome::New,
+            () if touched => Outcome::Changed,
             () => Outcome::Unchanged,
         };
         run.decide(&document.key, outcome);
@@ -536,8 +569,8 @@ fn decide(run: &Run, batch: &Recorded<'_>, sides: &[Sides], plan: &Plan) {
 }
 
 /// Remembers the removals that wait, and what is given up.
-fn hold(run: &Run, documents: &[&Prepared], written: &Written) {
-    let Written { sides, plan, held, .. } = written;
+fn hold(run: &Run, batch: &Recorded<'_>, written: &Written) {
+    let (Written { sides, plan, held, .. }, documents) = (written, &batch.looked_at);
     let mut rows: HashMap<u32, Vec<HeldRow>> = HashMap::new();
     for &(relation, row) in &plan.held {
         let (table, row) = (&run.schema.tables[relation], &sides[relation].stored[row as usize]);
@@ -556,8 +589,12 @@ fn hold(run: &Run, documents: &[&Prepared], written: &Written) {
         let (fingerprint, rows) =
             (document.fingerprints.document, rows.remove(&(at as u32)).unwrap_or_default());
         let removed = written.removed.get(&(at as u32)).into_iter().flatten().copied();
-        let reserved = run.schema.tables.iter().map(|table| table.name.clone()).zip(removed).collect();
-        run.hold(document.key.clone(), Held { origin, label, fingerprint, rows, reserved });
+        let reserved = run.schema.tables.iter().map(|table| table.name.clone()).zip(removed);
+        run.note_reserved(&document.key, reserved.filter(|(_, rows)| *rows > 0).collect());
+        // What is stored by units is held by the last of them.
+        if batch.scope.settles() {
+            run.hold(document.key.clone(), Held { origin, label, fingerprint, rows });
+        }
     }
     give_up(run, sides);
 }

@@ -69,8 +69,8 @@ async fn work(
 }
 
 /// Splits documents into parts whose rows fit one transaction.
-fn by_rows(documents: Vec<Prepared>, rows_max: usize) -> Vec<Vec<Prepared>> {
-    let mut parts: Vec<Vec<Prepared>> = Vec::new();
+fn by_rows(documents: Vec<Arc<Prepared>>, rows_max: usize) -> Vec<Vec<Arc<Prepared>>> {
+    let mut parts: Vec<Vec<Arc<Prepared>>> = Vec::new();
     let mut rows = usize::MAX;
     for document in documents {
         let more = document.rows.len();

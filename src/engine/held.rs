@@ -14,11 +14,11 @@ use crate::engine::report::Failure;
 use crate::engine::run::{Held, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::{RelationIx, UniqueIn};
-use crate::plan::{Batch, Plan, Sides, StoredRow, plan};
+use crate::plan::{Batch, Marked, Plan, Sides, StoredRow, plan};
 use crate::postgres::begin;
 use crate::postgres::fetch::{below, rows};
 use crate::postgres::state;
-use crate::postgres::write::{Marking, Writer};
+use crate::postgres::write::Writer;
 use crate::row::Tuple;
 use crate::schema::Table;
 use tokio_postgres::Transaction;
@@ -114,15 +114,13 @@ pub(super) async fn remove(
     documents: usize,
 ) -> Result<(Plan, Vec<Duration>), Error> {
     let (mapping, schema) = (&run.mapping, &run.schema);
-    let batch = Batch { mapping, schema, sides, documents, holds: false };
+    let batch = Batch { mapping, schema, sides, documents, holds: false, marked: Marked::No };
     if let Some(bystander) = bystanders(transaction, batch).await?.pop() {
         let relation = &mapping.relations[bystander.relation].name;
         return Err(Error::new(ErrorKind::Rejected, bystander.message).in_relation(relation));
     }
     let plan = plan(batch, &[]);
-    let marking = Marking { hashes: Vec::new(), time: None };
-    let mut writer =
-        Writer::new(transaction, mapping, schema, sides, &marking, &plan, HashMap::new()).await?;
+    let mut writer = Writer::new(transaction, mapping, schema, sides, None, &plan, HashMap::new()).await?;
     let times = writer.apply(&plan, vec![Duration::ZERO; sides.len()]).await?;
     Ok((plan, times))
 }

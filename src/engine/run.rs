@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::document::{DocumentKey, Origin, short};
 use crate::engine::Options;
 use crate::engine::compare::{compared_cells, compared_key};
@@ -12,6 +14,7 @@ use crate::engine::patience::Patience;
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Registry};
 use crate::engine::report::{Failure, Report, Slow};
+use crate::engine::units::Units;
 use crate::engine::verify::Findings;
 use crate::error::Error;
 use crate::fingerprint::DocumentFingerprint;
@@ -74,12 +77,18 @@ pub(crate) struct Run {
     pub patience: Arc<Patience>,
     pub lease: Lease,
     pub guard: Guard,
+    /// What is stored in one transaction, where it is not a document.
+    pub units: Option<Units>,
+    /// Bounds the transactions at once.
+    pub slots: Semaphore,
     registry: Mutex<Registry>,
     tally: Mutex<Tally>,
     answers: Mutex<Vec<Answers>>,
     deferred: Mutex<Kept>,
     holders: Mutex<Kept>,
     held: Mutex<HashMap<DocumentKey, Held>>,
+    /// Per document, how many rows may be removed because of it.
+    reserved: Mutex<HashMap<DocumentKey, Rows>>,
     distrusted: Mutex<Vec<DocumentKey>>,
     /// Per relation, keys that documents which failed ask for.
     wanted: Mutex<HashMap<RelationIx, HashSet<u64>>>,
@@ -88,13 +97,13 @@ pub(crate) struct Run {
 /// Documents kept for the end of the feed.
 #[derive(Default)]
 struct Kept {
-    documents: Vec<Prepared>,
+    documents: Vec<Arc<Prepared>>,
     bytes: usize,
 }
 
 impl Kept {
     /// Gives the document back where too many are kept already.
-    fn keep(&mut self, document: Prepared, bytes_max: usize) -> Option<Prepared> {
+    fn keep(&mut self, document: Arc<Prepared>, bytes_max: usize) -> Option<Arc<Prepared>> {
         if self.bytes + document.bytes > bytes_max {
             return Some(document);
         }
@@ -113,8 +122,6 @@ pub(crate) struct Held {
     pub fingerprint: DocumentFingerprint,
     /// Topmost rows to remove.
     pub rows: Vec<HeldRow>,
-    /// How many rows may be removed because of it.
-    pub reserved: Rows,
 }
 
 /// A row that goes, unless it has moved by then.
@@ -140,6 +147,9 @@ impl Run {
     ) -> Self {
         let guard = Guard::new(mapping.name.clone(), options.delete_limits);
         let tally = Mutex::new(Tally { report: Report::new(&mapping) });
+        // A repair compares documents as a whole.
+        let units = Units::of(&mapping, &schema).filter(|_| matches!(purpose, Purpose::Sync));
+        let slots = Semaphore::new(options.workers);
         Run {
             purpose,
             mapping,
@@ -149,12 +159,15 @@ impl Run {
             patience,
             lease,
             guard,
+            units,
+            slots,
             registry: Mutex::new(registry),
             tally,
             answers: Mutex::default(),
             deferred: Mutex::default(),
             holders: Mutex::default(),
             held: Mutex::default(),
+            reserved: Mutex::default(),
             distrusted: Mutex::default(),
             wanted: Mutex::default(),
         }
@@ -194,11 +207,11 @@ impl Run {
 
     /// Keeps a document for the second try. Gives it back where too many wait already.
     #[must_use]
-    pub fn defer(&self, document: Prepared) -> Option<Prepared> {
+    pub fn defer(&self, document: Arc<Prepared>) -> Option<Arc<Prepared>> {
         lock(&self.deferred).keep(document, self.options.deferred_bytes_max)
     }
 
-    pub fn take_deferred(&self) -> Vec<Prepared> {
+    pub fn take_deferred(&self) -> Vec<Arc<Prepared>> {
         std::mem::take(&mut *lock(&self.deferred)).documents
     }
 
@@ -220,10 +233,19 @@ impl Run {
         self.asks(row.relation, &key) || lock(&self.wanted).keys().any(is_below)
     }
 
-    /// Takes off what is reserved already for a document whose removals were held back.
+    /// Notes how many rows may be removed because of a document whose removals were held back.
+    pub fn note_reserved(&self, key: &DocumentKey, rows: Rows) {
+        let mut reserved = lock(&self.reserved);
+        if let Some(before) = reserved.get_mut(key) {
+            return before.extend(rows);
+        }
+        reserved.insert(key.clone(), rows);
+    }
+
+    /// Takes off what is reserved already for a document.
     pub fn less_reserved(&self, key: &DocumentKey, rows: &mut Rows) {
-        if let Some(held) = lock(&self.held).get(key) {
-            for (table, reserved) in &held.reserved {
+        if let Some(reserved) = lock(&self.reserved).get(key) {
+            for (table, reserved) in reserved {
                 rows.entry(table.clone()).and_modify(|rows| *rows = rows.saturating_sub(*reserved));
             }
         }
@@ -235,13 +257,13 @@ impl Run {
     }
 
     /// Keeps a document whose removals are held back, should they be in the way of another; if it is not too much.
-    pub fn keep_holder(&self, document: Prepared) {
+    pub fn keep_holder(&self, document: Arc<Prepared>) {
         if lock(&self.held).contains_key(&document.key) {
             let _ = lock(&self.holders).keep(document, self.options.deferred_bytes_max);
         }
     }
 
-    pub fn take_holders(&self) -> Vec<Prepared> {
+    pub fn take_holders(&self) -> Vec<Arc<Prepared>> {
         std::mem::take(&mut *lock(&self.holders)).documents
     }
 
@@ -275,10 +297,15 @@ impl Run {
         self.tally(|tally| tally.outcome(outcome, 1));
     }
 
-    /// A document failed.
-    pub fn fail(&self, document: &Prepared, failure: Failure) {
+    /// A document failed, for one reason or for several.
+    pub fn fail(&self, document: &Prepared, failures: Vec<Failure>) {
         self.want(document);
-        self.fail_after_all(&document.key, None, failure);
+        let mut failures = failures.into_iter();
+        if let Some(first) = failures.next() {
+            if self.fail_after_all(&document.key, None, first) {
+                self.tally(|tally| tally.fail_further(failures));
+            }
+        }
     }
 
     /// A document is not stored because too much would be deleted: per relation, so many rows.
@@ -303,21 +330,23 @@ impl Run {
         }
     }
 
-    /// A document failed that may have been counted already.
+    /// A document failed that may have been counted already. False: as failed.
     pub fn fail_after_all(
         &self,
         key: &DocumentKey,
         raw: Option<crate::fingerprint::RawFingerprint>,
         failure: Failure,
-    ) {
+    ) -> bool {
         let before = self.registry().fail(key, raw);
-        if before != Outcome::Failed {
+        let is_first = before != Outcome::Failed;
+        if is_first {
             tracing::warn!(%failure, "document failed");
             self.tally(|tally| {
                 tally.outcome(before, -1);
                 tally.fail(failure);
             });
         }
+        is_first
     }
 }
 
@@ -353,6 +382,12 @@ impl Tally {
     pub fn fail(&mut self, failure: Failure) {
         self.report.documents.failed += 1;
         self.report.failures.push(failure);
+    }
+
+    /// Names more of what is wrong with a document that was counted.
+    pub fn fail_further(&mut self, failures: impl Iterator<Item = Failure>) {
+        let failures = failures.inspect(|failure| tracing::warn!(%failure, "document failed"));
+        self.report.failures.extend(failures);
     }
 
     /// Counts rows that were not deleted, per relation.

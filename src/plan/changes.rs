@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
-use super::{Batch, Sides};
+use super::{Batch, Marked, Sides};
 use crate::mapping::{RelationIx, UniqueIn};
 use crate::row::{Cell, Tuple};
 use crate::schema::{Attribute, Schema, Table};
@@ -125,7 +125,7 @@ pub(super) type Removed = (RelationIx, u32);
 
 /// Collects the writes of a batch.
 pub(super) fn changes(batch: Batch<'_>) -> Changes {
-    let Batch { mapping, schema, sides, documents, .. } = batch;
+    let Batch { mapping, schema, sides, documents, marked, .. } = batch;
     let (gone, held) = removals(batch);
     let mut nodes: Vec<Node> = Vec::new();
     for &(relation, row) in &gone {
@@ -143,7 +143,13 @@ pub(super) fn changes(batch: Batch<'_>) -> Changes {
             touched[document as usize] = true;
         }
     }
-    nodes.extend(marks(schema, sides, &updates[0], &touched));
+    match marked {
+        Marked::No => {}
+        Marked::Written => nodes.extend(marks(schema, sides, &updates[0], |document| touched[document])),
+        Marked::Also(also) => {
+            nodes.extend(marks(schema, sides, &updates[0], |document| touched[document] || also[document]));
+        }
+    }
     nodes.sort_by(|a, b| a.class.cmp(&b.class));
     Changes { nodes, held, unchanged: updates.iter().map(|updates| updates.unchanged).collect(), touched }
 }
@@ -248,14 +254,19 @@ fn touch(
 }
 
 /// Marks of documents that changed below the root only: the others are marked as the root is written.
-fn marks(schema: &Schema, sides: &[Sides], updates: &Updates, touched: &[bool]) -> Vec<Node> {
+fn marks(
+    schema: &Schema,
+    sides: &[Sides],
+    updates: &Updates,
+    is_changed: impl Fn(usize) -> bool,
+) -> Vec<Node> {
     let marks = &schema.tables[0].marks;
     if marks.hash.is_none() && marks.time.is_none() {
         return Vec::new();
     }
     let written: HashSet<u32> = updates.in_place.values().flatten().map(|pair| pair.1).collect();
     let due = |pair: &(u32, u32)| {
-        touched[sides[0].source[pair.1 as usize].document as usize] && !written.contains(&pair.1)
+        is_changed(sides[0].source[pair.1 as usize].document as usize) && !written.contains(&pair.1)
     };
     let node = |pair| Node { class: Class::new(0, What::Mark), rows: Rows::pair(pair) };
     sides[0].changes.matched().filter(due).map(node).collect()

@@ -349,8 +349,14 @@ fn p18_p19_no_plan_violates_what_some_order_does_not() {
         let tables = (0..3).map(|ix| rules.table(ix)).collect();
         let schema = Schema { tables, lookups: Vec::new(), digest: [0; 32] };
         let sides = sides(&stored, &source);
-        let batch =
-            Batch { mapping: &mapping, schema: &schema, sides: &sides, documents: 1, holds: rng.bool() };
+        let batch = Batch {
+            mapping: &mapping,
+            schema: &schema,
+            sides: &sides,
+            documents: 1,
+            holds: rng.bool(),
+            marked: super::Marked::Written,
+        };
         let plan = plan(batch, &[]);
         let case = || format!("seed {seed}: {rules:?}\n{stored:?}\n{source:?}\n{}", plan.describe(&mapping));
         match execute(&rules, &stored, &source, &plan) {
@@ -381,7 +387,14 @@ fn text(refers: Option<usize>, stored: &[[Option<i32>; 3]], source: &[[Option<i3
     let tables = (0..3).map(|ix| rules.table(ix)).collect();
     let schema = Schema { tables, lookups: Vec::new(), digest: [0; 32] };
     let sides = sides(&state(stored), &state(source));
-    let batch = Batch { mapping: &mapping, schema: &schema, sides: &sides, documents: 1, holds: true };
+    let batch = Batch {
+        mapping: &mapping,
+        schema: &schema,
+        sides: &sides,
+        documents: 1,
+        holds: true,
+        marked: super::Marked::Written,
+    };
     let text = plan(batch, &[]).describe(&mapping).to_string();
     // Columns of the text are as wide as tables' names are long.
     text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n").collect()

@@ -39,7 +39,8 @@ pub(crate) struct Writer<'a> {
     pub mapping: &'a Mapping,
     pub schema: &'a Schema,
     pub sides: &'a [Sides],
-    pub marking: &'a Marking,
+    /// `None`: no root row is marked.
+    pub marking: Option<&'a Marking>,
     /// Per relation, whether new rows' ids must be known before they are written.
     draws: Vec<bool>,
     /// Per relation and source row, what enclosed rows refer to.
@@ -110,7 +111,7 @@ impl<'a> Writer<'a> {
         mapping: &'a Mapping,
         schema: &'a Schema,
         sides: &'a [Sides],
-        marking: &'a Marking,
+        marking: Option<&'a Marking>,
         plan: &Plan,
         rewritten: Locators,
     ) -> Result<Self, Error> {
@@ -469,15 +470,15 @@ impl<'a> Writer<'a> {
     }
 
     fn mark_cells(&self, source: impl Iterator<Item = u32> + Clone) -> Vec<Filled<'a>> {
+        let Some(marking) = self.marking else { return Vec::new() };
         let marks = &self.schema.tables[0].marks;
         let document = |row: u32| self.sides[0].source[row as usize].document as usize;
         let hash = marks.hash.as_ref().map(|column| {
-            let cells =
-                source.clone().map(|row| Some(self.marking.hashes[document(row)].clone().into_bytes()));
+            let cells = source.clone().map(|row| Some(marking.hashes[document(row)].clone().into_bytes()));
             Filled { name: &column.name, ty: &column.ty, cells: cells.collect() }
         });
         let time = marks.time.as_ref().map(|column| {
-            let cells = source.clone().map(|_| self.marking.time.clone());
+            let cells = source.clone().map(|_| marking.time.clone());
             Filled { name: &column.name, ty: &column.ty, cells: cells.collect() }
         });
         hash.into_iter().chain(time).collect()

@@ -11,7 +11,7 @@ mod foreign;
 pub mod kills;
 mod proxy;
 mod runs;
-mod site;
+pub mod site;
 mod stops;
 
 use std::collections::BTreeMap;

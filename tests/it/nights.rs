@@ -9,6 +9,8 @@ mod feed;
 mod shape;
 mod value;
 
+pub use case::is_by_relation;
+
 use crate::lanes::{self, Lane};
 use crate::support::{Database, db};
 use crate::tally::{Drawn, Tally};

@@ -104,6 +104,12 @@ key = ["code"]
 missing = "insert"
 "#;
 
+/// What has a mapping store a document's relations one by one.
+pub const BY_RELATION: &str = "
+[sync]
+atomic = \"relation\"
+";
+
 /// The mapping of all of them with the tables in a schema, which is its name too.
 pub fn mapping_in(schema: &str) -> String {
     let named = MAPPING.replace("name = \"shop\"", &format!("name = \"{schema}\""));

@@ -3,7 +3,9 @@
 use super::faults::nearest;
 use super::relations::Reader;
 use super::tree::{At, Spot};
-use crate::mapping::{LookupIx, OnAbsent, Path, Relation, RelationIx, RelationKind, SyncOptions, UniqueIn};
+use crate::mapping::{
+    Atomic, LookupIx, OnAbsent, Path, Relation, RelationIx, RelationKind, SyncOptions, UniqueIn,
+};
 
 const SYNC: &[&str] = &["atomic", "mark_hash", "mark_time", "mark_absent"];
 
@@ -206,11 +208,9 @@ impl Reader<'_, '_> {
         let Some(at) = top.get("sync").filter(|at| self.faults.table(at, SYNC, &[])) else {
             return SyncOptions { on_absent: self.on_absent(top, None), ..SyncOptions::default() };
         };
-        if self.faults.choice(&at, "atomic", &[("document", false), ("relation", true)], false) {
-            self.faults
-                .add(&at.spot_of("atomic"), "\"relation\" is reserved, not supported yet; leave it out");
-        }
+        let atomic = [("document", Atomic::Document), ("relation", Atomic::Relation)];
         SyncOptions {
+            atomic: self.faults.choice(&at, "atomic", &atomic, Atomic::Document),
             mark_hash: self.mark(&at, "mark_hash", &[]),
             mark_time: self.mark(&at, "mark_time", &["mark_hash"]),
             on_absent: self.on_absent(top, Some(&at)),

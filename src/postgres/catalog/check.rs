@@ -7,7 +7,8 @@ use tokio_postgres::types::Type;
 use super::constraints::Names;
 use super::read::CatalogTable;
 use crate::mapping::{
-    Lookup, Mapping, Missing, OnAbsent, Relation, RelationKind, Source, TableName, UniqueIn,
+    Atomic, Lookup, Mapping, Missing, OnAbsent, Relation, RelationKind, Source, SyncOptions, TableName,
+    UniqueIn,
 };
 use crate::postgres::quote;
 use crate::schema::{IdColumn, IdSource, LookupTable, Marks, PhysicalColumn, Table, WriteWay};
@@ -308,6 +309,7 @@ impl<'m> Checker<'m> {
         if let Some(name) = &self.mapping.sync.mark_time {
             marks.time = self.time_mark(place, table, "sync.mark_time", name);
         }
+        self.marks_wait(table);
         if let OnAbsent::Mark(name) = &self.mapping.sync.on_absent {
             marks.absent = self.time_mark(place, table, "sync.mark_absent", name);
             if table.column(name).is_some_and(|column| column.not_null) {
@@ -315,6 +317,19 @@ impl<'m> Checker<'m> {
             }
         }
         marks
+    }
+
+    /// A new document whose relations are stored one by one is marked when all of them are.
+    fn marks_wait(&mut self, table: &CatalogTable) {
+        let SyncOptions { atomic, mark_hash, mark_time, .. } = &self.mapping.sync;
+        for (key, name) in [("sync.mark_hash", mark_hash), ("sync.mark_time", mark_time)] {
+            let column = name.as_ref().and_then(|name| table.column(name));
+            let is_required = column.is_some_and(|column| column.not_null && column.default.is_none());
+            if let (Atomic::Relation, true, Some(name)) = (atomic, is_required, name) {
+                let why = "with atomic = \"relation\" it is filled after the root is stored";
+                self.fault(key, format!("column \"{name}\" must accept NULL or have a default: {why}"));
+            }
+        }
     }
 
     fn time_mark(

@@ -19,6 +19,8 @@ use super::sieve::{circles, onlookers};
 use super::state::{Edit, Entry, Line, Row, State, edits};
 use super::stored::{self, Stored, WATCH};
 use crate::lanes::{Lane, variable};
+use crate::nights::is_by_relation;
+use crate::shop::BY_RELATION;
 use crate::support::database::{Database, db, describe};
 use crate::tally::Drawn;
 
@@ -104,13 +106,18 @@ impl Tables {
         let mut drawn = Drawn::default();
         let shape = Shape::draw(&mut rng, major(), &mut drawn);
         files.push(("schema.sql".into(), shape.ddl(Purpose::Real)));
-        files.push(("mapping.toml".into(), shape.toml()));
+        let mut toml = shape.toml();
+        if is_by_relation(seed) {
+            drawn.note("relation by relation");
+            toml += BY_RELATION;
+        }
+        files.push(("mapping.toml".into(), toml.clone()));
         let state = change::first(&mut rng, &shape);
         self.prepare(&shape).await?;
         let queries = stored::queries(&shape);
         let (workers, documents) = (rng.usize(1..4), rng.usize(1..4));
         files.push(("engine.txt".into(), format!("{workers} workers, {documents} documents a batch\n")));
-        let engine = self.engine(&shape, workers, documents).await?;
+        let engine = self.engine(&toml, workers, documents).await?;
         let stored = Stored::read(&self.client, &shape, &queries).await?;
         let empty = State::new(&shape);
         let mut case =
@@ -135,9 +142,8 @@ impl Tables {
     }
 
     /// An engine whose batches are so small that changes cross them.
-    async fn engine(&self, shape: &Shape, workers: usize, documents: usize) -> Result<Engine> {
-        let toml = shape.toml();
-        let mapping = Mapping::from_toml(&toml).map_err(|error| format!("{error}\n{toml}"))?;
+    async fn engine(&self, toml: &str, workers: usize, documents: usize) -> Result<Engine> {
+        let mapping = Mapping::from_toml(toml).map_err(|error| format!("{error}\n{toml}"))?;
         let builder = Engine::builder(mapping).workers(workers).batch_documents_max(documents);
         builder.build(self.pool.clone()).await.map_err(|error| error.to_string())
     }

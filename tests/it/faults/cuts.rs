@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::Histogram;
 use super::proxy::{Fault, Phase};
-use super::site::Site;
+use super::site::{Site, Way};
 
 /// Cuts so many connections of runs that survive it. `None`: there is no pooler.
-pub async fn cut(seed: u64, cuts: usize, pooled: bool) -> Option<Histogram> {
-    let mut site = Site::open(seed, pooled).await?;
+pub async fn cut(seed: u64, cuts: usize, way: Way) -> Option<Histogram> {
+    let mut site = Site::open(seed, way).await?;
     let mut histogram = Histogram::default();
     let mut retries = 0;
     while histogram.total() < cuts {
@@ -40,19 +40,24 @@ pub async fn cut(seed: u64, cuts: usize, pooled: bool) -> Option<Histogram> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p27_50_cut_connections_cost_retries_and_nothing_else() {
-    cut(5, 50, false).await.unwrap().check("cut connections");
+    cut(5, 50, Way::Direct).await.unwrap().check("cut connections");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p27_p30_25_cut_connections_to_a_pooler_cost_retries_and_nothing_else() {
-    let Some(histogram) = cut(6, 25, true).await else { return };
+    let Some(histogram) = cut(6, 25, Way::Pooled).await else { return };
     histogram.check("cut connections to a pooler");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p24_p27_25_cut_connections_between_relations_cost_retries_and_nothing_else() {
+    cut(10, 25, Way::ByRelation).await.unwrap().check("cut connections, relation by relation");
 }
 
 /// The server commits, and the answer is lost: the next look-up finds the documents as they should be.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p27_a_commit_whose_answer_is_lost_is_not_applied_twice() {
-    let mut site = Site::open(8, false).await.unwrap();
+    let mut site = Site::open(8, Way::Direct).await.unwrap();
     for _ in 0..4 {
         site.dawn().await;
         let trap = site.trap(Phase::Committing, Fault::CutAnswer);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::site::Site;
+use super::site::{Site, Way};
 use crate::support::command::Ran;
 
 /// Nights of each test: as many as it takes for the trouble to be met, and no fewer than three.
@@ -36,8 +36,8 @@ fn can_be_retried(ran: &Ran) {
     assert_eq!(ran.code, if failures.is_empty() { 0 } else { 6 }, "{}", ran.stderr);
 }
 
-async fn sessions_end(seed: u64, pooled: bool) {
-    let Some(mut site) = Site::open(seed, pooled).await else { return };
+async fn sessions_end(seed: u64, way: Way) {
+    let Some(mut site) = Site::open(seed, way).await else { return };
     let mut rng = site.rng.fork();
     let (mut retries, mut nights) = (0, Nights(0));
     while nights.go_on(retries > 0) {
@@ -64,17 +64,17 @@ async fn sessions_end(seed: u64, pooled: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p27_sessions_that_are_terminated_cost_retries_and_nothing_else() {
-    sessions_end(11, false).await;
+    sessions_end(11, Way::Direct).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p27_p30_sessions_that_are_terminated_behind_a_pooler_cost_retries_and_nothing_else() {
-    sessions_end(12, true).await;
+    sessions_end(12, Way::Pooled).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p25_p27_rows_that_others_hold_fail_their_documents_at_most_until_the_next_run() {
-    let mut site = Site::open(13, false).await.unwrap();
+    let mut site = Site::open(13, Way::Direct).await.unwrap();
     let mut rng = site.rng.fork();
     let (mut retries, mut failed, mut nights) = (0, 0, Nights(0));
     while nights.go_on(retries > 0) {
@@ -101,27 +101,41 @@ async fn p25_p27_rows_that_others_hold_fail_their_documents_at_most_until_the_ne
     println!("{retries} retries, {failed} documents failed");
 }
 
-/// Of two that wait for each other the server ends the one that first looked for the circle: ours.
+/// Waits until a session of the command waits for a lock. False: none does for a while.
+async fn one_waits(site: &Site) -> bool {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                   AND application_name = 'rowdelta' AND wait_event_type = 'Lock'";
+    for _ in 0..20 {
+        if site.shop.db.value(waiting).await != "0" {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    false
+}
+
+/// Of two that wait for each other the server ends the one that first looks for the circle: ours. It looks once, so
+/// the circle must be closed by then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p27_p28_deadlocks_with_others_cost_retries_and_nothing_else() {
-    let mut site = Site::open(14, false).await.unwrap();
+    let mut site = Site::open(14, Way::Direct).await.unwrap();
     let name = site.shop.db.value("SELECT current_database()").await;
-    site.shop.db.execute(&format!("ALTER DATABASE {name} SET deadlock_timeout = '10ms'")).await;
+    site.shop.db.execute(&format!("ALTER DATABASE {name} SET deadlock_timeout = '500ms'")).await;
     let mut rng = site.rng.fork();
     let (mut retries, mut deadlocks, mut nights) = (0, 0, Nights(0));
     while nights.go_on(deadlocks > 0) {
         site.dawn().await;
         let foreign = site.shop.db.client().await;
         foreign.batch_execute("SET deadlock_timeout = '10s'").await.unwrap();
+        let write = |n: usize| format!("UPDATE orders SET summary = 'theirs' WHERE number = 'N{n:05}'");
         let trouble = async {
             loop {
-                let high = rng.usize(1..site.docs.len());
-                let low = high.saturating_sub(rng.usize(1..12));
-                foreign.batch_execute("BEGIN").await.unwrap();
-                for n in (low..=high).rev().step_by(2) {
-                    let write = format!("UPDATE orders SET summary = 'theirs' WHERE number = 'N{n:05}'");
-                    foreign.batch_execute(&write).await.unwrap();
-                    tokio::time::sleep(Duration::from_millis(4)).await;
+                let high = rng.usize(12..site.docs.len());
+                foreign.batch_execute(&format!("BEGIN; {}", write(high))).await.unwrap();
+                if one_waits(&site).await {
+                    for n in (high - 12..high).rev() {
+                        foreign.batch_execute(&write(n)).await.unwrap();
+                    }
                 }
                 foreign.batch_execute("COMMIT").await.unwrap();
             }
@@ -142,7 +156,7 @@ async fn p27_p28_deadlocks_with_others_cost_retries_and_nothing_else() {
 /// A deferred trigger speaks up at COMMIT: now and then for a reason that passes, more seldom for one that stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p25_p26_a_trigger_that_raises_now_and_then_fails_documents_at_most_until_the_next_run() {
-    let mut site = Site::open(15, false).await.unwrap();
+    let mut site = Site::open(15, Way::Direct).await.unwrap();
     site.shop
         .db
         .execute(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Histogram;
 use super::proxy::{Fault, Phase};
-use super::site::{Running, Site};
+use super::site::{Running, Site, Way};
 
 /// What is killed when, one after the other.
 const MOMENTS: [(Phase, Fault); 6] = [
@@ -17,8 +17,8 @@ const MOMENTS: [(Phase, Fault); 6] = [
 ];
 
 /// Kills the command so many times. `None`: there is no pooler.
-pub async fn kill_clients(seed: u64, kills: usize, pooled: bool) -> Option<Histogram> {
-    let mut site = Site::open(seed, pooled).await?;
+pub async fn kill_clients(seed: u64, kills: usize, way: Way) -> Option<Histogram> {
+    let mut site = Site::open(seed, way).await?;
     let mut histogram = Histogram::default();
     let mut moments = MOMENTS.iter().cycle();
     while histogram.total() < kills {
@@ -56,8 +56,8 @@ async fn until_ended(running: &mut Running) {
 }
 
 /// Kills the server so many times, each time at work for a run that survives it. `None`: there is no pooler.
-pub async fn kill_servers(seed: u64, kills: usize, pooled: bool) -> Option<Histogram> {
-    let mut site = Site::durable(seed, pooled).await?;
+pub async fn kill_servers(seed: u64, kills: usize, way: Way) -> Option<Histogram> {
+    let mut site = Site::durable(seed, way).await?;
     let (mut histogram, mut retries) = (Histogram::default(), 0);
     let mut moments = MOMENTS.iter().cycle();
     while histogram.total() < kills {
@@ -85,30 +85,36 @@ pub async fn kill_servers(seed: u64, kills: usize, pooled: bool) -> Option<Histo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p26_after_20_kills_of_the_command_the_next_run_ends_as_if_nothing_had_happened() {
-    kill_clients(1, 20, false).await.unwrap().check("kills of the command");
+    kill_clients(1, 20, Way::Direct).await.unwrap().check("kills of the command");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p26_p30_after_10_kills_of_the_command_behind_a_pooler_the_next_run_ends_as_if_nothing_had_happened()
 {
-    let Some(histogram) = kill_clients(2, 10, true).await else { return };
+    let Some(histogram) = kill_clients(2, 10, Way::Pooled).await else { return };
     histogram.check("kills of the command behind a pooler");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p24_p26_after_10_kills_between_relations_the_next_run_ends_as_if_nothing_had_happened() {
+    let histogram = kill_clients(9, 10, Way::ByRelation).await.unwrap();
+    histogram.check("kills of the command, relation by relation");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p26_p27_a_run_survives_5_kills_of_the_server() {
-    kill_servers(3, 5, false).await.unwrap().check("kills of the server");
+    kill_servers(3, 5, Way::Direct).await.unwrap().check("kills of the server");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p26_p27_p30_a_run_survives_5_kills_of_the_server_behind_a_pooler() {
-    let Some(histogram) = kill_servers(4, 5, true).await else { return };
+    let Some(histogram) = kill_servers(4, 5, Way::Pooled).await else { return };
     histogram.check("kills of the server behind a pooler");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p27_a_run_survives_a_server_that_is_away_for_five_seconds() {
-    let mut site = Site::durable(7, false).await.unwrap();
+    let mut site = Site::durable(7, Way::Direct).await.unwrap();
     site.dawn().await;
     let trap = site.trap(Phase::Writing, Fault::Hold);
     site.proxy.set(vec![trap]);

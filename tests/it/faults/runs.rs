@@ -5,14 +5,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::proxy::{Fault, Phase};
-use super::site::Site;
+use super::site::{Site, Way};
 use crate::oracle::{self, Edits};
 use crate::shop::{SCHEMA, mapping_in, ndjson};
 use crate::support::command::{self, Ran, Scratch};
 use crate::support::db;
 
-async fn four_at_once(seed: u64, pooled: bool) {
-    let Some(mut site) = Site::open(seed, pooled).await else { return };
+async fn four_at_once(seed: u64, way: Way) {
+    let Some(mut site) = Site::open(seed, way).await else { return };
     for _ in 0..3 {
         site.dawn().await;
         let runs: [_; 4] = std::array::from_fn(|_| site.start(&["--wait", "120"]));
@@ -29,12 +29,12 @@ async fn four_at_once(seed: u64, pooled: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p29_of_four_runs_at_once_one_writes_and_the_others_wait() {
-    four_at_once(21, false).await;
+    four_at_once(21, Way::Direct).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p29_p30_of_four_runs_at_once_behind_a_pooler_one_writes_and_the_others_wait() {
-    four_at_once(22, true).await;
+    four_at_once(22, Way::Pooled).await;
 }
 
 /// Each mapping has tables of its own; the catalogue of products is one for all, and all insert into it.
@@ -92,8 +92,8 @@ async fn p29_four_mappings_share_a_catalogue() {
 }
 
 /// Stops a run (between transactions, if its COMMIT has just been sent), lets another one take over, and lets the first go on.
-async fn sleeps_beyond_its_lease(seed: u64, phase: Phase, pooled: bool) {
-    let Some(mut site) = Site::open(seed, pooled).await else { return };
+async fn sleeps_beyond_its_lease(seed: u64, phase: Phase, way: Way) {
+    let Some(mut site) = Site::open(seed, way).await else { return };
     site.dawn().await;
     let trap = site.early_trap(phase, Fault::Tell);
     site.proxy.set(vec![trap]);
@@ -122,15 +122,15 @@ async fn sleeps_beyond_its_lease(seed: u64, phase: Phase, pooled: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p29_a_run_stopped_beyond_its_lease_between_transactions_writes_nothing_more() {
-    sleeps_beyond_its_lease(23, Phase::Committing, false).await;
+    sleeps_beyond_its_lease(23, Phase::Committing, Way::Direct).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p29_a_run_stopped_beyond_its_lease_while_it_writes_writes_nothing_more() {
-    sleeps_beyond_its_lease(24, Phase::Writing, false).await;
+    sleeps_beyond_its_lease(24, Phase::Writing, Way::Direct).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p29_p30_a_run_stopped_beyond_its_lease_behind_a_pooler_writes_nothing_more() {
-    sleeps_beyond_its_lease(25, Phase::Writing, true).await;
+    sleeps_beyond_its_lease(25, Phase::Writing, Way::Pooled).await;
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::proxy::{Fault, Phase, Proxy, Trap};
 use crate::oracle::Edits;
-use crate::shop::{MAPPING, SCHEMA, Shop, ndjson};
+use crate::shop::{BY_RELATION, MAPPING, SCHEMA, Shop, ndjson};
 use crate::support::command::{self, Ran};
 use crate::support::pooler::Pooler;
 use crate::support::{Database, db, db_on};
@@ -21,6 +21,16 @@ pub const SMALL_BATCHES: [&str; 6] = ["--workers", "3", "--batch", "12", "--allo
 const DOCUMENTS: usize = 180;
 /// Through a pool smaller than what the command would use at once.
 const POOL: u32 = 3;
+
+/// How the command gets to the database, and what it stores in one transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Direct,
+    /// Behind a pooler, if one is installed.
+    Pooled,
+    /// Directly, relation by relation.
+    ByRelation,
+}
 
 /// Where faults happen.
 pub struct Site {
@@ -36,22 +46,23 @@ pub struct Site {
 }
 
 impl Site {
-    /// In a database of the common server, or behind a pooler, if one is installed.
-    pub async fn open(seed: u64, pooled: bool) -> Option<Self> {
-        Self::on(db().await, seed, pooled).await
+    /// In a database of the common server. `None`: there is no pooler.
+    pub async fn open(seed: u64, way: Way) -> Option<Self> {
+        Self::on(db().await, seed, way).await
     }
 
     /// On a server of its own, which may be killed.
-    pub async fn durable(seed: u64, pooled: bool) -> Option<Self> {
-        Self::on(db_on(Options::durable()).await, seed, pooled).await
+    pub async fn durable(seed: u64, way: Way) -> Option<Self> {
+        Self::on(db_on(Options::durable()).await, seed, way).await
     }
 
-    async fn on(db: Database, seed: u64, pooled: bool) -> Option<Self> {
-        let mut shop = Shop::in_database(db, SCHEMA, MAPPING).await;
+    async fn on(db: Database, seed: u64, way: Way) -> Option<Self> {
+        let sync = if way == Way::ByRelation { BY_RELATION } else { "" };
+        let mut shop = Shop::in_database(db, SCHEMA, &format!("{MAPPING}{sync}")).await;
         let (dir, name) = shop.db.address();
         let (mut socket, name) = (dir.join(format!(".s.PGSQL.{}", shop.db.port())), name.to_owned());
         let mut pooler = None;
-        if pooled {
+        if way == Way::Pooled {
             pooler = Some(Pooler::start(&shop.db, POOL)?);
             socket = pooler.as_ref()?.socket();
         }

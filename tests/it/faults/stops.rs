@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::proxy::{Fault, Phase};
-use super::site::Site;
+use super::site::{Site, Way};
 
-async fn stops(seed: u64, signal: &str, code: i32, pooled: bool) {
-    let Some(mut site) = Site::open(seed, pooled).await else { return };
+async fn stops(seed: u64, signal: &str, code: i32, way: Way) {
+    let Some(mut site) = Site::open(seed, way).await else { return };
     for phase in [Phase::Looking, Phase::Writing, Phase::Committing] {
         site.dawn().await;
         let trap = site.early_trap(phase, Fault::Tell);
@@ -30,18 +30,18 @@ async fn stops(seed: u64, signal: &str, code: i32, pooled: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p39_after_sigint_a_run_reports_and_the_next_one_finishes() {
-    stops(31, "INT", 130, false).await;
+    stops(31, "INT", 130, Way::Direct).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p30_p39_after_sigterm_a_run_behind_a_pooler_reports_and_the_next_one_finishes() {
-    stops(32, "TERM", 143, true).await;
+    stops(32, "TERM", 143, Way::Pooled).await;
 }
 
 /// The server is gone: nothing in hand can be finished, and nobody waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p27_p39_a_signal_ends_a_run_that_tries_again() {
-    let mut site = Site::durable(33, false).await.unwrap();
+    let mut site = Site::durable(33, Way::Direct).await.unwrap();
     site.dawn().await;
     let trap = site.early_trap(Phase::Writing, Fault::Tell);
     site.proxy.set(vec![trap]);
@@ -60,7 +60,7 @@ async fn p27_p39_a_signal_ends_a_run_that_tries_again() {
 /// Another run has the lease: one that waits for it stops waiting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p39_a_signal_ends_a_run_that_waits_for_another_one() {
-    let site = Site::open(34, false).await.unwrap();
+    let site = Site::open(34, Way::Direct).await.unwrap();
     site.shop
         .db
         .execute("UPDATE rowdelta.mapping SET lease_token = gen_random_uuid(), lease_until = 'infinity'")

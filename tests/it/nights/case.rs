@@ -16,6 +16,7 @@ use super::drift;
 use super::feed::{Night, World};
 use super::shape::{Col, Kind, Place, Rel, Shape, name};
 use crate::oracle::{Edit, Edits, State, Writes};
+use crate::shop::BY_RELATION;
 use crate::support::Database;
 use crate::tally::Drawn;
 
@@ -54,7 +55,11 @@ async fn nights(database: &Database, seed: u64, dir: &Path) -> Result<Drawn> {
     let mut rng = Rng::with_seed(seed);
     let mut drawn = Drawn::default();
     let shape = Shape::draw(&mut rng, &mut drawn);
-    let (toml, ddl) = (shape.toml("case"), shape.ddl());
+    let (mut toml, ddl) = (shape.toml("case"), shape.ddl());
+    if is_by_relation(seed) {
+        drawn.note("relation by relation");
+        toml += BY_RELATION;
+    }
     write(dir, "mapping.toml", &toml)?;
     write(dir, "schema.sql", &ddl)?;
     let fresh = "SET client_min_messages = warning; DROP SCHEMA IF EXISTS public, oracle CASCADE;
@@ -74,6 +79,11 @@ async fn nights(database: &Database, seed: u64, dir: &Path) -> Result<Drawn> {
         case.drift(&feed, &mut rng, &mut drawn).await.map_err(|error| format!("drift: {error}"))?;
     }
     Ok(drawn)
+}
+
+/// Whether a case stores documents relation by relation: one in four does.
+pub fn is_by_relation(seed: u64) -> bool {
+    seed % 4 == 3
 }
 
 fn write(dir: &Path, name: &str, text: &str) -> Result<()> {
