@@ -78,8 +78,8 @@ fn words(mapping: &MappingStatus) -> String {
     );
     mapping.runs.iter().for_each(|run| text.push_str(&line(run)));
     if mapping.failed > 0 {
-        let failed = plural(mapping.failed, "document");
-        let _ = writeln!(text, "  {failed} failed in the newest run:");
+        let failed = plural(mapping.failed, "failure");
+        let _ = writeln!(text, "  {failed} in the newest run:");
         mapping.failures.iter().for_each(|failure| text.push_str(&fitted(&failure_words(failure))));
         let more = mapping.failed.saturating_sub(mapping.failures.len() as u64);
         if more > 0 {

@@ -28,7 +28,7 @@ pub struct MappingStatus {
     pub lease: LeaseStatus,
     /// The last runs, newest first.
     pub runs: Vec<RunStatus>,
-    /// Documents that failed in the newest run.
+    /// Failures of the newest run: of a document one, or several where its relations are stored one by one.
     pub failed: u64,
     /// Some of these, in the order of the feed.
     pub failures: Vec<FailureStatus>,

@@ -219,3 +219,26 @@ async fn p17_p24_rows_move_between_documents_of_which_other_relations_fail() {
     shop.state.check().await.unwrap();
     assert_eq!(shop.written().await, edits(&[("line", 0, 2, 0)]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p24_p32_past_a_limit_the_relation_with_removals_is_withheld() {
+    let shop = shop().await;
+    let mut docs = vec![order("N1", 1, "a"), order("N2", 2, "b")];
+    shop.sync(&docs).await;
+    docs[0]["units"] = json!(9);
+    docs[0]["tags"] = json!(["c", "d"]);
+    docs[0]["lines"] = json!([]);
+    let ran = shop.run_with(&docs, &["--deletes-max", "0"]).await;
+    assert_eq!((ran.code, ran.documents("withheld")), (3, 1), "{}", ran.stderr);
+    // The tags that change are rows without a key: one of them goes.
+    assert_eq!(shop.written().await, edits(&[("orders", 0, 1, 0)]));
+    docs[0]["tags"] = json!(["a", "d"]);
+    let ran = shop.run_with(&docs, &["--deletes-max", "0"]).await;
+    assert_eq!((ran.code, ran.documents("withheld")), (3, 1), "{}", ran.stderr);
+    assert_eq!(shop.written().await, edits(&[("tag", 1, 0, 0)]));
+    assert_eq!(shop.unsettled().await, "1");
+    shop.expect(&docs).await;
+    shop.run(&docs).await.succeeded();
+    shop.state.check().await.unwrap();
+    assert_eq!(shop.written().await, edits(&[("line", 0, 0, 1), ("serial", 0, 0, 1)]));
+}

@@ -63,7 +63,7 @@ async fn p29_status_tells_documents_runs_and_failures() {
         ["failed 19 2 1 1 · 15 4 ·", "done 3 3 · · · · · ·", "done 3 · 3 · · · 10 ·"],
         "{stdout}"
     );
-    assert!(stdout.contains("\n  15 documents failed in the newest run:\n    BAD0 ("), "{stdout}");
+    assert!(stdout.contains("\n  15 failures in the newest run:\n    BAD0 ("), "{stdout}");
     assert!(stdout.ends_with("\n    and 5 more\n"), "{stdout}");
     let (_, stdout, _) = status(&shop, &["--runs", "1"]).await;
     assert_eq!(runs(&stdout).len(), 1);
