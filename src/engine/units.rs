@@ -179,11 +179,15 @@ impl Scope<'_> {
                 if *unit == 0 {
                     progress.differs = differing();
                 }
-                steps.part(progress, |of, _| of == *unit)
+                let relations = steps.units.of.iter().zip(&progress.differs).enumerate();
+                // On the root all hang.
+                relations.map(|(ix, (of, &differs))| ix == 0 || (differs && of == unit)).collect()
             }),
-            Scope::Rest(steps) if is_ours => {
-                steps.note(document, |progress| steps.part(progress, |_, stored| stored != Stored::Yes))
-            }
+            Scope::Rest(steps) if is_ours => steps.note(document, |progress| {
+                // What was held back may hang below a row that came from elsewhere, in a list that did not differ.
+                let is_left = |unit: usize| progress.units.get(unit) == Some(&Stored::ButForRemovals);
+                steps.units.of.iter().enumerate().map(|(ix, &unit)| ix == 0 || is_left(unit)).collect()
+            }),
             Scope::Rest(_) => differing(),
         }
     }
@@ -214,15 +218,5 @@ impl Scope<'_> {
             Scope::Rest(steps) => steps.note(document, |progress| (progress.is_new, progress.touched)),
             Scope::Whole | Scope::Unit(..) => (false, false),
         }
-    }
-}
-
-impl Steps<'_> {
-    /// The relations that differ in some units; and the root, on which all hang.
-    fn part(&self, progress: &Progress, is_in: impl Fn(usize, Stored) -> bool) -> Vec<bool> {
-        let stored = |unit: usize| progress.units.get(unit).copied().unwrap_or_default();
-        let relations = self.units.of.iter().zip(&progress.differs).enumerate();
-        let part = relations.map(|(ix, (&unit, &differs))| ix == 0 || (differs && is_in(unit, stored(unit))));
-        part.collect()
     }
 }
