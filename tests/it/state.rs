@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use rowdelta::postgres::local::Options;
 use serde_json::{Value, json};
 
 use crate::oracle::Edits;
 use crate::shop::{MAPPING, SCHEMA, Shop, edits, ndjson};
-use crate::support::command;
+use crate::support::{command, db_on};
 
 fn orders(count: usize) -> Vec<Value> {
     let order = |n: usize| {
@@ -108,6 +109,25 @@ async fn p36_a_truncated_child_table_is_filled_again_and_nothing_else() {
     shop.db.execute("TRUNCATE line CASCADE").await;
     shop.run(&docs).await.succeeded();
     assert_eq!(shop.written().await, edits(&[("line", 100, 0, 0), ("serial", 100, 0, 0)]));
+    shop.state.check().await.unwrap();
+    compares_then_skips(&shop, &docs).await;
+}
+
+/// The server empties an unlogged table as it recovers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p36_an_unlogged_table_is_filled_again_after_a_crash() {
+    let schema = ["tag", "page", "serial"].iter().fold(SCHEMA.to_owned(), |schema, table| {
+        schema.replace(&format!("CREATE TABLE {table} "), &format!("CREATE UNLOGGED TABLE {table} "))
+    });
+    let mut shop = Shop::in_database(db_on(Options::durable()).await, &schema, MAPPING).await;
+    let docs = orders(50);
+    shop.sync(&docs).await;
+    shop.db.kill();
+    shop.restart().await;
+    assert_eq!(shop.rows("SELECT (SELECT count(*) FROM tag), (SELECT count(*) FROM line)").await, ["0|100"]);
+    shop.expect(&docs).await;
+    shop.run(&docs).await.succeeded();
+    assert_eq!(shop.written().await, edits(&[("page", 50, 0, 0), ("serial", 100, 0, 0), ("tag", 150, 0, 0)]));
     shop.state.check().await.unwrap();
     compares_then_skips(&shop, &docs).await;
 }

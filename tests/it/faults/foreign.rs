@@ -72,9 +72,8 @@ async fn p27_p30_sessions_that_are_terminated_behind_a_pooler_cost_retries_and_n
     sessions_end(12, Way::Pooled).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p25_p27_rows_that_others_hold_fail_their_documents_at_most_until_the_next_run() {
-    let mut site = Site::open(13, Way::Direct).await.unwrap();
+async fn rows_are_held(seed: u64, way: Way) {
+    let Some(mut site) = Site::open(seed, way).await else { return };
     let mut rng = site.rng.fork();
     let (mut retries, mut failed, mut nights) = (0, 0, Nights(0));
     while nights.go_on(retries > 0) {
@@ -101,6 +100,16 @@ async fn p25_p27_rows_that_others_hold_fail_their_documents_at_most_until_the_ne
     println!("{retries} retries, {failed} documents failed");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p25_p27_rows_that_others_hold_fail_their_documents_at_most_until_the_next_run() {
+    rows_are_held(13, Way::Direct).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p25_p27_p30_rows_that_others_hold_behind_a_pooler_fail_their_documents_at_most_until_the_next_run() {
+    rows_are_held(16, Way::Pooled).await;
+}
+
 /// Waits until a session of the command waits for a lock. False: none does for a while.
 async fn one_waits(site: &Site) -> bool {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
@@ -116,9 +125,8 @@ async fn one_waits(site: &Site) -> bool {
 
 /// Of two that wait for each other the server ends the one that first looks for the circle: ours. It looks once, so
 /// the circle must be closed by then.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p27_p28_deadlocks_with_others_cost_retries_and_nothing_else() {
-    let mut site = Site::open(14, Way::Direct).await.unwrap();
+async fn deadlocks(seed: u64, way: Way) {
+    let Some(mut site) = Site::open(seed, way).await else { return };
     let name = site.shop.db.value("SELECT current_database()").await;
     site.shop.db.execute(&format!("ALTER DATABASE {name} SET deadlock_timeout = '500ms'")).await;
     let mut rng = site.rng.fork();
@@ -153,10 +161,19 @@ async fn p27_p28_deadlocks_with_others_cost_retries_and_nothing_else() {
     assert!(retries > 0);
 }
 
-/// A deferred trigger speaks up at COMMIT: now and then for a reason that passes, more seldom for one that stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p25_p26_a_trigger_that_raises_now_and_then_fails_documents_at_most_until_the_next_run() {
-    let mut site = Site::open(15, Way::Direct).await.unwrap();
+async fn p27_p28_deadlocks_with_others_cost_retries_and_nothing_else() {
+    deadlocks(14, Way::Direct).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p27_p28_p30_deadlocks_with_others_behind_a_pooler_cost_retries_and_nothing_else() {
+    deadlocks(17, Way::Pooled).await;
+}
+
+/// A deferred trigger speaks up at COMMIT: now and then for a reason that passes, more seldom for one that stays.
+async fn a_trigger_raises(seed: u64, way: Way) {
+    let Some(mut site) = Site::open(seed, way).await else { return };
     site.shop
         .db
         .execute(
@@ -184,4 +201,19 @@ async fn p25_p26_a_trigger_that_raises_now_and_then_fails_documents_at_most_unti
         site.ends_well().await;
     }
     println!("{retries} retries, {failed} documents failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p25_p26_a_trigger_that_raises_now_and_then_fails_documents_at_most_until_the_next_run() {
+    a_trigger_raises(15, Way::Direct).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p25_p26_p30_a_trigger_that_raises_behind_a_pooler_fails_documents_at_most_until_the_next_run() {
+    a_trigger_raises(18, Way::Pooled).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p24_p26_a_trigger_that_raises_between_relations_fails_documents_at_most_until_the_next_run() {
+    a_trigger_raises(19, Way::ByRelation).await;
 }
