@@ -50,7 +50,7 @@ async fn sessions_end(seed: u64, way: Way) {
                 tokio::time::sleep(Duration::from_millis(rng.u64(2..20))).await;
                 let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                            WHERE datname = current_database() AND application_name = 'rowdelta'
-                             AND state <> 'idle' ORDER BY random() LIMIT 1";
+                             AND (state = 'idle in transaction' OR backend_xid IS NOT NULL) ORDER BY random() LIMIT 1";
                 ended += site.shop.db.table(end).await.len();
             }
         };

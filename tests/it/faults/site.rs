@@ -157,7 +157,7 @@ impl Site {
 
     /// Every look-up of a usual night takes a while: a run that is told something has not ended by then.
     pub fn slow(&self) -> Vec<Trap> {
-        let (phase, fault) = (Phase::Looking, Fault::Delay(Duration::from_millis(20)));
+        let (phase, fault) = (Phase::Looking, Fault::Delay(Duration::from_millis(5)));
         (1..=self.usual.0[phase as usize]).map(|nth| Trap::Message { phase, nth, fault }).collect()
     }
 
