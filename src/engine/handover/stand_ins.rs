@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::Transaction;
 
 use crate::error::Error;
-use crate::plan::{Batch, Losses};
+use crate::plan::{Batch, Losses, changed_columns};
 use crate::postgres::fetch::{raw, selected};
 use crate::postgres::quote;
 use crate::postgres::wire::{Param, array, typed};
@@ -91,12 +91,23 @@ async fn stand_ins(
     Ok(columns.iter().copied().zip(values.into_iter().map(Meanwhile::StandIn)).collect())
 }
 
-/// The keys of rows that the batch writes.
+/// The keys that the batch gives up.
 fn keys_that_change(batch: Batch<'_>, losses: &Losses<'_>) -> Vec<Tuple> {
-    let side = &batch.sides[losses.reference.target];
-    let pairs = side.changes.updated.iter().chain(&side.changes.moved).map(|pair| pair.0);
-    let rows = side.changes.removed.iter().copied().chain(pairs);
-    rows.filter_map(|row| side.stored[row as usize].cells(&losses.reference.to)).collect()
+    let (target, key) = (losses.reference.target, &losses.reference.to);
+    let (side, table) = (&batch.sides[target], &batch.schema.tables[target]);
+    let changes = |(stored, source): &(u32, u32), moves: bool| {
+        let (stored, source) = (&side.stored[*stored as usize].tuple, &side.source[*source as usize].tuple);
+        let columns = changed_columns(table, stored, source);
+        key.iter().any(|attribute| match attribute {
+            Attribute::Mapped(at) => columns.contains(at),
+            Attribute::Parent(_) => moves,
+            Attribute::Id | Attribute::Unmapped { .. } => false,
+        })
+    };
+    let updated = side.changes.updated.iter().filter(|pair| changes(pair, false));
+    let moved = side.changes.moved.iter().filter(|pair| changes(pair, true));
+    let rows = side.changes.removed.iter().copied().chain(updated.chain(moved).map(|pair| pair.0));
+    rows.filter_map(|row| side.stored[row as usize].cells(key)).collect()
 }
 
 /// Keys of other rows, as the referring columns would hold them; first those that nothing refers to, since a
