@@ -27,7 +27,9 @@ pub(crate) async fn apply(
     round: Round,
 ) -> Result<(), Error> {
     let states = match run.patience.retry(|| states(run, &documents)).await {
-        Err(error) if error.kind() == ErrorKind::Stopped => {
+        Err(error)
+            if run.patience.is_stopped() && (error.kind() == ErrorKind::Stopped || error.is_transient()) =>
+        {
             run.patience.give_up();
             return Ok(());
         }
