@@ -100,7 +100,12 @@ pub async fn demo(args: args::Demo) -> Result<Exit, String> {
         print!("{}", table::night(at + 1, title, documents.len() as u64, &mapping, &cells));
         if at == 0 {
             for contestant in &contestants {
-                contestant.client().await?.batch_execute(FILL_IN).await.map_err(|error| error.to_string())?;
+                contestant
+                    .client()
+                    .await?
+                    .batch_execute(FILL_IN)
+                    .await
+                    .map_err(|error| connect::words(&error))?;
             }
         }
     }
@@ -141,7 +146,7 @@ impl Contestant {
     async fn night(&self, mapping: &Arc<Mapping>, documents: Arc<Vec<Vec<u8>>>) -> Result<Cell, String> {
         // As between two nights: what the last one left behind is not this one's.
         for statement in ["VACUUM (ANALYZE)", "CHECKPOINT"] {
-            self.client().await?.batch_execute(statement).await.map_err(|error| error.to_string())?;
+            self.client().await?.batch_execute(statement).await.map_err(|error| connect::words(&error))?;
         }
         let before = wal(&*self.client().await?).await?;
         let start = Instant::now();
@@ -175,7 +180,7 @@ impl Contestant {
         let client = self.client().await?;
         let sql = "SELECT count(*), count(*) FILTER (WHERE now.id = before.id), count(now.storage_path)
                    FROM first_night before JOIN documento now USING (id_oficial)";
-        let row = client.query_one(sql, &[]).await.map_err(|error| error.to_string())?;
+        let row = client.query_one(sql, &[]).await.map_err(|error| connect::words(&error))?;
         let count = |at| row.get::<_, i64>(at) as u64;
         let mut content = Vec::new();
         for relation in &mapping.relations {
@@ -217,10 +222,10 @@ fn content_sql(mapping: &Mapping, relation: &Relation) -> String {
 async fn database(server: &LocalServer, name: &str) -> Result<Pool, String> {
     let admin = connect::pool(Access::local(server.config("postgres"))?, 1).await?;
     let client = admin.get().await.map_err(|error| error.to_string())?;
-    client.batch_execute(&format!("CREATE DATABASE {name}")).await.map_err(|error| error.to_string())?;
+    client.batch_execute(&format!("CREATE DATABASE {name}")).await.map_err(|error| connect::words(&error))?;
     let pool = connect::pool(Access::local(server.config(name))?, REWRITE_WORKERS).await?;
     let mut client = pool.get_owned().await.map_err(|error| error.to_string())?;
-    client.batch_execute(TABLES).await.map_err(|error| error.to_string())?;
+    client.batch_execute(TABLES).await.map_err(|error| connect::words(&error))?;
     install(&mut client).await.map_err(|error| error.to_string())?;
     Ok(pool)
 }
@@ -228,7 +233,11 @@ async fn database(server: &LocalServer, name: &str) -> Result<Pool, String> {
 /// Where the server's write-ahead log stands, in bytes.
 async fn wal(client: &Client) -> Result<u64, String> {
     let sql = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8";
-    client.query_one(sql, &[]).await.map(|row| row.get::<_, i64>(0) as u64).map_err(|error| error.to_string())
+    client
+        .query_one(sql, &[])
+        .await
+        .map(|row| row.get::<_, i64>(0) as u64)
+        .map_err(|error| connect::words(&error))
 }
 
 /// One line that is overwritten, on a terminal only.
