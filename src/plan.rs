@@ -125,9 +125,7 @@ pub struct Batch<'a> {
 pub enum Marked<'a> {
     /// Of none.
     No,
-    /// Of those of which a row is written.
-    Written,
-    /// Of these, too: rows of them were written before.
+    /// Of those of which a row is written, and of these: rows of them were written before.
     Also(&'a [bool]),
 }
 

@@ -170,8 +170,7 @@ impl<'s> Part<'s> {
     fn look_again(mut self, run: &Run, mut robbed: Vec<usize>) {
         robbed.sort_unstable();
         for at in robbed.into_iter().rev() {
-            // Where too many wait already the next run finds it: the document was unsettled as it was robbed.
-            self.scope.defer(run, self.documents.swap_remove(at), Later::Robbed);
+            self.scope.defer(run, self.documents.swap_remove(at), Later::Again);
         }
         if self.scope.settles() {
             self.documents.into_iter().for_each(|document| run.keep_holder(document));
@@ -255,7 +254,7 @@ impl Scope<'_> {
         let Some(document) = run.defer(document) else { return };
         match later {
             // The next run finds it: the document was unsettled as it was robbed.
-            Later::Robbed => {}
+            Later::Again => {}
             Later::Failure(failure) => run.fail(&document, vec![failure]),
             Later::Withheld(rows) => self.withhold(run, &document, rows),
         }
@@ -266,7 +265,7 @@ impl Scope<'_> {
         match self {
             Scope::Whole | Scope::Rest(_) => run.defer(document),
             Scope::Unit(..) => {
-                self.defer(run, document, Later::Robbed);
+                self.defer(run, document, Later::Again);
                 None
             }
         }

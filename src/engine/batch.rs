@@ -194,12 +194,7 @@ async fn transact_on(
     if !conflicts.is_empty() {
         return Ok(Tried::Conflicts(conflicts));
     }
-    let mut plan = planned(run, &transaction, &batch, &compared.sides, last).await?;
-    plan.unchanged
-        .iter_mut()
-        .enumerate()
-        .filter(|(ix, _)| !scope.counts(*ix))
-        .for_each(|(_, rows)| *rows = 0);
+    let plan = planned(run, &transaction, &batch, &compared.sides, last).await?;
     *groups = batch.groups(&plan);
     let (reservation, removed) = match reserve(run, &transaction, &batch, &compared.sides).await? {
         Ok(reserved) => reserved,
@@ -270,9 +265,12 @@ async fn planned(
     sides: &[Sides],
     last: bool,
 ) -> Result<Plan, Error> {
-    let batch = batch.view(run, sides, last);
-    let conflicts = judge::conflicts(transaction, &run.schema, sides, &questions(batch)).await?;
-    Ok(plan(batch, &conflicts))
+    let view = batch.view(run, sides, last);
+    let conflicts = judge::conflicts(transaction, &run.schema, sides, &questions(view)).await?;
+    let mut plan = plan(view, &conflicts);
+    let uncounted = plan.unchanged.iter_mut().enumerate().filter(|(ix, _)| !batch.scope.counts(*ix));
+    uncounted.for_each(|(_, rows)| *rows = 0);
+    Ok(plan)
 }
 
 /// The right to delete what the documents give up, now or at the end of the feed, and what goes along, if that is
@@ -552,9 +550,9 @@ fn decide(run: &Run, batch: &Recorded<'_>, Written { sides, plan, held, .. }: &W
     let added = sides[0].changes.added.iter();
     let new: HashSet<u32> = added.map(|&row| sides[0].source[row as usize].document).collect();
     for (place, document) in batch.looked_at.iter().enumerate() {
-        let (was_new, was_touched) = batch.scope.before(document);
+        let was_new = batch.scope.before(document).0;
         let (is_new, touched) =
-            (was_new || new.contains(&(place as u32)), was_touched || plan.touched[place]);
+            (was_new || new.contains(&(place as u32)), batch.touched[place] || plan.touched[place]);
         if !batch.scope.settles() {
             batch.scope.stored(document, is_new, touched, held[place]);
             continue;

@@ -80,7 +80,7 @@ fn judge(run: &Run, steps: &Steps<'_>, document: &Arc<Prepared>) -> bool {
             return false;
         }
         match later {
-            Later::Robbed => {}
+            Later::Again => {}
             Later::Failure(failure) => failures.push(failure),
             Later::Withheld(rows) => withheld = Some(rows),
         }

@@ -109,8 +109,8 @@ enum Stored {
 
 /// Why a document is looked at again at the end of the feed.
 pub(crate) enum Later {
-    /// Rows were taken from it meanwhile.
-    Robbed,
+    /// Nothing is wrong with it: rows were taken from it meanwhile, or it waits with others.
+    Again,
     /// This fails it now.
     Failure(Failure),
     /// This deletes too many rows now; per relation.

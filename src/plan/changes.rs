@@ -143,12 +143,8 @@ pub(super) fn changes(batch: Batch<'_>) -> Changes {
             touched[document as usize] = true;
         }
     }
-    match marked {
-        Marked::No => {}
-        Marked::Written => nodes.extend(marks(schema, sides, &updates[0], |document| touched[document])),
-        Marked::Also(also) => {
-            nodes.extend(marks(schema, sides, &updates[0], |document| touched[document] || also[document]));
-        }
+    if let Marked::Also(also) = marked {
+        nodes.extend(marks(schema, sides, &updates[0], |document| touched[document] || also[document]));
     }
     nodes.sort_by(|a, b| a.class.cmp(&b.class));
     Changes { nodes, held, unchanged: updates.iter().map(|updates| updates.unchanged).collect(), touched }

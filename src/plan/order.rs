@@ -21,12 +21,12 @@ pub(super) fn defer(schema: &Schema, nodes: &[Node], found: &mut Found) -> BTree
     let mut deferred: BTreeSet<String> = edges
         .iter()
         .filter(|edge| !edge.is_natural(nodes))
-        .filter_map(|edge| deferrable(check(edge)))
+        .filter_map(|edge| deferrable(check(edge)).cloned())
         .collect();
-    deferred
-        .extend(passing.iter().filter_map(|&(ix, at)| deferrable(&schema.tables[ix].references[at].check)));
+    let passing = passing.iter().map(|&(ix, at)| &schema.tables[ix].references[at].check);
+    deferred.extend(passing.filter_map(deferrable).cloned());
     let is_left = |edge: &Edge, deferred: &BTreeSet<String>| {
-        deferrable(check(edge)).is_none_or(|name| !deferred.contains(&name))
+        deferrable(check(edge)).is_none_or(|name| !deferred.contains(name))
     };
     edges.retain(|edge| is_left(edge, &deferred));
     // Circles are looked for only where that can change something.
@@ -36,15 +36,15 @@ pub(super) fn defer(schema: &Schema, nodes: &[Node], found: &mut Found) -> BTree
             component.into_iter().for_each(|node| places[node] = Some(place));
         }
         let in_circles = edges.iter().filter(|edge| places[edge.before] == places[edge.after]);
-        deferred.extend(in_circles.filter_map(|edge| deferrable(check(edge))));
+        deferred.extend(in_circles.filter_map(|edge| deferrable(check(edge)).cloned()));
         edges.retain(|edge| is_left(edge, &deferred));
     }
     deferred
 }
 
-fn deferrable(check: &Check) -> Option<String> {
+fn deferrable(check: &Check) -> Option<&String> {
     match check {
-        Check::Deferrable(name) => Some(name.clone()),
+        Check::Deferrable(name) => Some(name),
         Check::AtOnce | Check::Deferred(_) => None,
     }
 }

@@ -355,7 +355,7 @@ fn p18_p19_no_plan_violates_what_some_order_does_not() {
             sides: &sides,
             documents: 1,
             holds: rng.bool(),
-            marked: super::Marked::Written,
+            marked: super::Marked::Also(&[false]),
         };
         let plan = plan(batch, &[]);
         let case = || format!("seed {seed}: {rules:?}\n{stored:?}\n{source:?}\n{}", plan.describe(&mapping));
@@ -393,7 +393,7 @@ fn text(refers: Option<usize>, stored: &[[Option<i32>; 3]], source: &[[Option<i3
         sides: &sides,
         documents: 1,
         holds: true,
-        marked: super::Marked::Written,
+        marked: super::Marked::Also(&[false]),
     };
     let text = plan(batch, &[]).describe(&mapping).to_string();
     // Columns of the text are as wide as tables' names are long.

@@ -45,7 +45,7 @@ impl Meanwhile {
 }
 
 /// What the columns of a reference hold while its key passes: NULL, if one of them may be NULL; else the keys of
-/// other rows, which the batch leaves alone.
+/// other rows, which the batch does not give up.
 pub(super) async fn meanwhile(
     transaction: &Transaction<'_>,
     batch: Batch<'_>,
