@@ -57,6 +57,10 @@ pub(super) async fn apply_in(
     round: Round,
     scope: Scope<'_>,
 ) -> Result<(), Error> {
+    if round != Round::Feed {
+        // When these are applied apart, none removes what another one of them may take.
+        documents.iter().for_each(|document| run.want(document));
+    }
     let mut pending = VecDeque::from([Part::new(run, documents, scope)]);
     while let Some(part) = pending.pop_back() {
         if part.documents.is_empty() {

@@ -100,10 +100,10 @@ struct Recorded<'a> {
 
 impl Recorded<'_> {
     /// What the planner sees of it.
-    fn view<'v>(&'v self, run: &'v Run, sides: &'v [Sides], last: bool) -> Batch<'v> {
+    fn view<'v>(&'v self, run: &'v Run, sides: &'v [Sides], holds: bool) -> Batch<'v> {
         let documents = self.looked_at.len();
         let marked = if self.scope.settles() { Marked::Also(&self.touched) } else { Marked::No };
-        Batch { mapping: &run.mapping, schema: &run.schema, sides, documents, holds: !last, marked }
+        Batch { mapping: &run.mapping, schema: &run.schema, sides, documents, holds, marked }
     }
 
     /// The plan's groups as places among all documents, those that are as they should be before them.
@@ -185,16 +185,17 @@ async fn transact_on(
         verified(run, &batch, &compared.sides, found);
         return Ok(Tried::Committed(Vec::new()));
     }
+    let holds = !last || !run.asked_for(&compared.sides).is_empty();
     // Before the last round rows that refer to a key may yet go, or be written by their own documents.
     let detached = match round {
-        Round::Last => detach(&transaction, batch.view(run, &compared.sides, last)).await?,
+        Round::Last => detach(&transaction, batch.view(run, &compared.sides, holds)).await?,
         Round::Feed | Round::Together => Vec::new(),
     };
-    let conflicts = unwanted(run, &transaction, &batch, &compared.sides, round).await?;
+    let conflicts = unwanted(run, &transaction, &batch, &compared.sides, round, holds).await?;
     if !conflicts.is_empty() {
         return Ok(Tried::Conflicts(conflicts));
     }
-    let plan = planned(run, &transaction, &batch, &compared.sides, last).await?;
+    let plan = planned(run, &transaction, &batch, &compared.sides, holds).await?;
     *groups = batch.groups(&plan);
     let (reservation, removed) = match reserve(run, &transaction, &batch, &compared.sides).await? {
         Ok(reserved) => reserved,
@@ -242,8 +243,9 @@ async fn unwanted(
     batch: &Recorded<'_>,
     sides: &[Sides],
     round: Round,
+    holds: bool,
 ) -> Result<Vec<Conflict>, Error> {
-    let found = bystanders(transaction, batch.view(run, sides, round != Round::Feed)).await?;
+    let found = bystanders(transaction, batch.view(run, sides, holds)).await?;
     let conflict = |bystander: Bystander| {
         let at = bystander.document? as usize;
         let document = batch.looked_at[at];
@@ -263,9 +265,9 @@ async fn planned(
     transaction: &Transaction<'_>,
     batch: &Recorded<'_>,
     sides: &[Sides],
-    last: bool,
+    holds: bool,
 ) -> Result<Plan, Error> {
-    let view = batch.view(run, sides, last);
+    let view = batch.view(run, sides, holds);
     let conflicts = judge::conflicts(transaction, &run.schema, sides, &questions(view)).await?;
     let mut plan = plan(view, &conflicts);
     let uncounted = plan.unchanged.iter_mut().enumerate().filter(|(ix, _)| !batch.scope.counts(*ix));
@@ -367,7 +369,6 @@ fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usiz
         tally.report.skipped_lookups += if settles { skipped.sum::<u64>() } else { 0 };
     });
     decide(run, batch, written);
-    hold(run, batch, written);
     if last && settles {
         let decided = batch.looked_at.iter().filter(|document| run.unhold(&document.key)).count() as u64;
         run.tally(|tally| {
@@ -375,6 +376,7 @@ fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usiz
             *unsettled = unsettled.saturating_sub(decided);
         });
     }
+    hold(run, batch, written);
     let keys = batch.documents.iter().map(|document| &document.key).enumerate();
     keys.filter(|(_, key)| !last && run.registry().take_robbed(key)).map(|(at, _)| at).collect()
 }

@@ -32,9 +32,7 @@ const DOCUMENTS_MAX: usize = 200;
 /// # Errors
 /// Only what ends the run: the lease was lost, or the database is out of reach.
 pub(crate) async fn release(run: &Arc<Run>) -> Result<(), Error> {
-    let is_free = |held: &Held| !held.rows.iter().any(|row| run.wants(row));
-    let mut held: Vec<(DocumentKey, Held)> =
-        run.take_held().into_iter().filter(|(_, held)| is_free(held)).collect();
+    let mut held: Vec<(DocumentKey, Held)> = run.take_held().into_iter().collect();
     held.sort_by(|a, b| a.0.cmp(&b.0));
     let fail = |(key, held): (DocumentKey, Held), error: &Error| {
         run.fail_after_all(&key, None, Failure::of_error(&held.origin, &held.label, error));
@@ -83,17 +81,8 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
     let mut connection = run.connection().await?;
     let transaction = begin(&mut connection, run.limits()).await?;
     state::enter(&transaction, &run.lease).await?;
-    let mut sides: Vec<Sides> = run.mapping.relations.iter().map(|_| Sides::default()).collect();
-    let mut unsure = HashSet::new();
-    for ix in 1..sides.len() {
-        let (mut stored, missing) = tops(run, &transaction, ix, documents).await?;
-        let outer = run.mapping.relations[ix].enclosing.unwrap_or(0);
-        let tables = &run.schema.tables;
-        stored.extend(below(&transaction, &tables[ix], &tables[outer], &sides[outer].stored).await?);
-        sides[ix] = Sides::removed(stored);
-        unsure.extend(missing);
-    }
-    let (plan, times) = remove(run, &transaction, &sides, 0).await?;
+    let Found { sides, documents, unsure } = find(run, &transaction, documents.iter().collect()).await?;
+    let (plan, times) = remove(run, &transaction, &sides, documents.len()).await?;
     let sure = documents.iter().enumerate().filter(|(at, _)| !unsure.contains(at));
     let recorded: Vec<_> = sure.map(|(_, (key, held))| (key, held.fingerprint)).collect();
     let settled = state::settle(&transaction, run.lease.mapping, &recorded).await?;
@@ -104,6 +93,42 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
         *unsettled = unsettled.saturating_sub(settled as u64);
     });
     Ok(())
+}
+
+/// What is to be removed of documents.
+struct Found<'h> {
+    sides: Vec<Sides>,
+    documents: Vec<&'h (DocumentKey, Held)>,
+    /// Of which a row could not be found although its table has no key to tell that it is gone.
+    unsure: HashSet<usize>,
+}
+
+/// All rows to remove, but of documents that have one for which another one asks that was not stored.
+async fn find<'h>(
+    run: &Run,
+    transaction: &Transaction<'_>,
+    documents: Vec<&'h (DocumentKey, Held)>,
+) -> Result<Found<'h>, Error> {
+    let mut sides: Vec<Sides> = run.mapping.relations.iter().map(|_| Sides::default()).collect();
+    let mut unsure = HashSet::new();
+    for ix in 1..sides.len() {
+        let (mut stored, missing) = tops(run, transaction, ix, &documents).await?;
+        let outer = run.mapping.relations[ix].enclosing.unwrap_or(0);
+        let (tables, outer_rows) = (&run.schema.tables, &sides[outer].stored);
+        let mut inner = below(transaction, &tables[ix], &tables[outer], outer_rows).await?;
+        for row in &mut inner {
+            row.document = row.parent.and_then(|parent| outer_rows[parent as usize].document);
+        }
+        stored.extend(inner);
+        sides[ix] = Sides::removed(stored);
+        unsure.extend(missing);
+    }
+    let asked = run.asked_for(&sides);
+    if asked.is_empty() {
+        return Ok(Found { sides, documents, unsure });
+    }
+    let left = (0..).zip(documents).filter(|(at, _)| !asked.contains(&Some(*at)));
+    Box::pin(find(run, transaction, left.map(|(_, document)| document).collect())).await
 }
 
 /// Removes all rows that were read, of so many documents.
@@ -125,13 +150,13 @@ pub(super) async fn remove(
     Ok((plan, times))
 }
 
-/// The topmost rows to remove that still hang where they hung; and the documents of which one could not be
-/// found although its table has no key to tell that it is gone.
+/// The topmost rows to remove that still hang where they hung; and the documents of which one is missing, where that
+/// tells nothing.
 async fn tops(
     run: &Run,
     transaction: &Transaction<'_>,
     ix: RelationIx,
-    documents: &[(DocumentKey, Held)],
+    documents: &[&(DocumentKey, Held)],
 ) -> Result<(Vec<StoredRow>, Vec<usize>), Error> {
     let (relation, table) = (&run.mapping.relations[ix], &run.schema.tables[ix]);
     let everywhere = relation.unique_in == UniqueIn::All;
@@ -145,13 +170,13 @@ async fn tops(
         }
     }
     let columns = if everywhere { table.key_columns() } else { table.locator[..table.own_locator].to_vec() };
-    let mut stored = Vec::new();
-    for row in rows(transaction, table, &columns, &values).await? {
-        let name = if everywhere { compared_key(table, &row.tuple) } else { own_place(table, &row) };
-        if wanted.remove(&name).is_some_and(|(_, reference)| *reference == row.reference) {
-            stored.push(row);
-        }
-    }
+    let mut stored = rows(transaction, table, &columns, &values).await?;
+    stored.retain_mut(|row| {
+        let name = if everywhere { compared_key(table, &row.tuple) } else { own_place(table, row) };
+        let hung = wanted.remove(&name).filter(|(_, reference)| **reference == row.reference);
+        row.document = hung.map(|(at, _)| at as u32);
+        row.document.is_some()
+    });
     let physical = !everywhere && table.is_found_by_place();
     let missing = wanted.into_values().map(|(at, _)| at).filter(|_| physical).collect();
     Ok((stored, missing))

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::document::{DocumentKey, Origin, short};
 use crate::engine::Options;
-use crate::engine::compare::{compared_cells, compared_key};
+use crate::engine::compare::compared_key;
 use crate::engine::guard::{Guard, Rows};
 use crate::engine::patience::Patience;
 use crate::engine::prepare::Prepared;
@@ -19,7 +19,7 @@ use crate::engine::verify::Findings;
 use crate::error::Error;
 use crate::fingerprint::DocumentFingerprint;
 use crate::mapping::{Mapping, RelationIx, UniqueIn};
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Plan, Sides};
 use crate::postgres::state::Lease;
 use crate::postgres::{Connection, Connections, Limits};
 use crate::row::Tuple;
@@ -90,7 +90,7 @@ pub(crate) struct Run {
     /// Per document, how many rows may be removed because of it.
     reserved: Mutex<HashMap<DocumentKey, Rows>>,
     distrusted: Mutex<Vec<DocumentKey>>,
-    /// Per relation, keys that documents which failed ask for.
+    /// Per relation, keys that documents ask for which are not stored, or were not when they were tried.
     wanted: Mutex<HashMap<RelationIx, HashSet<u64>>>,
 }
 
@@ -219,18 +219,17 @@ impl Run {
         lock(&self.held).insert(key, held);
     }
 
-    /// Whether a document that is not stored asks for a row, by its key in comparison form.
-    pub fn asks(&self, relation: RelationIx, key: &Tuple) -> bool {
-        lock(&self.wanted).get(&relation).is_some_and(|keys| keys.contains(&short(key.as_bytes())))
-    }
-
-    /// Whether a document that failed asks for a held row, or may ask for one below it.
-    pub fn wants(&self, row: &HeldRow) -> bool {
-        let enclosing = |ix: &RelationIx| self.mapping.relations[*ix].enclosing;
-        let is_below =
-            |ix: &RelationIx| std::iter::successors(enclosing(ix), enclosing).any(|ix| ix == row.relation);
-        let key = compared_cells(&self.schema.tables[row.relation], &row.key);
-        self.asks(row.relation, &key) || lock(&self.wanted).keys().any(is_below)
+    /// The documents that would remove a row for which another one asks that is not stored.
+    pub fn asked_for(&self, sides: &[Sides]) -> HashSet<Option<u32>> {
+        let wanted = lock(&self.wanted);
+        let of_relation = |(ix, keys): (&RelationIx, &HashSet<u64>)| {
+            let (table, side) = (&self.schema.tables[*ix], &sides[*ix]);
+            let removed = side.changes.removed.iter().map(|&row| &side.stored[row as usize]);
+            let asked =
+                removed.filter(|row| keys.contains(&short(compared_key(table, &row.tuple).as_bytes())));
+            asked.map(|row| row.document).collect::<Vec<_>>()
+        };
+        wanted.iter().flat_map(of_relation).collect()
     }
 
     /// Notes how many rows may be removed because of a document whose removals were held back.
@@ -320,7 +319,7 @@ impl Run {
     }
 
     /// What a document asks for that is not stored is not to be removed elsewhere: it may yet take it, the next time.
-    fn want(&self, document: &Prepared) {
+    pub fn want(&self, document: &Prepared) {
         let everywhere = |ix: &RelationIx| self.mapping.relations[*ix].unique_in == UniqueIn::All;
         let relations = (1..self.mapping.relations.len()).filter(everywhere);
         let rows = relations.flat_map(|ix| document.rows.relations[ix].rows.iter().map(move |row| (ix, row)));

@@ -3,22 +3,20 @@
 //! Only what this mapping has recorded is looked for: rows of others in the root table are theirs. Nothing is swept
 //! because of a feed that may not be what it was declared to be; and what is to go is counted before the first row does.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio_postgres::Transaction;
 
 use crate::document::{DocumentKey, Origin};
 use crate::engine::batch::removals;
-use crate::engine::compare::compared_key;
 use crate::engine::guard::{Reservation, Rows};
 use crate::engine::held::{in_parts, remove};
 use crate::engine::report::Failure;
 use crate::engine::run::Run;
 use crate::engine::whole::whole;
 use crate::error::Error;
-use crate::mapping::{OnAbsent, UniqueIn};
-use crate::plan::{Sides, StoredRow};
+use crate::mapping::OnAbsent;
+use crate::plan::Sides;
 use crate::postgres::begin;
 use crate::postgres::state;
 use crate::postgres::write::mark_absent;
@@ -208,16 +206,11 @@ async fn read(
 ) -> Result<(Vec<Sides>, Vec<DocumentKey>), Error> {
     let all: Vec<&DocumentKey> = keys.iter().collect();
     let stored = whole(transaction, &run.mapping, &run.schema, &all).await?;
-    let mut wanted = HashSet::new();
-    for (ix, (relation, rows)) in run.mapping.relations.iter().zip(&stored).enumerate().skip(1) {
-        let is_asked = |row: &&StoredRow| run.asks(ix, &compared_key(&run.schema.tables[ix], &row.tuple));
-        if relation.unique_in == UniqueIn::All {
-            wanted.extend(rows.iter().filter(is_asked).filter_map(|row| row.document));
-        }
-    }
+    let sides: Vec<Sides> = stored.into_iter().map(Sides::removed).collect();
+    let wanted = run.asked_for(&sides);
     if !wanted.is_empty() {
-        let left = (0..).zip(keys).filter(|(at, _)| !wanted.contains(at)).map(|(_, key)| key.clone());
+        let left = (0..).zip(keys).filter(|(at, _)| !wanted.contains(&Some(*at))).map(|(_, key)| key.clone());
         return Box::pin(read(run, transaction, &left.collect::<Vec<_>>())).await;
     }
-    Ok((stored.into_iter().map(Sides::removed).collect(), keys.to_vec()))
+    Ok((sides, keys.to_vec()))
 }

@@ -6,8 +6,10 @@ use std::process::Command;
 use rowdelta::postgres::local::Options;
 use serde_json::{Value, json};
 
+use super::site::{POOL, Way};
 use crate::shop::{MAPPING, SCHEMA, Shop};
 use crate::support::db_on;
+use crate::support::pooler::Pooler;
 
 /// A small disk in memory, for the server's user. It goes with the test.
 struct Disk(PathBuf);
@@ -55,7 +57,22 @@ fn orders(count: usize) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p26_p27_a_full_disk_fails_what_needs_room_at_once_and_until_there_is_some() {
-    let shop = Shop::in_database(db_on(Options::fast()).await, SCHEMA, MAPPING).await;
+    fills_up(Way::Direct).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p26_p27_p30_a_full_disk_behind_a_pooler_does_the_same() {
+    fills_up(Way::Pooled).await;
+}
+
+async fn fills_up(way: Way) {
+    let mut shop = Shop::in_database(db_on(Options::fast()).await, SCHEMA, MAPPING).await;
+    let pooler = if way == Way::Pooled { Pooler::start(&shop.db, POOL) } else { None };
+    match &pooler {
+        Some(pooler) => shop.url = pooler.url().to_owned(),
+        None if way == Way::Pooled => return,
+        None => {}
+    }
     // The server's user must be able to reach it.
     let dir = std::env::temp_dir().join(format!("rowdelta-disk-{:08x}", fastrand::u32(..)));
     let Some(disk) = Disk::mount(dir.clone(), 8, &owner(&shop.db.address().0)) else { return };

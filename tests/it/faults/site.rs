@@ -20,7 +20,7 @@ pub const SMALL_BATCHES: [&str; 6] = ["--workers", "3", "--batch", "12", "--allo
 /// Documents of the first night; more come every night.
 const DOCUMENTS: usize = 180;
 /// Through a pool smaller than what the command would use at once.
-const POOL: u32 = 3;
+pub const POOL: u32 = 3;
 
 /// How the command gets to the database, and what it stores in one transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
