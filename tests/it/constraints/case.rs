@@ -405,7 +405,8 @@ impl Case<'_> {
             }
             return Err(format!("{error}\nbut the same feed once more succeeds"));
         }
-        match self.detours(&mixed, after).await? {
+        // Where the others are not in as they are meant to be, there was no such state.
+        match self.detours(starts.last().unwrap_or(&mixed), after).await? {
             Some(steps) if variable("ROWDELTA_CONSTRAINT_STRICT", 0) > 0 => {
                 return Err(format!("{error}\nbut with a value parked it works:\n{}", steps.join(";\n")));
             }
