@@ -14,6 +14,7 @@
 //! |---|---|---|
 //! | `numeric` without a modifier | with the scale it was written with | trailing zero decimals removed |
 //! | `jsonb` | version byte and normal-form text | numbers inside without trailing zero decimals |
+//! | arrays, composites | the form of each value, with the oids of their types | that of each value, and 0 for the oid of a type that is not built in |
 //! | every other type | its binary output | the same bytes |
 
 use std::borrow::Cow;
@@ -22,9 +23,11 @@ use std::sync::Arc;
 use crate::json::Json;
 
 mod jsonb;
+mod nested;
 mod numeric;
 mod time;
 
+pub use nested::{Attribute, Element};
 use numeric::Decimal;
 
 /// The type of a column, as far as encoding, comparing and sending its values needs it.
@@ -76,6 +79,10 @@ pub enum Kind {
     Jsonb,
     /// An enum type: its labels.
     Enum(Arc<[String]>),
+    /// An array, of whatever dimensions: its elements.
+    Array(Arc<Element>),
+    /// A composite type: its attributes.
+    Composite(Arc<[Attribute]>),
     /// Any other type: the server converts, text in, binary out.
     Server,
 }
@@ -151,6 +158,8 @@ fn dispatch(
         Kind::Uuid => uuid(json, out),
         Kind::Jsonb => jsonb::encode(json, out),
         Kind::Enum(labels) => label(json, labels, out),
+        Kind::Array(element) => nested::array(json, &ty.sql, element, out),
+        Kind::Composite(attributes) => nested::composite(json, &ty.sql, attributes, out),
         Kind::Server => server(json, &ty.sql),
     }
 }
@@ -162,13 +171,15 @@ pub fn comparison_form<'a>(kind: &Kind, stored: &'a [u8]) -> Cow<'a, [u8]> {
     match kind {
         Kind::Numeric(None) => numeric::trimmed(stored),
         Kind::Jsonb => jsonb::trimmed(stored),
+        Kind::Array(_) | Kind::Composite(_) => nested::compared(kind, stored),
         _ => Cow::Borrowed(stored),
     }
 }
 
 /// An SQL expression whose binary output is the comparison form of `expression`, a value of type `kind`.
 ///
-/// Not for `jsonb`, which the server has no function to trim: it cannot be part of a key.
+/// Not for `jsonb`, which the server has no function to trim, nor for arrays and composites with such values, or with
+/// `numeric` of no scale: they cannot be part of a key.
 pub fn comparison_sql(kind: &Kind, expression: &str) -> String {
     match kind {
         Kind::Numeric(None) => format!("pg_catalog.trim_scale({expression})"),

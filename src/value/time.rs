@@ -17,6 +17,8 @@ const DAY: i64 = 86_400 * SECOND;
 const DATE_END: i64 = 2_145_031_949;
 /// The first microsecond after the range of `timestamp`: 294277-01-01.
 const TIMESTAMP_END: i64 = 9_223_371_331_200_000_000;
+/// The first day of `date`, and of `timestamp`: 4714-11-24 BC.
+const DATE_START: i64 = -2_451_545;
 /// The server's parser has a buffer of little more.
 const BYTES_MAX: usize = 120;
 
@@ -42,7 +44,7 @@ pub(super) fn date(json: &Json<'_>, out: &mut Vec<u8>) -> Result<Encoded, ValueE
     let days = match moment {
         Moment::Infinity => i32::MAX,
         Moment::MinusInfinity => i32::MIN,
-        Moment::Written(written) if written.days < DATE_END => written.days as i32,
+        Moment::Written(written) if (DATE_START..DATE_END).contains(&written.days) => written.days as i32,
         Moment::Written(_) => return Err(out_of_range(json, "date")),
     };
     out.extend_from_slice(&days.to_be_bytes());
@@ -100,7 +102,7 @@ fn append_micros(
 
 fn micros(written: &Written, offset: i64) -> Option<i64> {
     let local = written.days.checked_mul(DAY)?.checked_add(written.time.unwrap_or(0))?;
-    local.checked_sub(offset).filter(|micros| *micros < TIMESTAMP_END)
+    local.checked_sub(offset).filter(|micros| (DATE_START * DAY..TIMESTAMP_END).contains(micros))
 }
 
 /// To `precision` digits of a second, half away from zero.
@@ -120,24 +122,32 @@ fn parse<'a>(json: &'a Json<'_>) -> Option<(&'a str, Moment)> {
     if text.eq_ignore_ascii_case("-infinity") {
         return Some((text, Moment::MinusInfinity));
     }
-    let mut cursor = Cursor(text.as_bytes());
+    let before_christ = text.len().checked_sub(3).and_then(|at| text.split_at_checked(at));
+    let before_christ = before_christ.filter(|(_, era)| era.eq_ignore_ascii_case(" bc"));
+    let mut cursor = Cursor {
+        rest: before_christ.map_or(text, |(text, _)| text.trim_end_matches(' ')).as_bytes(),
+        before_christ: before_christ.is_some(),
+    };
     let written = (text.len() <= BYTES_MAX).then(|| cursor.written()).flatten()?;
-    cursor.0.is_empty().then_some((text, Moment::Written(written)))
+    cursor.rest.is_empty().then_some((text, Moment::Written(written)))
 }
 
 /// What is left of a text to read.
-struct Cursor<'a>(&'a [u8]);
+struct Cursor<'a> {
+    rest: &'a [u8],
+    before_christ: bool,
+}
 
 impl<'a> Cursor<'a> {
     fn written(&mut self) -> Option<Written> {
         let days = self.day()?;
-        if self.0.is_empty() {
+        if self.rest.is_empty() {
             return Some(Written { days, time: None, offset: None });
         }
         self.one_of(b"Tt ")?;
         let time = Some(self.time()?);
         while self.one_of(b" ").is_some() {}
-        let offset = if self.0.is_empty() { None } else { Some(self.offset()?) };
+        let offset = if self.rest.is_empty() { None } else { Some(self.offset()?) };
         Some(Written { days, time, offset })
     }
 
@@ -148,7 +158,9 @@ impl<'a> Cursor<'a> {
         let month = self.two()?;
         self.one_of(b"-")?;
         let day = self.two()?;
-        let valid = year > 0 && (1..=12).contains(&month) && (1..=days_in_month(year, month)).contains(&day);
+        // Before the year 1 was the year 1 BC.
+        let (valid, year) = (year > 0, if self.before_christ { 1 - year } else { year });
+        let valid = valid && (1..=12).contains(&month) && (1..=days_in_month(year, month)).contains(&day);
         valid.then(|| days_since_2000(year, month, day))
     }
 
@@ -161,7 +173,7 @@ impl<'a> Cursor<'a> {
         let mut fraction = 0;
         if self.one_of(b":").is_some() {
             second = self.two()?;
-            if self.0.first() == Some(&b'.') {
+            if self.rest.first() == Some(&b'.') {
                 fraction = self.fraction()?;
             }
         }
@@ -172,7 +184,7 @@ impl<'a> Cursor<'a> {
 
     /// Microseconds, by way of a double because that is the server's way: it decides how halves round.
     fn fraction(&mut self) -> Option<i64> {
-        let start = self.0;
+        let start = self.rest;
         self.one_of(b".")?;
         let digits = self.run()?;
         let fraction: f64 = std::str::from_utf8(&start[..digits.len() + 1]).ok()?.parse().ok()?;
@@ -193,7 +205,7 @@ impl<'a> Cursor<'a> {
             if self.one_of(b":").is_some() {
                 second = self.two()?;
             }
-        } else if !self.0.is_empty() {
+        } else if !self.rest.is_empty() {
             minute = self.two()?;
         }
         let valid = hour <= 15 && minute < 60 && second < 60;
@@ -201,21 +213,22 @@ impl<'a> Cursor<'a> {
     }
 
     fn one_of(&mut self, bytes: &[u8]) -> Option<u8> {
-        let (first, rest) = self.0.split_first().filter(|(first, _)| bytes.contains(first))?;
-        self.0 = rest;
+        let (first, rest) = self.rest.split_first().filter(|(first, _)| bytes.contains(first))?;
+        self.rest = rest;
         Some(*first)
     }
 
     /// One digit or more.
     fn run(&mut self) -> Option<&'a [u8]> {
-        let (digits, rest) = self.0.split_at(self.0.iter().take_while(|byte| byte.is_ascii_digit()).count());
-        self.0 = rest;
+        let (digits, rest) =
+            self.rest.split_at(self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count());
+        self.rest = rest;
         Some(digits).filter(|digits| !digits.is_empty())
     }
 
     fn two(&mut self) -> Option<i64> {
-        let (digits, rest) = self.0.split_at_checked(2)?;
-        self.0 = rest;
+        let (digits, rest) = self.rest.split_at_checked(2)?;
+        self.rest = rest;
         digits.iter().all(u8::is_ascii_digit).then(|| number(digits))
     }
 }
@@ -237,6 +250,6 @@ fn days_in_month(year: i64, month: i64) -> i64 {
 fn days_since_2000(year: i64, month: i64, day: i64) -> i64 {
     // Years that begin in March put the leap day at their end.
     let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
-    let leap_days = year / 4 - year / 100 + year / 400;
+    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     year * 365 + leap_days + (153 * month + 2) / 5 + day - 730_426
 }

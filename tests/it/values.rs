@@ -6,8 +6,11 @@
 
 use fastrand::Rng;
 use rowdelta::json::Json;
-use rowdelta::value::{ColumnType, Encoded, Kind, comparison_form, comparison_sql, encode};
+use rowdelta::value::{
+    Attribute, ColumnType, Element, Encoded, Kind, ValueError, comparison_form, comparison_sql, encode,
+};
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 /// Values in one query.
 const CHUNK: u32 = 500;
@@ -20,6 +23,12 @@ pub struct Subject {
     pub sql: &'static str,
     send: &'static str,
     sample: fn(&mut Rng) -> Sample,
+}
+
+impl Subject {
+    fn is_nested(&self) -> bool {
+        matches!(self.kind, Kind::Array(_) | Kind::Composite(_))
+    }
 }
 
 /// How the samples of one type went.
@@ -110,7 +119,50 @@ pub fn subjects() -> Vec<Subject> {
         subject(Kind::Uuid, "uuid", "uuid_send", uuid_sample),
         subject(Kind::Enum(labels.into()), "pg_temp.sample_enum", "enum_send", enum_sample),
         subject(Kind::Jsonb, "jsonb", "jsonb_send", jsonb_sample),
+        list(Kind::Int4, Type::INT4, "integer[]", |random| list_sample(random, integer_sample)),
+        list(Kind::Text, Type::TEXT, "text[]", |random| list_sample(random, text_sample)),
+        list(Kind::Varchar(Some(5)), Type::VARCHAR, "varchar(5)[]", |random| {
+            list_sample(random, text_sample)
+        }),
+        list(Kind::Numeric(None), Type::NUMERIC, "numeric[]", |random| list_sample(random, numeric_sample)),
+        list(Kind::Timestamptz(3), Type::TIMESTAMPTZ, "timestamptz(3)[]", |random| {
+            // For elements no zone can be declared.
+            let sample = |random: &mut Rng| {
+                let sample = time_sample(random);
+                Sample { stricter: sample.stricter || sample.asks, ..sample }
+            };
+            list_sample(random, sample)
+        }),
+        list(Kind::Jsonb, Type::JSONB, "jsonb[]", |random| list_sample(random, jsonb_sample)),
+        list(Kind::Server, Type::INTERVAL, "interval[]", |random| list_sample(random, interval_sample)),
+        subject(record(), "pg_temp.sample_row", "record_send", record_sample),
     ]
+}
+
+fn list(kind: Kind, element: Type, sql: &'static str, sample: fn(&mut Rng) -> Sample) -> Subject {
+    let ty = column_type(kind, element.name(), element.oid());
+    let kind = Kind::Array(Element { ty, delimiter: ',' }.into());
+    Subject { kind, sql, send: "array_send", sample }
+}
+
+fn column_type(kind: Kind, sql: &str, oid: u32) -> ColumnType {
+    ColumnType { kind, sql: sql.into(), oid, array_oid: 0, input: String::new(), send: String::new() }
+}
+
+fn record() -> Kind {
+    let attribute = |name: &str, kind, ty: Type| Attribute {
+        name: name.to_owned(),
+        ty: column_type(kind, ty.name(), ty.oid()),
+    };
+    Kind::Composite(
+        vec![
+            attribute("a", Kind::Int4, Type::INT4),
+            attribute("b c", Kind::Text, Type::TEXT),
+            attribute("d", Kind::Numeric(None), Type::NUMERIC),
+            attribute("e", Kind::Server, Type::INTERVAL),
+        ]
+        .into(),
+    )
 }
 
 /// Compares `cases` samples of one type with what the server makes of them.
@@ -121,18 +173,50 @@ pub async fn differential(client: &Client, subject: &Subject, cases: u32, seed: 
     for start in (0..cases).step_by(CHUNK as usize) {
         let size = CHUNK.min(cases - start);
         let samples: Vec<_> = (0..size).map(|_| (subject.sample)(&mut random)).collect();
-        let texts: Vec<_> = samples.iter().map(|sample| sample.text.as_str()).collect();
         let numbers: Vec<_> = samples.iter().map(|sample| sample.number).collect();
-        let query = "SELECT s.sent[1], s.sent[2] FROM unnest($1::text[], $2::bool[]) WITH ORDINALITY AS v(t, n, at), \
-                     LATERAL (SELECT pg_temp.sent(t, n)) AS s(sent) ORDER BY at";
-        let rows = client.query(query, &[&texts, &numbers]).await.unwrap();
-        assert_eq!(rows.len(), samples.len());
-        for (sample, row) in samples.iter().zip(&rows) {
-            let server = row.get::<_, Option<Vec<u8>>>(0).zip(row.get(1));
-            judge(subject, sample, server, &mut counts);
+        let texts = samples.iter().map(|sample| Some(sample.text.as_str())).collect();
+        let server = sent(client, texts, &numbers).await;
+        let ours: Vec<Ours> = samples.iter().map(|sample| ours(subject, sample)).collect();
+        let asked = ours.iter().map(|(encoded, _)| match encoded {
+            Ok(Encoded::Ask(text)) => Some(text.as_str()),
+            _ => None,
+        });
+        let answers = sent(client, asked.collect(), &numbers).await;
+        for (((sample, ours), server), answer) in samples.iter().zip(&ours).zip(server).zip(answers) {
+            judge(subject, sample, ours, server, answer, &mut counts);
         }
     }
     counts
+}
+
+/// What the server makes of texts: stored and comparison form, `None` for what it refuses.
+async fn sent(
+    client: &Client,
+    texts: Vec<Option<&str>>,
+    numbers: &[bool],
+) -> Vec<Option<(Vec<u8>, Vec<u8>)>> {
+    let query = "SELECT s.sent[1], s.sent[2] FROM unnest($1::text[], $2::bool[]) WITH ORDINALITY AS v(t, n, at), \
+                 LATERAL (SELECT pg_temp.sent(t, n)) AS s(sent) ORDER BY at";
+    let rows = client.query(query, &[&texts, &numbers]).await.unwrap();
+    assert_eq!(rows.len(), texts.len());
+    rows.iter().map(|row| row.get::<_, Option<Vec<u8>>>(0).zip(row.get(1))).collect()
+}
+
+/// What became of a sample here.
+type Ours = (Result<Encoded, ValueError>, Vec<u8>);
+
+fn ours(subject: &Subject, sample: &Sample) -> Ours {
+    // In a list, as a value is never a document by itself.
+    let document = format!("[{}]", sample.json);
+    let items = match Json::parse(document.as_bytes()) {
+        Ok(Json::Array(items)) => items,
+        other => panic!("{document}: {other:?}"),
+    };
+    let mut bytes = Vec::new();
+    let ty = column_type(subject.kind.clone(), subject.sql, 0);
+    let zone = (!subject.is_nested()).then_some("Europe/Madrid");
+    let encoded = encode(&items[0], &ty, zone, &mut bytes);
+    (encoded, bytes)
 }
 
 /// Makes the server's half: text in, stored and comparison form out, NULL for what the type refuses.
@@ -146,8 +230,20 @@ async fn prepare(client: &Client, subject: &Subject) {
         Kind::Text | Kind::Varchar(_) => "IF n THEN x := trim_scale(t::numeric)::text; ELSE x := t; END IF;",
         _ => "x := t;",
     };
-    let compared = match subject.kind {
+    let compared = match &subject.kind {
         Kind::Jsonb => "pg_temp.trim_numbers(x)".to_owned(),
+        Kind::Array(element) if element.ty.kind == Kind::Numeric(None) => {
+            // Of one dimension or two, which the samples have.
+            "CASE WHEN cardinality(x) = 0 THEN x ELSE (SELECT array_agg(pg_catalog.trim_scale(x[i])) \
+                 FROM generate_subscripts(x, 1) AS i) END"
+                .to_owned()
+        }
+        Kind::Array(element) if element.ty.kind == Kind::Jsonb => {
+            "CASE WHEN cardinality(x) = 0 THEN x ELSE (SELECT array_agg(pg_temp.trim_numbers(x[i])) \
+                 FROM generate_subscripts(x, 1) AS i) END"
+                .to_owned()
+        }
+        Kind::Composite(_) => "ROW(x.a, x.\"b c\", trim_scale(x.d), x.e)::pg_temp.sample_row".to_owned(),
         _ => comparison_sql(&subject.kind, "x"),
     };
     let labels = LABELS.map(|label| format!("'{}'", label.replace('\'', "''"))).join(", ");
@@ -155,6 +251,8 @@ async fn prepare(client: &Client, subject: &Subject) {
         "DROP FUNCTION IF EXISTS pg_temp.sent(text, boolean);
          DROP TYPE IF EXISTS pg_temp.sample_enum;
          CREATE TYPE pg_temp.sample_enum AS ENUM ({labels});
+         DROP TYPE IF EXISTS pg_temp.sample_row;
+         CREATE TYPE pg_temp.sample_row AS (a integer, \"b c\" text, d numeric, e interval);
          CREATE OR REPLACE FUNCTION pg_temp.trim_numbers(j jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$ BEGIN
              RETURN CASE jsonb_typeof(j)
                  WHEN 'number' THEN to_jsonb(trim_scale((j #>> '{{}}')::numeric))
@@ -172,30 +270,19 @@ async fn prepare(client: &Client, subject: &Subject) {
     client.batch_execute(&batch).await.unwrap();
 }
 
-fn judge(subject: &Subject, sample: &Sample, server: Option<(Vec<u8>, Vec<u8>)>, counts: &mut Counts) {
-    let ty = ColumnType {
-        kind: subject.kind.clone(),
-        sql: subject.sql.into(),
-        oid: 0,
-        array_oid: 0,
-        input: String::new(),
-        send: format!("pg_catalog.{}", subject.send),
-    };
-    // In a list, as a value is never a document by itself.
-    let document = format!("[{}]", sample.json);
-    let items = match Json::parse(document.as_bytes()) {
-        Ok(Json::Array(items)) => items,
-        other => panic!("{document}: {other:?}"),
-    };
-    let mut ours = Vec::new();
-    let encoded = encode(&items[0], &ty, Some("Europe/Madrid"), &mut ours);
-    let verdict = match (&encoded, &server) {
-        (Ok(Encoded::Value), Some((stored, compared))) => (ours == *stored
-            && *comparison_form(&subject.kind, &ours) == **compared)
+fn judge(
+    subject: &Subject,
+    sample: &Sample,
+    (encoded, bytes): &Ours,
+    server: Option<(Vec<u8>, Vec<u8>)>,
+    answer: Option<(Vec<u8>, Vec<u8>)>,
+    counts: &mut Counts,
+) {
+    let verdict = match (encoded, &server) {
+        (Ok(Encoded::Value), Some((stored, compared))) => (bytes == stored
+            && *comparison_form(&subject.kind, bytes) == **compared)
             .then_some(&mut counts.equal),
-        (Ok(Encoded::Ask(text)), _) => {
-            (sample.asks && text.trim() == sample.text.trim()).then_some(&mut counts.asked)
-        }
+        (Ok(Encoded::Ask(_)), _) => (sample.asks && answer == server).then_some(&mut counts.asked),
         (Err(_), None) => Some(&mut counts.refused),
         (Err(_), Some(_)) => sample.stricter.then_some(&mut counts.stricter),
         (Ok(Encoded::Value), None) | (Ok(Encoded::Null), _) => None,
@@ -203,7 +290,7 @@ fn judge(subject: &Subject, sample: &Sample, server: Option<(Vec<u8>, Vec<u8>)>,
     match verdict {
         Some(count) => *count += 1,
         None if counts.differences.len() >= 20 => {}
-        None => counts.differences.push(format!("{}: {encoded:?} {ours:?}, server {server:?}", sample.json)),
+        None => counts.differences.push(format!("{}: {encoded:?} {bytes:?}, server {server:?}", sample.json)),
     }
 }
 
@@ -489,7 +576,6 @@ fn time_sample(random: &mut Rng) -> Sample {
         "20240531",
         "2024-5-31",
         "24-05-31",
-        "2024-05-31 BC",
         "May 31, 2024",
         "2024-05-31T",
         "2024-05-31T10",
@@ -528,6 +614,8 @@ fn iso_sample(random: &mut Rng) -> Sample {
         2 => format!("{}", 294_270 + random.u32(..10)),
         3 => format!("{}", 5_874_890 + random.u32(..12)),
         4 => format!("{:04}", random.u32(1..10_000)),
+        // The first one is 4714 BC.
+        6 => format!("{:04}", random.u32(4711..4717)),
         5 => pick(random, &["1900", "2000", "2100", "1999", "0004", "0001"]).to_owned(),
         _ => format!("{}", random.u32(1950..2050)),
     };
@@ -542,6 +630,9 @@ fn iso_sample(random: &mut Rng) -> Sample {
             text += &offset(random);
             asks = false;
         }
+    }
+    if random.u8(..8) == 0 {
+        text += pick(random, &[" BC", " bc", "  BC"]);
     }
     let blank = |random: &mut Rng| if random.u8(..10) == 0 { " " } else { "" };
     let text = format!("{}{text}{}", blank(random), blank(random));
@@ -629,6 +720,79 @@ fn enum_sample(random: &mut Rng) -> Sample {
         2 => Sample::number(pick(random, &["1", "1.0", "2"]).into()),
         3 => Sample::literal(pick(random, &["true", "false"]).into()),
         _ => Sample::string(pick(random, &LABELS).into()),
+    }
+}
+
+/// A list of samples, and the same as PostgreSQL writes it, with every element in quotes.
+fn list_sample(random: &mut Rng, element: fn(&mut Rng) -> Sample) -> Sample {
+    let count = if random.u8(..8) == 0 { 0 } else { random.usize(1..5) };
+    let samples: Vec<Sample> = (0..count).map(|_| in_list(random, element)).collect();
+    let items: Vec<&str> = samples.iter().map(|sample| sample.json.as_str()).collect();
+    let words: Vec<String> = samples.iter().map(Sample::quoted).collect();
+    Sample {
+        json: format!("[{}]", items.join(", ")),
+        text: format!("{{{}}}", words.join(",")),
+        number: false,
+        stricter: samples.iter().any(|sample| sample.stricter),
+        asks: true,
+    }
+}
+
+fn in_list(random: &mut Rng, element: fn(&mut Rng) -> Sample) -> Sample {
+    match random.u8(..10) {
+        0 => Sample { text: NULL.into(), ..Sample::literal("null".into()) },
+        // What numbers stand for in integers and texts is seen where they are alone.
+        _ => loop {
+            let sample = element(random);
+            if !sample.number
+                || sample.text.parse::<i64>().is_ok_and(|number| number.to_string() == sample.text)
+            {
+                break sample;
+            }
+        },
+    }
+}
+
+/// Stands for null; no sample is so spelled.
+const NULL: &str = "\u{1}null";
+
+impl Sample {
+    fn quoted(&self) -> String {
+        match self.text.as_str() {
+            NULL => "NULL".to_owned(),
+            text => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+        }
+    }
+}
+
+fn interval_sample(random: &mut Rng) -> Sample {
+    let spelled = [
+        "1 day",
+        "P1DT2H",
+        "24:00:00",
+        "1-2",
+        "@ 3 months ago",
+        "-00:00:01.5",
+        "1 mon 2 days",
+        "infinite",
+        "P1Y2M3DT4H5M6S",
+    ];
+    Sample::string(pick(random, &spelled).into()).may_ask()
+}
+
+fn record_sample(random: &mut Rng) -> Sample {
+    let fields = [integer_sample, text_sample, numeric_sample, interval_sample];
+    let samples: Vec<Sample> = fields.into_iter().map(|field| in_list(random, field)).collect();
+    let members = ["a", "b c", "d", "e"].iter().zip(&samples);
+    let members: Vec<String> = members.map(|(name, sample)| format!("\"{name}\": {}", sample.json)).collect();
+    let words =
+        samples.iter().map(|sample| Some(sample.quoted()).filter(|word| word != "NULL").unwrap_or_default());
+    Sample {
+        json: format!("{{{}, \"more\": 1}}", members.join(", ")),
+        text: format!("({})", words.collect::<Vec<_>>().join(",")),
+        number: false,
+        stricter: samples.iter().any(|sample| sample.stricter),
+        asks: true,
     }
 }
 

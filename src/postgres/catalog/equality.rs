@@ -27,16 +27,17 @@ pub(super) async fn unequal(client: &Client, tables: &mut [&mut CatalogTable]) -
 }
 
 /// Of each column the type of its values, below domains, arrays and ranges, `wrapped` where there is one.
-/// `modifier` is that of the type around it, which holds for elements of an array too.
+/// `modifier` is that of the type around it, which holds for elements of an array too. `own`: in an array of a type that is
+/// not built in, whose oid is part of each value.
 const LEAVES: &str = "
-WITH RECURSIVE leaf (relation, name, sql, oid, modifier, wrapped, coll, depth) AS (
-    SELECT a.attrelid, a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid, a.atttypmod, false,
+WITH RECURSIVE leaf (relation, name, sql, oid, modifier, wrapped, own, coll, depth) AS (
+    SELECT a.attrelid, a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid, a.atttypmod, false, false,
            a.attcollation, 0
     FROM pg_attribute a WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped
     UNION ALL
     SELECT l.relation, l.name, l.sql, coalesce(d.oid, r.rngsubtype, m.rngsubtype, e.oid),
            CASE WHEN t.typtype = 'd' THEN t.typtypmod WHEN e.oid IS NOT NULL THEN l.modifier ELSE -1 END,
-           true, coalesce(r.rngcollation, m.rngcollation, l.coll), depth + 1
+           true, l.own OR coalesce(e.oid >= 16384, false), coalesce(r.rngcollation, m.rngcollation, l.coll), depth + 1
     FROM leaf l JOIN pg_type t ON t.oid = l.oid
     LEFT JOIN pg_type d ON t.typtype = 'd' AND d.oid = t.typbasetype
     LEFT JOIN pg_range r ON t.typtype = 'r' AND r.rngtypid = t.oid
@@ -44,7 +45,7 @@ WITH RECURSIVE leaf (relation, name, sql, oid, modifier, wrapped, coll, depth) A
     LEFT JOIN pg_type e ON t.typtype = 'b' AND t.typcategory = 'A' AND e.oid = t.typelem
     WHERE coalesce(d.oid, r.rngsubtype, m.rngsubtype, e.oid) IS NOT NULL)
 SELECT DISTINCT ON (l.relation, l.name) l.relation AS table, l.name, l.sql, t.typname::text AS type, t.typtype = 'c' AS composite, l.modifier,
-       l.wrapped, coalesce(NOT c.collisdeterministic, false) AS loose, c.collname::text AS collation_name
+       l.wrapped, l.own, coalesce(NOT c.collisdeterministic, false) AS loose, c.collname::text AS collation_name
 FROM leaf l JOIN pg_type t ON t.oid = l.oid LEFT JOIN pg_collation c ON c.oid = l.coll AND t.typcollation <> 0
 ORDER BY l.relation, l.name, l.depth DESC";
 
@@ -72,6 +73,9 @@ fn reason(row: &Row) -> Option<String> {
         "jsonb" => "which cannot be a key; choose another column",
         "hstore" => "which cannot be a key; choose another column",
         "bpchar" if modifier < 0 => "in which blanks at the end do not count; make it text, or char(n)",
+        _ if row.get("own") => {
+            "whose values hold the oid of a type of one's own; make it an array of a built-in type"
+        }
         "numeric" if wrapped && modifier < 0 => "in which 1.0 and 1.00 are equal but differ; give it a scale",
         _ => return None,
     };

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::mapping::TableName;
 use crate::postgres::catalog::constraints::{CatalogReference, CatalogUnique, references, uniques};
 use crate::postgres::catalog::equality::{Unequal, unequal};
+use crate::postgres::catalog::nested::nested;
 use crate::postgres::quote;
 use crate::value::{ColumnType, Kind};
 
@@ -17,6 +18,7 @@ pub(super) struct CatalogColumn {
     pub name: String,
     pub number: i16,
     pub ty: ColumnType,
+    pub modifier: i32,
     pub not_null: bool,
     pub generated: bool,
     /// SQL of a generated column's value, and the columns it is made of.
@@ -94,6 +96,7 @@ pub(super) async fn read_tables(
         let oid: u32 = row.get("table");
         found.iter_mut().filter(|table| table.oid == oid).for_each(|table| table.columns.push(column(&row)));
     }
+    nested(client, &mut found).await?;
     uniques(client, &mut found).await?;
     references(client, &mut found).await?;
     unequal(client, &mut found).await?;
@@ -213,6 +216,7 @@ fn column(row: &Row) -> CatalogColumn {
         name: row.get("name"),
         number: row.get("number"),
         ty,
+        modifier,
         not_null: row.get("not_null"),
         generated: row.get("generated"),
         generation: row.get::<_, Option<String>>("generation").map(|sql| (sql, row.get("made_of"))),
@@ -224,7 +228,7 @@ fn column(row: &Row) -> CatalogColumn {
 
 /// The encoder of a built-in type. Modifiers are laid out as in PostgreSQL's sources: `numeric` in
 /// `utils/adt/numeric.c` (`make_numeric_typmod`), `varchar` in `varchar.c`, timestamps in `timestamp.c`.
-fn kind(oid: u32, modifier: i32) -> Kind {
+pub(super) fn kind(oid: u32, modifier: i32) -> Kind {
     let precision = || u8::try_from(modifier).unwrap_or(6);
     match Type::from_oid(oid) {
         Some(Type::BOOL) => Kind::Bool,

@@ -136,7 +136,10 @@ impl Writer<'_> {
         for &row in rows {
             let stored = &self.sides[ix].stored[row as usize];
             let salt = u64::from_be_bytes(*stored.fingerprint.0.first_chunk().expect("16 bytes"));
-            let text = if *kind == Kind::Server { self.text(ix, at, row).await? } else { String::new() };
+            let text = match kind {
+                Kind::Array(_) | Kind::Composite(_) | Kind::Server => self.text(ix, at, row).await?,
+                _ => String::new(),
+            };
             let values = candidates(kind, stored.tuple.cell(at), &text, salt.wrapping_add(row.into()));
             let null_is_safe = table.nullable[at] && !table.referred.contains(&Attribute::Mapped(at));
             let null = null_is_safe.then_some(None);
