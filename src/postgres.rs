@@ -78,7 +78,7 @@ pub(crate) async fn begin(client: &mut Client, limits: Limits) -> Result<Transac
          SET LOCAL idle_in_transaction_session_timeout = {}; \
          SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
          SET LOCAL jit = off; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL timezone = 'UTC'; \
-         SET LOCAL intervalstyle = 'postgres'",
+         SET LOCAL intervalstyle = 'postgres'; SET LOCAL array_nulls = on; SET LOCAL xmloption = content",
         limits.lock.as_millis(),
         limits.statement.as_millis(),
         limits.idle.as_millis(),

@@ -15,6 +15,7 @@
 //! | `numeric` without a modifier | with the scale it was written with | trailing zero decimals removed |
 //! | `jsonb` | version byte and normal-form text | numbers inside without trailing zero decimals |
 //! | arrays, composites | the form of each value, with the oids of their types | that of each value, and 0 for the oid of a type that is not built in |
+//! | domains | that of the type below | that of the type below |
 //! | every other type | its binary output | the same bytes |
 
 use std::borrow::Cow;
@@ -77,12 +78,16 @@ pub enum Kind {
     Uuid,
     /// `jsonb`
     Jsonb,
+    /// `json`: the server stores the text that it is given.
+    Json,
     /// An enum type: its labels.
     Enum(Arc<[String]>),
     /// An array, of whatever dimensions: its elements.
     Array(Arc<Element>),
     /// A composite type: its attributes.
     Composite(Arc<[Attribute]>),
+    /// A domain over a type: its checks only the server knows, so to it all values are left.
+    Domain(Arc<ColumnType>),
     /// Any other type: the server converts, text in, binary out.
     Server,
 }
@@ -128,7 +133,8 @@ pub fn encode(
 ) -> Result<Encoded, ValueError> {
     let start = out.len();
     let result = dispatch(json, ty, zone, out);
-    if result.is_err() {
+    // Of a value made of several some may have been appended before one is left to the server.
+    if result != Ok(Encoded::Value) {
         out.truncate(start);
     }
     result
@@ -160,6 +166,8 @@ fn dispatch(
         Kind::Enum(labels) => label(json, labels, out),
         Kind::Array(element) => nested::array(json, &ty.sql, element, out),
         Kind::Composite(attributes) => nested::composite(json, &ty.sql, attributes, out),
+        Kind::Json => Ok(Encoded::Ask(jsonb::plain(json)?)),
+        Kind::Domain(base) => nested::domain(json, base),
         Kind::Server => server(json, &ty.sql),
     }
 }
@@ -172,6 +180,7 @@ pub fn comparison_form<'a>(kind: &Kind, stored: &'a [u8]) -> Cow<'a, [u8]> {
         Kind::Numeric(None) => numeric::trimmed(stored),
         Kind::Jsonb => jsonb::trimmed(stored),
         Kind::Array(_) | Kind::Composite(_) => nested::compared(kind, stored),
+        Kind::Domain(base) => comparison_form(&base.kind, stored),
         _ => Cow::Borrowed(stored),
     }
 }
@@ -183,6 +192,7 @@ pub fn comparison_form<'a>(kind: &Kind, stored: &'a [u8]) -> Cow<'a, [u8]> {
 pub fn comparison_sql(kind: &Kind, expression: &str) -> String {
     match kind {
         Kind::Numeric(None) => format!("pg_catalog.trim_scale({expression})"),
+        Kind::Domain(base) => comparison_sql(&base.kind, expression),
         _ => expression.to_owned(),
     }
 }
@@ -375,9 +385,6 @@ fn label(json: &Json<'_>, labels: &[String], out: &mut Vec<u8>) -> Result<Encode
 }
 
 fn server(json: &Json<'_>, sql: &str) -> Result<Encoded, ValueError> {
-    if matches!(sql, "json" | "jsonb") {
-        return Ok(Encoded::Ask(jsonb::plain(json)?));
-    }
     match scalar_text(json) {
         Some(text) => ask(&text),
         None => Err(expected(sql, json)),

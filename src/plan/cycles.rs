@@ -259,9 +259,8 @@ impl Breaker<'_, '_> {
             _ if nullable && null_helps => Some(Grade::Nullable),
             Some(_) if matches!(why, Why::Leaves(..)) => None,
             Some(_) if refers => Some(Grade::Narrow),
-            Some(
-                Kind::Bool | Kind::Enum(_) | Kind::Jsonb | Kind::Array(_) | Kind::Composite(_) | Kind::Server,
-            ) => Some(Grade::Narrow),
+            Some(Kind::Bool | Kind::Enum(_) | Kind::Json | Kind::Jsonb) => Some(Grade::Narrow),
+            Some(Kind::Array(_) | Kind::Composite(_) | Kind::Domain(_) | Kind::Server) => Some(Grade::Narrow),
             Some(_) => Some(Grade::Wide),
             None => None,
         }

@@ -42,7 +42,7 @@ pub(crate) fn candidates(kind: &Kind, stored: Cell<'_>, text: &str, salt: u64) -
         Kind::Bool => vec!["true".into(), "false".into()],
         Kind::Enum(labels) => labels.to_vec(),
         Kind::Jsonb => vec![format!("\"{salt:016x}\"")],
-        Kind::Array(_) | Kind::Composite(_) | Kind::Server => {
+        Kind::Array(_) | Kind::Composite(_) | Kind::Domain(_) | Kind::Json | Kind::Server => {
             of_any_type(salt).into_iter().chain(alike(text, salt)).collect()
         }
     }

@@ -1,4 +1,4 @@
-//! Lists and objects in columns of array and composite types.
+//! Types made of others: arrays and composites, which take lists and objects, and domains.
 //!
 //! Where every element is encoded here, so is the whole: `array_send` in `utils/adt/arrayfuncs.c`, `record_send` in
 //! `rowtypes.c`. Where one is left to the server, all of it is, as the text that `array_in` and `record_in` read.
@@ -31,6 +31,7 @@ impl ColumnType {
     pub(crate) fn parts(&self) -> String {
         match &self.kind {
             Kind::Array(element) => element.ty.parts(),
+            Kind::Domain(base) => format!("{}{}", base.sql, base.parts()),
             Kind::Composite(attributes) => {
                 let part = |Attribute { name, ty }: &Attribute| format!("{name:?} {}{}", ty.sql, ty.parts());
                 format!("({})", attributes.iter().map(part).collect::<Vec<_>>().join(", "))
@@ -97,6 +98,14 @@ pub(super) fn composite(
     Ok(Encoded::Value)
 }
 
+/// Leaves a value to the server that the type below a domain takes.
+pub(super) fn domain(json: &Json<'_>, base: &ColumnType) -> Result<Encoded, ValueError> {
+    match text_of(json, base)? {
+        Some(text) => super::ask(&text),
+        None => Ok(Encoded::Null),
+    }
+}
+
 fn inside(name: &str, ValueError(message): ValueError) -> ValueError {
     ValueError(format!("{name}: {message}"))
 }
@@ -142,7 +151,7 @@ fn measure(json: &Json<'_>, element: &Element, shape: &mut Vec<usize>) -> Result
         if shape.len() > DIMENSIONS_MAX {
             return Err(ValueError(format!("an array has at most {DIMENSIONS_MAX} dimensions")));
         }
-        if takes_lists(&element.ty) {
+        if takes_lists(&element.ty.kind) {
             break;
         }
         level = items;
@@ -150,8 +159,12 @@ fn measure(json: &Json<'_>, element: &Element, shape: &mut Vec<usize>) -> Result
     Ok(())
 }
 
-fn takes_lists(ty: &ColumnType) -> bool {
-    matches!(ty.kind, Kind::Jsonb | Kind::Array(_)) || ty.sql == "json"
+fn takes_lists(kind: &Kind) -> bool {
+    match kind {
+        Kind::Jsonb | Kind::Json | Kind::Array(_) => true,
+        Kind::Domain(base) => takes_lists(&base.kind),
+        _ => false,
+    }
 }
 
 struct Elements<'e> {
@@ -286,6 +299,7 @@ fn differs(ty: &ColumnType) -> bool {
             Kind::Numeric(None) | Kind::Jsonb => true,
             Kind::Array(element) => differs(&element.ty),
             Kind::Composite(attributes) => attributes.iter().any(|attribute| differs(&attribute.ty)),
+            Kind::Domain(base) => differs(base),
             _ => false,
         }
 }

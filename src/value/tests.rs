@@ -334,7 +334,7 @@ fn other_types_are_left_to_the_server() {
     assert!(error(&Kind::Server, r#""\u0000""#).contains("U+0000"));
     assert_eq!(error(&Kind::Server, "[]"), "expected sometype, found a list");
     let json = Json::parse(br#" {"b" : 1.50, "a" : ["x\ny"]} "#).unwrap();
-    let encoded = encode(&json, &column(Kind::Server, "json"), None, &mut Vec::new());
+    let encoded = encode(&json, &column(Kind::Json, "json"), None, &mut Vec::new());
     assert_eq!(encoded, Ok(Encoded::Ask(r#"{"b":1.50,"a":["x\ny"]}"#.into())));
 }
 

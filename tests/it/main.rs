@@ -33,5 +33,6 @@ mod status;
 mod support;
 mod tally;
 mod tls;
+mod type_matrix;
 mod values;
 mod verify;

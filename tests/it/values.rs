@@ -282,7 +282,9 @@ fn judge(
         (Ok(Encoded::Value), Some((stored, compared))) => (bytes == stored
             && *comparison_form(&subject.kind, bytes) == **compared)
             .then_some(&mut counts.equal),
-        (Ok(Encoded::Ask(_)), _) => (sample.asks && answer == server).then_some(&mut counts.asked),
+        (Ok(Encoded::Ask(_)), _) => {
+            (sample.asks && answer == server && bytes.is_empty()).then_some(&mut counts.asked)
+        }
         (Err(_), None) => Some(&mut counts.refused),
         (Err(_), Some(_)) => sample.stricter.then_some(&mut counts.stricter),
         (Ok(Encoded::Value), None) | (Ok(Encoded::Null), _) => None,

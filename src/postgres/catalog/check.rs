@@ -218,6 +218,7 @@ impl<'m> Checker<'m> {
         let parent: Vec<PhysicalColumn> = parent.into_iter().collect::<Option<_>>()?;
         self.lookup_types(&place, relation, &columns, lookups);
         self.position_types(&place, relation, &columns);
+        self.zone_types(&place, relation, &columns);
         if let Some(outer) = relation.enclosing {
             self.reference_types(&place, &parent, done[outer].as_ref()?);
         }
@@ -402,6 +403,21 @@ impl<'m> Checker<'m> {
                 let message = format!("column \"{name}\" is {ty}, but holds the place in the list");
                 let mend = "make it smallint, integer, bigint or numeric";
                 self.fault(&format!("{place}.columns.{name}"), format!("{message}: {mend}"));
+            }
+        }
+    }
+
+    /// What is written without an offset is an instant in a zone only where the column holds instants.
+    fn zone_types(&mut self, place: &str, relation: &Relation, columns: &[PhysicalColumn]) {
+        for (column, PhysicalColumn { ty, .. }) in relation.columns.iter().zip(columns) {
+            let has_zone = matches!(column.source, Source::Path { zone: Some(_), .. });
+            if has_zone && !matches!(ty.kind, Kind::Timestamptz(_)) {
+                let message =
+                    format!("column \"{}\" is {}: only timestamptz has a zone", column.name, ty.sql);
+                self.fault(
+                    &format!("{place}.columns.{}", column.name),
+                    format!("{message}; leave zone out, or make it timestamptz"),
+                );
             }
         }
     }

@@ -272,6 +272,7 @@ fn is_bytewise(ty: &ColumnType) -> bool {
         | Kind::Text
         | Kind::Varchar(_) => true,
         Kind::Date | Kind::Timestamp(_) | Kind::Timestamptz(_) | Kind::Uuid | Kind::Enum(_) => true,
-        Kind::Float8 | Kind::Jsonb | Kind::Array(_) | Kind::Composite(_) | Kind::Server => false,
+        Kind::Float8 | Kind::Jsonb | Kind::Json | Kind::Array(_) | Kind::Composite(_) => false,
+        Kind::Domain(_) | Kind::Server => false,
     }
 }

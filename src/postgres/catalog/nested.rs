@@ -1,4 +1,4 @@
-//! What arrays and composite types are made of.
+//! What arrays, composite types and domains are made of.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ struct Known {
     element: Option<(u32, char)>,
     attributes: Vec<(String, u32, i32, String)>,
     is_composite: bool,
-    /// Of a domain, the type below.
-    base: Option<u32>,
+    /// Of a domain, the type below: its oid, modifier and name.
+    base: Option<(u32, i32, String)>,
     /// Its name.
     sql: String,
 }
 
-/// Fills in the kinds of columns that hold arrays and composites.
+/// Fills in the kinds of columns that hold arrays, composites and domains.
 pub(super) async fn nested(client: &Client, tables: &mut [&mut CatalogTable]) -> Result<(), Error> {
     let unknown = tables.iter_mut().flat_map(|table| &mut table.columns);
     let mut unknown: Vec<_> = unknown.filter(|column| column.ty.kind == Kind::Server).collect();
@@ -39,24 +39,11 @@ pub(super) async fn nested(client: &Client, tables: &mut [&mut CatalogTable]) ->
     Ok(())
 }
 
-/// The encoder of a type. What a domain checks only the server knows: to it all values are left.
+/// The encoder of a type.
 fn kind_of(types: &HashMap<u32, Known>, oid: u32, modifier: i32) -> Kind {
     let Some(known) = types.get(&oid) else { return kind(oid, modifier) };
-    if let Some(base) = known.base {
-        return match kind_of(types, base, -1) {
-            Kind::Array(element) => {
-                let ty = ColumnType { kind: Kind::Server, ..element.ty.clone() };
-                Kind::Array(Arc::new(Element { ty, delimiter: element.delimiter }))
-            }
-            Kind::Composite(attributes) => {
-                let left = |attribute: &Attribute| Attribute {
-                    name: attribute.name.clone(),
-                    ty: ColumnType { kind: Kind::Server, ..attribute.ty.clone() },
-                };
-                Kind::Composite(attributes.iter().map(left).collect())
-            }
-            _ => Kind::Server,
-        };
+    if let Some((base, modifier, sql)) = &known.base {
+        return Kind::Domain(Arc::new(part(types, *base, *modifier, sql.clone())));
     }
     if let Some((element, delimiter)) = known.element {
         let sql = types.get(&element).map_or_else(String::new, |element| element.sql.clone());
@@ -88,7 +75,8 @@ WITH RECURSIVE reached (oid) AS (
         UNION ALL SELECT a.atttypid FROM pg_attribute a
                   WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS part (oid))
 SELECT t.oid, t.typtype = 'c' AS composite, format_type(t.oid, -1) AS sql,
-       CASE WHEN t.typtype = 'd' THEN t.typbasetype END AS base, e.oid AS element, e.typdelim::text AS delimiter,
+       CASE WHEN t.typtype = 'd' THEN t.typbasetype END AS base, t.typtypmod AS base_modifier,
+       format_type(t.typbasetype, t.typtypmod) AS base_sql, e.oid AS element, e.typdelim::text AS delimiter,
        CASE WHEN t.typtype = 'e' THEN (SELECT array_agg(l.enumlabel::text) FROM pg_enum l WHERE l.enumtypid = t.oid) END AS labels,
        a.names, a.oids, a.modifiers, a.types
 FROM reached r JOIN pg_type t ON t.oid = r.oid LEFT JOIN pg_type e ON e.typarray = t.oid
@@ -109,7 +97,9 @@ fn known(row: &Row) -> Known {
         element: row.get::<_, Option<u32>>("element").zip(delimiter),
         attributes: attributes.map(|(((name, oid), modifier), ty)| (name, oid, modifier, ty)).collect(),
         is_composite: row.get("composite"),
-        base: row.get("base"),
+        base: row
+            .get::<_, Option<u32>>("base")
+            .map(|oid| (oid, row.get("base_modifier"), row.get("base_sql"))),
         sql: row.get("sql"),
     }
 }

@@ -176,7 +176,7 @@ SELECT a.attrelid AS table, a.attname::text AS name, a.attnum AS number, a.attty
             ELSE true END AS drawable,
        (SELECT quote_ident(n.nspname) || '.' || quote_ident(p.proname) FROM pg_proc p
         JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = t.typsend) AS send,
-       CASE WHEN t.typtype = 'b' OR base.oid IN (1042, 1043, 1560, 1562)
+       CASE WHEN t.typtype = 'b' OR base.oid IN (1042, 1043, 1560, 1562) OR b.typelem IN (1042, 1043, 1560, 1562)
             THEN (SELECT format(CASE WHEN p.pronargs = 1 THEN '%I.%I(pg_catalog.textout(v))'
                                      ELSE '%I.%I(pg_catalog.textout(v), %s::pg_catalog.oid, %s)' END,
                                 n.nspname, p.proname, CASE WHEN b.typelem <> 0 THEN b.typelem ELSE b.oid END,
@@ -249,6 +249,7 @@ pub(super) fn kind(oid: u32, modifier: i32) -> Kind {
         Some(Type::TIMESTAMPTZ) => Kind::Timestamptz(precision()),
         Some(Type::UUID) => Kind::Uuid,
         Some(Type::JSONB) => Kind::Jsonb,
+        Some(Type::JSON) => Kind::Json,
         _ => Kind::Server,
     }
 }

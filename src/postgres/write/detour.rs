@@ -137,7 +137,9 @@ impl Writer<'_> {
             let stored = &self.sides[ix].stored[row as usize];
             let salt = u64::from_be_bytes(*stored.fingerprint.0.first_chunk().expect("16 bytes"));
             let text = match kind {
-                Kind::Array(_) | Kind::Composite(_) | Kind::Server => self.text(ix, at, row).await?,
+                Kind::Array(_) | Kind::Composite(_) | Kind::Domain(_) | Kind::Server => {
+                    self.text(ix, at, row).await?
+                }
                 _ => String::new(),
             };
             let values = candidates(kind, stored.tuple.cell(at), &text, salt.wrapping_add(row.into()));
