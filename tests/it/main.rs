@@ -23,6 +23,7 @@ mod nights;
 mod oracle;
 mod oracle_checked;
 mod pgbouncer;
+mod power;
 mod properties;
 mod real_data;
 mod schemas;
