@@ -12,9 +12,11 @@
 
 mod parse;
 mod path;
+mod scalar;
 
 pub use parse::{Fault, MappingError};
 pub use path::{Path, Segment};
+pub use scalar::{Condition, Nul, Otherwise, Scalar, TextForm};
 
 use serde::Serialize;
 
@@ -53,6 +55,16 @@ pub struct Relation {
     pub enclosing: Option<RelationIx>,
     /// Where the list is, seen from the enclosing item. Empty for the root.
     pub path: Path,
+    /// What holds for the items of the list that are this relation's. Empty: all are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// What becomes of items that none of the relations takes which read the list; the same for all of them. (Not
+    /// serialised: it decides which documents fail, not what rows hold.)
+    #[serde(skip)]
+    pub otherwise: Otherwise,
+    /// What stands for a list of one item without being a list. (Not serialised, likewise.)
+    #[serde(skip)]
+    pub when_single: WhenSingle,
     /// The table.
     pub table: TableName,
     /// The surrogate column that rows of enclosed relations refer to; without one they refer to the key.
@@ -128,6 +140,16 @@ pub enum WhenNull {
     Error,
 }
 
+/// What a value that is no list is where a list should be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenSingle {
+    /// The document fails.
+    #[default]
+    Error,
+    /// The one item of the list.
+    Item,
+}
+
 /// What two siblings with one key and different content are. Equal ones collapse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -163,6 +185,9 @@ pub struct Column {
     pub source: Source,
     /// What happens to the column when the document does not have the field.
     pub when_absent: WhenAbsent,
+    /// How strings become those that are stored. Of a reference its catalogue says so.
+    #[serde(skip_serializing_if = "TextForm::is_as_given")]
+    pub text: TextForm,
     /// The type as the mapping gives it, a type's name in SQL. (Not serialised: the catalog's type decides.)
     #[serde(skip)]
     pub ty: Option<String>,
@@ -196,6 +221,11 @@ pub enum Source {
         /// The place of the first one.
         first: i64,
     },
+    /// The same in every row.
+    Constant {
+        /// The value.
+        value: Scalar,
+    },
 }
 
 /// A catalogue: rows that documents refer to by key and that are shared by them.
@@ -213,6 +243,9 @@ pub struct Lookup {
     pub missing: Missing,
     /// Columns beyond the key to fill when a row is inserted, as paths in the item that refers to it.
     pub columns: Vec<(String, Path)>,
+    /// How strings become those that are stored, by column, those of the key included, where not as they are given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub text: Vec<(String, TextForm)>,
     /// The columns of the key in which NULL may stand. (Not serialised, as [`Column::nullable`].)
     #[serde(skip)]
     pub nullable: Vec<String>,
@@ -298,6 +331,23 @@ impl Mapping {
     pub fn enclosed(&self, relation: RelationIx) -> impl Iterator<Item = (RelationIx, &Relation)> {
         self.relations.iter().enumerate().filter(move |(_, inner)| inner.enclosing == Some(relation))
     }
+
+    /// The relations that read the same list as this one, with their indexes; itself among them.
+    pub fn sharing(&self, relation: RelationIx) -> impl Iterator<Item = (RelationIx, &Relation)> {
+        let Relation { enclosing, path, .. } = &self.relations[relation];
+        self.relations
+            .iter()
+            .enumerate()
+            .filter(move |(_, other)| other.enclosing == *enclosing && other.path == *path)
+    }
+}
+
+impl Lookup {
+    /// How the strings of a column become those that are stored.
+    pub fn text_form(&self, column: &str) -> TextForm {
+        let given = self.text.iter().find(|(name, _)| name == column);
+        given.map_or_else(TextForm::default, |(_, form)| *form)
+    }
 }
 
 impl Relation {
@@ -331,14 +381,15 @@ impl Relation {
         (0..self.columns.len()).filter(|&at| is_position(&self.columns[at])).collect()
     }
 
-    /// Whether the relation reads an object as a map: one of its own columns asks for the item's name.
+    /// Whether the relation reads an object as a map: one of its own columns, or conditions, asks for the item's name.
     pub fn is_map(&self) -> bool {
         let asks = |path: &Path| path.0.first() == Some(&Segment::Key);
-        self.columns.iter().any(|column| match &column.source {
+        let column_asks = |column: &Column| match &column.source {
             Source::Path { paths, .. } => paths.iter().any(asks),
             Source::Lookup { matching, .. } => matching.iter().any(asks),
-            Source::Position { .. } => false,
-        })
+            Source::Position { .. } | Source::Constant { .. } => false,
+        };
+        self.conditions.iter().any(|condition| asks(&condition.path)) || self.columns.iter().any(column_asks)
     }
 
     /// Whether NULL may stand in a column of the key.

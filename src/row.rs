@@ -161,6 +161,8 @@ pub struct RowSet {
     pub relations: Vec<RelationRows>,
     /// References to catalogue rows that are missing and were left out.
     pub skipped_lookups: u32,
+    /// Values from which U+0000 was taken out.
+    pub nuls: u32,
     /// References left out because their catalogue rows would have to be inserted first, and nothing may be written.
     pub lacking: Vec<Lacking>,
 }

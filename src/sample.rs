@@ -33,10 +33,13 @@
 use std::borrow::Cow;
 
 use crate::json::Json;
-use crate::mapping::{LookupIx, Mapping, Path, RelationIx, Segment, Source, TableName, WhenNull};
+use crate::mapping::{
+    Column, LookupIx, Mapping, Path, RelationIx, Scalar, Segment, Source, TableName, TextForm, WhenNull,
+};
 use crate::shred::ShredError;
 use crate::shred::item::{Found, Item, items, path_of};
-use crate::value::{self, ColumnType, Encoded, Kind, ValueError};
+use crate::shred::strays;
+use crate::value::{self, ColumnType, Encoded, Kind, ValueError, in_form};
 
 /// What is known of the types of a mapping's columns from the documents read so far.
 #[derive(Clone, Debug)]
@@ -63,8 +66,12 @@ struct LookupGuesses {
 impl<'m> Sample<'m> {
     /// A sample without documents.
     pub fn new(mapping: &'m Mapping) -> Self {
+        let guess = |column: &Column| match &column.source {
+            Source::Constant { value } => Guess::constant(value),
+            Source::Path { .. } | Source::Lookup { .. } | Source::Position { .. } => Guess::ANY,
+        };
         let relations =
-            mapping.relations.iter().map(|relation| vec![Guess::ANY; relation.columns.len()]).collect();
+            mapping.relations.iter().map(|relation| relation.columns.iter().map(guess).collect()).collect();
         let lookups = mapping.lookups.iter().map(|lookup| LookupGuesses {
             key: vec![Guess::ANY; lookup.key.len()],
             columns: vec![Guess::ANY; lookup.columns.len()],
@@ -150,9 +157,11 @@ impl Reader<'_> {
         let relation = &mapping.relations[ix];
         for (at, column) in relation.columns.iter().enumerate() {
             let filled = match &column.source {
-                Source::Path { paths, zone } => self.seen.relations[ix][at].look(item, paths, zone.is_some()),
+                Source::Path { paths, zone } => {
+                    self.seen.relations[ix][at].look(item, paths, zone.is_some(), column.text)
+                }
                 Source::Lookup { lookup, matching } => self.reference(*lookup, matching, item),
-                Source::Position { .. } => Ok(true),
+                Source::Position { .. } | Source::Constant { .. } => Ok(true),
             };
             let error = |message| item.error(relation, path_of(column), message);
             if !filled.map_err(error)? && relation.key.contains(&column.name) && !column.nullable {
@@ -172,7 +181,10 @@ impl Reader<'_> {
         match list.as_ref() {
             Json::Null if relation.when_null == WhenNull::Error => Err(error("is null".into())),
             Json::Null => Ok(()),
-            json => items(relation, outer, json)?.iter().try_for_each(|item| self.item(ix, item)),
+            json => {
+                strays::refuse(self.mapping, ix, outer, json)?;
+                items(relation, outer, json)?.iter().try_for_each(|item| self.item(ix, item))
+            }
         }
     }
 
@@ -181,7 +193,7 @@ impl Reader<'_> {
         let (lookup, seen) = (&self.mapping.lookups[ix], &mut self.seen.lookups[ix]);
         let (mut filled, mut missing) = (0, 0);
         for ((path, guess), column) in matching.iter().zip(&mut seen.key).zip(&lookup.key) {
-            match guess.look(item, std::slice::from_ref(path), false)? {
+            match guess.look(item, std::slice::from_ref(path), false, lookup.text_form(column))? {
                 true => filled += 1,
                 false => missing += usize::from(!lookup.nullable.contains(column)),
             }
@@ -192,8 +204,8 @@ impl Reader<'_> {
         if missing > 0 {
             return Err(format!("part of the key of `{}` is null", lookup.name));
         }
-        for ((_, path), guess) in lookup.columns.iter().zip(&mut seen.columns) {
-            guess.look(item, std::slice::from_ref(path), false)?;
+        for ((name, path), guess) in lookup.columns.iter().zip(&mut seen.columns) {
+            guess.look(item, std::slice::from_ref(path), false, lookup.text_form(name))?;
         }
         Ok(true)
     }
@@ -236,13 +248,18 @@ impl Guess {
     /// No value has been seen: every value excludes some type.
     const ANY: Guess = Guess((1 << CANDIDATES.len()) - 1);
 
+    /// That of a column which is the same in every row.
+    fn constant(value: &Scalar) -> Self {
+        possible(&value.json(), Self::ANY.0, false).map_or(Self::ANY, Guess)
+    }
+
     fn name(self) -> Option<&'static str> {
         let possible = CANDIDATES.iter().find(|(bit, ..)| self.0 & bit != 0);
         possible.filter(|_| self != Guess::ANY).map(|(_, name, _)| *name)
     }
 
     /// Looks at the value of a column. False where it is null or absent.
-    fn look(&mut self, item: &Item<'_>, paths: &[Path], zoned: bool) -> Result<bool, String> {
+    fn look(&mut self, item: &Item<'_>, paths: &[Path], zoned: bool, form: TextForm) -> Result<bool, String> {
         let value = match item.first(paths)? {
             Found::Value(value) if *value != Json::Null => value,
             _ => return Ok(false),
@@ -251,11 +268,18 @@ impl Guess {
         let is_index = matches!(value, Cow::Owned(_)) && place_of(paths) == Some(&Segment::Index);
         let possible = match is_index {
             true => BIGINT | NUMERIC | TEXT | JSONB,
-            false => possible(&value, self.0, zoned).map_err(|ValueError(message)| message)?,
+            false => {
+                possible(&in_form(&value, form).0, self.0, zoned).map_err(|ValueError(message)| message)?
+            }
         };
         self.0 &= possible;
         Ok(true)
     }
+}
+
+/// The type of a column that is the same in every row.
+pub(crate) fn constant_type(value: &Scalar) -> Option<&'static str> {
+    Guess::constant(value).name()
 }
 
 /// What the first path that asks for the item's place asks for.

@@ -8,21 +8,23 @@
 
 pub(crate) mod item;
 mod questions;
+pub(crate) mod strays;
 
 pub use questions::{Answers, CatalogueRow, Conversion, Questions};
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::document::DocumentKey;
 use crate::fingerprint::{self, Level, TreeFingerprint, comparison_tuple, trees};
 use crate::json::Json;
 use crate::mapping::{
-    Column, LookupIx, Mapping, Missing, OnDuplicate, Path, RelationIx, RelationKind, Source, UniqueIn,
-    WhenAbsent, WhenNull,
+    Column, LookupIx, Mapping, Missing, OnDuplicate, Path, RelationIx, RelationKind, Source, TextForm,
+    UniqueIn, WhenAbsent, WhenNull,
 };
 use crate::row::{Cell, Lacking, RelationRows, Row, RowSet, Tuple};
 use crate::schema::{Schema, Table};
-use crate::value::{self, ColumnType, Encoded, ValueError, comparison_form};
+use crate::value::{self, ColumnType, Encoded, ValueError, comparison_form, in_form};
 use item::{Found, Item, items, path_of};
 
 /// A shredded document, or what must be asked before it can be.
@@ -208,6 +210,7 @@ impl<'s> Shredder<'s> {
         parent: u32,
     ) -> Result<(), ShredError> {
         let relation = &self.mapping.relations[ix];
+        strays::refuse(self.mapping, ix, outer, json)?;
         let items = items(relation, outer, json)?;
         let mut chosen = self.chosen(ix, &items)?;
         self.number(ix, &items, &mut chosen)?;
@@ -317,10 +320,14 @@ impl<'s> Shredder<'s> {
                 Found::Absent if column.when_absent == WhenAbsent::Keep => Ok(Cell::Kept),
                 Found::Absent => Ok(Cell::Null),
                 Found::Value(json) => {
-                    let filled = self.encode(&json, ty, zone.as_deref(), bytes).map_err(Hole::Error)?;
-                    Ok(if filled { Cell::Value(bytes) } else { Cell::Null })
+                    let filled = self.encode(&json, ty, zone.as_deref(), column.text, bytes);
+                    Ok(if filled.map_err(Hole::Error)? { Cell::Value(bytes) } else { Cell::Null })
                 }
             },
+            Source::Constant { value } => {
+                let filled = self.encode(&value.json(), ty, None, column.text, bytes);
+                Ok(if filled.map_err(Hole::Error)? { Cell::Value(bytes) } else { Cell::Null })
+            }
             Source::Lookup { lookup, matching } => self.reference(*lookup, matching, column, item, bytes),
             // Filled in once it is known which rows there are.
             Source::Position { .. } => Ok(Cell::Null),
@@ -333,9 +340,13 @@ impl<'s> Shredder<'s> {
         json: &Json<'_>,
         ty: &ColumnType,
         zone: Option<&str>,
+        form: TextForm,
         bytes: &mut Vec<u8>,
     ) -> Result<bool, String> {
-        let text = match value::encode(json, ty, zone, bytes).map_err(|ValueError(message)| message)? {
+        let (json, holds_nul) =
+            if form.is_as_given() { (Cow::Borrowed(json), false) } else { in_form(json, form) };
+        self.set.nuls += u32::from(holds_nul);
+        let text = match value::encode(&json, ty, zone, bytes).map_err(|ValueError(message)| message)? {
             Encoded::Null => return Ok(false),
             Encoded::Value => return Ok(true),
             Encoded::Ask(text) => text,
@@ -374,7 +385,7 @@ impl<'s> Shredder<'s> {
         let (mut nulls, mut missing, mut absents) = (0, 0, 0);
         for (path, column) in matching.iter().zip(&table.key) {
             absents += usize::from(matches!(item.find(path).map_err(Hole::Error)?, Found::Absent));
-            if !self.push(&mut key, path, &column.ty, item)? {
+            if !self.push(&mut key, path, &column.ty, lookup.text_form(&column.name), item)? {
                 nulls += 1;
                 missing += usize::from(!lookup.nullable.contains(&column.name));
             }
@@ -405,8 +416,8 @@ impl<'s> Shredder<'s> {
             None => {
                 let mut columns = Tuple::default();
                 if lookup.missing == Missing::Insert {
-                    for ((_, path), column) in lookup.columns.iter().zip(&table.columns) {
-                        self.push(&mut columns, path, &column.ty, item)?;
+                    for ((name, path), column) in lookup.columns.iter().zip(&table.columns) {
+                        self.push(&mut columns, path, &column.ty, lookup.text_form(name), item)?;
                     }
                 }
                 self.asked.lookups += 1;
@@ -424,12 +435,13 @@ impl<'s> Shredder<'s> {
         tuple: &mut Tuple,
         path: &Path,
         ty: &ColumnType,
+        form: TextForm,
         item: &Item<'_>,
     ) -> Result<bool, Hole> {
         let mut bytes = Vec::new();
         let filled = match item.find(path).map_err(Hole::Error)? {
             Found::Absent => false,
-            Found::Value(json) => self.encode(&json, ty, None, &mut bytes).map_err(Hole::Error)?,
+            Found::Value(json) => self.encode(&json, ty, None, form, &mut bytes).map_err(Hole::Error)?,
         };
         tuple.push_value(filled.then_some(&bytes));
         Ok(filled)
@@ -468,7 +480,7 @@ impl<'s> Shredder<'s> {
     /// The first or last item of each key, in the order of the list.
     fn winners(&mut self, ix: RelationIx, items: &[Item<'_>]) -> Result<Vec<usize>, ShredError> {
         let last = self.mapping.relations[ix].on_duplicate == OnDuplicate::Last;
-        let asked = self.asked;
+        let (asked, nuls) = (self.asked, self.set.nuls);
         let mut chosen: HashMap<Tuple, usize> = HashMap::new();
         for (at, item) in items.iter().enumerate() {
             let Some(tuple) = self.tuple(ix, item, Wanted::Key)? else { continue };
@@ -483,6 +495,8 @@ impl<'s> Shredder<'s> {
                 }
             }
         }
+        // The keys of those that count are made once more, with the rest of them.
+        self.set.nuls = nuls;
         let mut winners: Vec<usize> = chosen.into_values().collect();
         winners.sort_unstable();
         Ok(winners)

@@ -26,10 +26,12 @@ use crate::json::Json;
 mod jsonb;
 mod nested;
 mod numeric;
+mod text;
 mod time;
 
 pub use nested::{Attribute, Element};
 use numeric::Decimal;
+pub(crate) use text::in_form;
 
 /// The type of a column, as far as encoding, comparing and sending its values needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,8 +199,20 @@ pub fn comparison_sql(kind: &Kind, expression: &str) -> String {
     }
 }
 
+/// Whether two scalars are one value: strings by their text, numbers by their value.
+pub(crate) fn same_scalar(a: &Json<'_>, b: &Json<'_>) -> bool {
+    match (a, b) {
+        (Json::Number(a), Json::Number(b)) => {
+            let both = Decimal::parse(a).zip(Decimal::parse(b));
+            both.is_some_and(|(a, b)| a.equals(&b))
+        }
+        (Json::String(_), Json::String(_)) | (Json::Bool(_), Json::Bool(_)) => a == b,
+        _ => false,
+    }
+}
+
 /// What was found, for messages: the value itself if it is short.
-fn found(json: &Json<'_>) -> String {
+pub(crate) fn found(json: &Json<'_>) -> String {
     let short = |text: &str| text.chars().nth(QUOTED_CHARS_MAX).is_none();
     match json {
         Json::Bool(value) => value.to_string(),

@@ -78,7 +78,7 @@ fn schema(mapping: &Mapping) -> Schema {
 fn table(relation: &Relation) -> Table {
     let columns = relation.columns.iter().map(|column| match column.source {
         Source::Lookup { .. } => ty(Kind::Int8, "bigint"),
-        Source::Path { .. } | Source::Position { .. } => type_of(&column.name),
+        Source::Path { .. } | Source::Position { .. } | Source::Constant { .. } => type_of(&column.name),
     });
     Table {
         name: relation.table.to_string(),

@@ -201,7 +201,9 @@ fn content_sql(mapping: &Mapping, relation: &Relation) -> String {
         .columns
         .iter()
         .map(|column| match &column.source {
-            Source::Path { .. } | Source::Position { .. } => format!("r.{}::text", column.name),
+            Source::Path { .. } | Source::Position { .. } | Source::Constant { .. } => {
+                format!("r.{}::text", column.name)
+            }
             Source::Lookup { lookup, .. } => {
                 let catalogue = &mapping.lookups[*lookup];
                 let key = catalogue.key.join(", ");

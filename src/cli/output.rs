@@ -89,6 +89,7 @@ pub fn summary(report: &Report) -> String {
         (documents.removed, "deleted"),
         (documents.withheld, "withheld"),
         (documents.unsettled, "unsettled, to be done again"),
+        (report.nuls, "values held U+0000, which was left out or replaced"),
         (report.parked, "parked for a moment, of rows that waited for each other"),
     ];
     for (count, what) in extra.iter().filter(|extra| extra.0 > 0) {

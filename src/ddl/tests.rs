@@ -226,3 +226,43 @@ CREATE TABLE c (
 ";
     assert!(text.ends_with(tables), "{text}");
 }
+
+#[test]
+fn a_constant_has_its_type_without_a_feed() {
+    let mapping = Mapping::from_toml(
+        r#"
+version = 1
+name = "m"
+[root]
+table = "t"
+key = ["origin", "k"]
+[root.columns]
+origin = { value = "bdns" }
+k = { path = "k", type = "int" }
+n = { value = 7 }
+x = { value = 0.5 }
+yes = { value = true }
+day = { value = "2024-02-29" }
+given = { value = "7", type = "smallint" }
+"#,
+    )
+    .unwrap();
+    let table = "
+CREATE TABLE t (
+    origin text NOT NULL,
+    k      int NOT NULL,
+    n      bigint,
+    x      numeric,
+    yes    boolean,
+    day    date,
+    given  smallint,
+    PRIMARY KEY (origin, k)
+);
+";
+    let mut sample = Sample::new(&mapping);
+    sample.read(br#"{"k": 1}"#).unwrap();
+    for sample in [None, Some(&sample)] {
+        let text = ddl(&mapping, sample, &[]).unwrap().to_string();
+        assert!(text.ends_with(table), "{text}");
+    }
+}

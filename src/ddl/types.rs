@@ -2,7 +2,7 @@
 
 use super::ExistingTable;
 use crate::mapping::{LookupIx, Mapping, RelationIx, Segment, Source, TableName};
-use crate::sample::{Sample, place_of};
+use crate::sample::{Sample, constant_type, place_of};
 
 /// A type in SQL, and whether it is a guess without any value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,10 @@ impl<'a> Types<'a> {
             Source::Lookup { lookup, .. } => return self.id(*lookup).as_str().into(),
             Source::Path { paths, .. } => place_of(&paths[..1]),
             Source::Position { .. } => Some(&Segment::Index),
+            Source::Constant { value } => {
+                let inferred = column.ty.as_deref().or_else(|| constant_type(value));
+                return inferred.unwrap_or("text").into();
+            }
         };
         match (&column.ty, first) {
             (Some(ty), _) => ty.as_str().into(),

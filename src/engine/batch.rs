@@ -367,6 +367,7 @@ fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usiz
         tally.report.documents.unsettled += unsettled as u64;
         let skipped = batch.looked_at.iter().map(|document| u64::from(document.rows.skipped_lookups));
         tally.report.skipped_lookups += if settles { skipped.sum::<u64>() } else { 0 };
+        tally.report.nuls += if settles { nuls(batch) } else { 0 };
     });
     decide(run, batch, written);
     if last && settles {
@@ -386,10 +387,16 @@ fn verified(run: &Run, batch: &Recorded<'_>, sides: &[Sides], found: Vec<Noted>)
     run.tally(|tally| {
         let skipped = batch.looked_at.iter().map(|document| u64::from(document.rows.skipped_lookups));
         tally.report.skipped_lookups += skipped.sum::<u64>();
+        tally.report.nuls += nuls(batch);
     });
     run.purpose.findings().into_iter().for_each(|findings| findings.note(&run.mapping, &found));
     batch.looked_at.iter().for_each(|document| run.decide(&document.key, Outcome::Unchanged));
     give_up(run, sides);
+}
+
+/// Values in which documents held U+0000, which was left out or replaced.
+fn nuls(batch: &Recorded<'_>) -> u64 {
+    batch.looked_at.iter().map(|document| u64::from(document.rows.nuls)).sum()
 }
 
 /// Documents of which another version was skipped by its bytes in this feed. Of two versions the first counts.

@@ -45,6 +45,8 @@ pub struct Report {
     pub withheld_because: Option<String>,
     /// References left out because the catalogue lacks the row.
     pub skipped_lookups: u64,
+    /// Values in which U+0000 was left out or replaced, of documents that were compared.
+    pub nuls: u64,
     /// Transactions tried again.
     pub retries: u64,
     /// The documents that took longest to parse, shred and fingerprint.

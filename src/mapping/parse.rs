@@ -7,10 +7,12 @@
 //! handed out if there was none.
 
 mod faults;
+mod lookups;
 mod relations;
 mod rules;
 mod tree;
 mod types;
+mod values;
 
 pub use faults::{Fault, MappingError};
 

@@ -73,7 +73,8 @@ pub(super) fn split(text: &str) -> Result<Vec<(String, bool)>, String> {
     loop {
         let (name, quoted, after) = match rest.strip_prefix('"') {
             Some(inner) => {
-                let end = inner.find('"').ok_or_else(|| format!("a quote is not closed: `{text}`"))?;
+                let end =
+                    inner.find('"').ok_or_else(|| format!("a quote is not closed, close it: `{text}`"))?;
                 (&inner[..end], true, &inner[end + 1..])
             }
             None => {

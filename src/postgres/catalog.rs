@@ -7,6 +7,7 @@ mod constraints;
 mod equality;
 mod nested;
 mod read;
+mod values;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -49,7 +50,7 @@ pub(crate) async fn read_for(client: &Client, mapping: &Mapping, writes: bool) -
         tables.values_mut().for_each(CatalogTable::for_reading);
     }
     let types = given_types(client, mapping).await?;
-    let mut checker = Checker { mapping, types, faults: Vec::new() };
+    let mut checker = Checker { mapping, types, asked: Vec::new(), faults: Vec::new() };
     let lookups: Vec<_> = mapping.lookups.iter().map(|lookup| checker.lookup(lookup, &tables)).collect();
     let mut relations: Vec<Option<Table>> = Vec::new();
     for relation in &mapping.relations {
@@ -57,6 +58,7 @@ pub(crate) async fn read_for(client: &Client, mapping: &Mapping, writes: bool) -
         relations.push(table);
     }
     checker.shared_tables(&relations, &lookups);
+    checker.ask(client).await?;
     if !checker.faults.is_empty() {
         return Err(Error::new(ErrorKind::Setup, SchemaFaults(checker.faults).to_string()));
     }

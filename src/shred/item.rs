@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 
 use super::ShredError;
 use crate::json::Json;
-use crate::mapping::{Column, Path, Relation, Segment, Source};
+use crate::mapping::{Column, Path, Relation, Segment, Source, WhenSingle};
+use crate::value::same_scalar;
 
 /// One object (or scalar) of the document, with the way back up.
 pub(crate) struct Item<'a> {
@@ -20,6 +21,8 @@ pub(crate) enum Place<'a> {
     Root,
     Index(usize),
     Name(&'a str),
+    /// In place of a list.
+    Single,
 }
 
 pub(crate) enum Found<'a> {
@@ -84,8 +87,20 @@ impl<'a> Item<'a> {
     fn index(&self) -> Result<Json<'static>, String> {
         match self.place {
             Place::Index(at) => Ok(Json::String(Cow::Owned(at.to_string()))),
+            Place::Single => Ok(Json::String("0".into())),
             _ => Err("`@index` needs an item of a list".into()),
         }
+    }
+
+    /// Whether the item is one of those that the relation takes. What its conditions ask for and is not there, or no
+    /// scalar, is none of their values.
+    pub fn belongs_to(&self, relation: &Relation) -> bool {
+        relation.conditions.iter().all(|condition| match self.find(&condition.path) {
+            Ok(Found::Value(found)) => {
+                condition.values.iter().any(|value| same_scalar(&value.json(), &found))
+            }
+            Ok(Found::Absent) | Err(_) => false,
+        })
     }
 
     /// The place of this item: `releases[3].files[0]`, with nothing for the root.
@@ -98,6 +113,7 @@ impl<'a> Item<'a> {
         let _ = match self.place {
             Place::Index(at) => write!(text, "{list}[{at}]"),
             Place::Name(name) => write!(text, "{list}[{name:?}]"),
+            Place::Single => write!(text, "{list}"),
             Place::Root => Ok(()),
         };
         text
@@ -114,8 +130,19 @@ impl<'a> Item<'a> {
     }
 }
 
-/// The items of a list, or of a map.
+/// The items of a list, or of a map, that the relation takes.
 pub(crate) fn items<'a>(
+    relation: &'a Relation,
+    outer: &'a Item<'a>,
+    json: &'a Json<'a>,
+) -> Result<Vec<Item<'a>>, ShredError> {
+    let mut items = all_items(relation, outer, json)?;
+    items.retain(|item| item.belongs_to(relation));
+    Ok(items)
+}
+
+/// The items of a list, or of a map.
+pub(crate) fn all_items<'a>(
     relation: &'a Relation,
     outer: &'a Item<'a>,
     json: &'a Json<'a>,
@@ -135,6 +162,9 @@ pub(crate) fn items<'a>(
             let members = members.iter().enumerate().filter(counts);
             Ok(members.map(|(_, (name, json))| Item { json, place: Place::Name(name), up }).collect())
         }
+        single if relation.when_single == WhenSingle::Item => {
+            Ok(vec![Item { json: single, place: Place::Single, up }])
+        }
         other => {
             let message = format!("expected a list, found {}", other.describe());
             Err(outer.error(relation, &relation.path, message))
@@ -148,6 +178,6 @@ pub(crate) fn path_of(column: &Column) -> &Path {
     match &column.source {
         Source::Path { paths, .. } => &paths[0],
         Source::Lookup { matching, .. } => &matching[0],
-        Source::Position { .. } => &ITEM,
+        Source::Position { .. } | Source::Constant { .. } => &ITEM,
     }
 }

@@ -74,6 +74,18 @@ impl<'a> Decimal<'a> {
         self.span.is_none()
     }
 
+    /// Whether both are one number, however they are spelled.
+    pub(super) fn equals(&self, other: &Decimal<'_>) -> bool {
+        match (self.span, other.span) {
+            (None, None) => true,
+            (Some((first, last)), Some(span)) => {
+                let same = |at| self.digit(at) == other.digit(at);
+                self.negative == other.negative && (first, last) == span && (last..=first).all(same)
+            }
+            _ => false,
+        }
+    }
+
     /// The digit at a decimal position, zero where none is written.
     fn digit(&self, position: i64) -> u8 {
         let index = self.whole.len() as i64 + self.exponent - 1 - position;

@@ -9,6 +9,7 @@ use rowdelta::row::{Cell, RelationRows, Row, RowSet, Tuple};
 use rowdelta::schema::{Marks, Schema, Table, WriteWay};
 use rowdelta::value::{ColumnType, Kind, comparison_sql};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::support::db;
 
@@ -34,6 +35,30 @@ fn p34_fingerprints_of_known_rows_never_change() {
     for vector in list(&vectors["documents"]) {
         check_document(vector);
     }
+}
+
+/// Fails when a key that a mapping does not use becomes part of its relations' digests.
+#[test]
+fn p33_what_a_digest_takes_of_a_mapping_never_changes() {
+    let vectors: Value =
+        serde_json::from_str(include_str!("../vectors/mapping.json")).expect("the vectors are JSON");
+    for (name, text) in [
+        ("convocatorias", include_str!("../../examples/convocatorias/mapping.toml")),
+        ("dotnet_releases", include_str!("../../examples/dotnet_releases/mapping.toml")),
+    ] {
+        let mapping = Mapping::from_toml(text).expect("an example");
+        let relations: Vec<String> = mapping.relations.iter().map(serialised).collect();
+        let lookups: Vec<String> = mapping.lookups.iter().map(serialised).collect();
+        assert_eq!(
+            serde_json::json!({ "relations": relations, "lookups": lookups }),
+            vectors[name],
+            "{name}"
+        );
+    }
+}
+
+fn serialised(part: &impl serde::Serialize) -> String {
+    hex(&Sha256::digest(serde_json::to_vec(part).expect("a part of a mapping is JSON")))
 }
 
 fn check_document(vector: &Value) {

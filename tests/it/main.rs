@@ -3,6 +3,7 @@
 //! Every test gets a database of its own on a real server made for the run; see [`support`].
 
 mod atomic;
+mod catalog_faults;
 mod conformance;
 mod constraints;
 mod ddl;
@@ -23,6 +24,7 @@ mod nights;
 mod oracle;
 mod oracle_checked;
 mod pgbouncer;
+mod power;
 mod properties;
 mod real_data;
 mod schemas;

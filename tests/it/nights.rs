@@ -1,12 +1,15 @@
 //! Random mappings and random nights of documents: what `properties.rs` runs for a minute and `soak` for hours.
 //!
-//! A case is drawn from one seed: `shape` draws the mapping and its tables, `feed` the documents and how they
-//! change and are spelled, `value` what is in them; `case` plays the nights and checks them.
+//! A case is drawn from one seed: `shape` draws the mapping and its tables (`kinds`: lists of several kinds,
+//! `print`: how it is handed in), `feed` the documents and how they change, `spelling` how they are written, `value` what is in them; `case` plays the nights and checks them.
 
 mod case;
 mod drift;
 mod feed;
+mod kinds;
+mod print;
 mod shape;
+mod spelling;
 mod value;
 
 pub use case::is_by_relation;
@@ -18,7 +21,16 @@ use crate::tally::{Drawn, Tally};
 /// After more failures another says nothing new.
 const FAILURES_MAX: u64 = 2;
 /// What every run of some length must have drawn in at least one case in twenty.
-const REQUIRED: [&str; 9] = [
+const REQUIRED: [&str; 18] = [
+    "constant",
+    "constant in a key",
+    "where",
+    "list of two kinds",
+    "stray item",
+    "one item in place of a list",
+    "nul = strip",
+    "nul = replace",
+    "nfc",
     "depth ≥ 2",
     "move",
     "keyless",

@@ -18,6 +18,7 @@
 
 mod mapping;
 mod sql;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +28,8 @@ use tokio_postgres::Client;
 
 use crate::support::database::{describe, rows};
 pub use mapping::Mapping;
-use sql::{Statements, Type, Types};
+use sql::Statements;
+use values::{Type, Types, literal};
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -69,7 +71,7 @@ impl State {
         state.run("SET TimeZone = 'UTC'; SET DateStyle = ISO; SET client_min_messages = warning").await?;
         state.run("SET jit = off; SET work_mem = '64MB'").await?;
         state.run("CREATE SCHEMA IF NOT EXISTS oracle").await?;
-        state.run(sql::FUNCTIONS).await?;
+        state.run(values::FUNCTIONS).await?;
         state
             .run(
                 "CREATE TABLE IF NOT EXISTS oracle.catalogue (name text, key jsonb, PRIMARY KEY (name, key))",
@@ -172,7 +174,7 @@ impl State {
         }
         for lookup in &self.mapping.lookups {
             let new = "SELECT count(*) FROM (TABLE oracle.catalogue EXCEPT TABLE oracle.catalogue_before) x WHERE name =";
-            let count = self.rows(&format!("{new} {}", sql::literal(&lookup.name))).await?;
+            let count = self.rows(&format!("{new} {}", literal(&lookup.name))).await?;
             let count = count[0][0].as_ref().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
             edits.entry(lookup.table.clone()).or_default().inserted += count;
         }
@@ -203,7 +205,7 @@ impl State {
     fn catalogues(&self) -> Vec<(String, String, String)> {
         let one = |lookup: &mapping::Lookup| {
             let key = sql::catalogue_key(&self.types, &lookup.table, &lookup.key);
-            (sql::literal(&lookup.name), key, sql::table(&lookup.table))
+            (literal(&lookup.name), key, sql::table(&lookup.table))
         };
         self.mapping.lookups.iter().map(one).collect()
     }
@@ -262,7 +264,7 @@ async fn types(client: &Client, mapping: &Mapping) -> Result<Types> {
                    (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = attrelid AND adnum = attnum)
                  FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
                  WHERE attrelid = {}::regclass AND attnum > 0 AND NOT attisdropped",
-                sql::literal(&sql::table(table))
+                literal(&sql::table(table))
             ),
         )
         .await?;
@@ -304,7 +306,7 @@ impl Writes {
         writes.run(COUNTER).await?;
         let tables = mapping.relations.iter().map(|relation| &relation.table);
         for table in tables.chain(mapping.lookups.iter().map(|lookup| &lookup.table)) {
-            let (on, name) = (sql::table(table), sql::literal(table));
+            let (on, name) = (sql::table(table), literal(table));
             // AFTER, so that they neither change a row nor make the engine think that a trigger might.
             writes
                 .run(&format!(

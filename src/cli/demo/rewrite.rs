@@ -165,7 +165,9 @@ impl Rewrite {
             for item in items {
                 values.push(match &column.source {
                     // The demo's mapping has no positions.
-                    Source::Path { .. } | Source::Position { .. } => text(item, column),
+                    Source::Path { .. } | Source::Position { .. } | Source::Constant { .. } => {
+                        text(item, column)
+                    }
                     Source::Lookup { lookup, matching } => {
                         self.reference(client, *lookup, item, matching).await?
                     }

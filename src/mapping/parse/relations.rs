@@ -9,8 +9,8 @@ use serde_json::Value as JsonValue;
 use super::faults::{Faults, nearest};
 use super::tree::{At, Spot, Value};
 use crate::mapping::{
-    Column, Lookup, LookupIx, Mapping, Missing, OnDuplicate, Path, Relation, RelationIx, RelationKind,
-    Segment, Source, TableName, UniqueIn, WhenAbsent, WhenNull,
+    Column, Lookup, LookupIx, Mapping, OnDuplicate, Otherwise, Path, Relation, RelationIx, RelationKind,
+    Segment, Source, TableName, TextForm, UniqueIn, WhenAbsent, WhenNull, WhenSingle,
 };
 
 const TOP: &[&str] = &["version", "name", "root", "lookups", "sync"];
@@ -25,8 +25,11 @@ const CHILD: &[&str] = &[
     "id",
     "unique_in",
     "pair",
+    "where",
+    "otherwise",
     "when_absent",
     "when_null",
+    "when_single",
     "on_duplicate",
     "absent_columns",
     "columns",
@@ -41,26 +44,37 @@ const LINK: &[&str] = &[
     "target",
     "lookup",
     "match",
+    "where",
+    "otherwise",
     "when_absent",
     "when_null",
+    "when_single",
     "on_duplicate",
     "absent_columns",
     "columns",
 ];
-const LOOKUP: &[&str] = &["table", "id", "key", "missing", "columns"];
-const LOOKUP_COLUMN: &[&str] = &["path", "type", "nullable"];
-const COLUMN: &[&str] = &["path", "zone", "type", "when_absent", "nullable", "lookup", "match", "position"];
-const COLUMN_RESERVED: &[&str] = &["value", "nul"];
+const COLUMN: &[&str] = &[
+    "path",
+    "zone",
+    "type",
+    "when_absent",
+    "nullable",
+    "nul",
+    "nfc",
+    "lookup",
+    "match",
+    "position",
+    "value",
+];
 
 const WHEN_ABSENT: &[(&str, WhenAbsent)] = &[("keep", WhenAbsent::Keep), ("empty", WhenAbsent::Empty)];
 const COLUMN_ABSENT: &[(&str, WhenAbsent)] = &[("keep", WhenAbsent::Keep), ("null", WhenAbsent::Empty)];
 const WHEN_NULL: &[(&str, WhenNull)] =
     &[("empty", WhenNull::Empty), ("keep", WhenNull::Keep), ("error", WhenNull::Error)];
+const WHEN_SINGLE: &[(&str, WhenSingle)] = &[("error", WhenSingle::Error), ("item", WhenSingle::Item)];
 const ON_DUPLICATE: &[(&str, OnDuplicate)] =
     &[("error", OnDuplicate::Error), ("first", OnDuplicate::First), ("last", OnDuplicate::Last)];
 const UNIQUE_IN: &[(&str, UniqueIn)] = &[("parent", UniqueIn::Parent), ("all", UniqueIn::All)];
-const MISSING: &[(&str, Missing)] =
-    &[("error", Missing::Error), ("insert", Missing::Insert), ("skip", Missing::Skip)];
 
 /// Reads the whole mapping. What it returns is of use only if no fault was noted.
 pub(super) fn mapping(top: &At<'_>, definition: JsonValue, faults: &mut Faults) -> Mapping {
@@ -80,6 +94,7 @@ pub(super) fn mapping(top: &At<'_>, definition: JsonValue, faults: &mut Faults) 
     let sync = reader.sync(top);
     reader.check_names();
     reader.check_tables();
+    reader.settle_otherwise();
     Mapping { name, relations: reader.relations, lookups: reader.lookups, sync, definition }
 }
 
@@ -125,7 +140,7 @@ impl Rules<'_> {
 impl<'a> Reader<'_, 'a> {
     /// The mapping's name, after its version and top keys were checked.
     fn head(&mut self, top: &At<'a>) -> String {
-        self.faults.table(top, TOP, &[]);
+        self.faults.table(top, TOP);
         let version = self.faults.required(top, "version", "add version = 1");
         match version.as_ref().map(|at| &at.node.value) {
             None | Some(Value::Integer(1)) => {}
@@ -139,100 +154,8 @@ impl<'a> Reader<'_, 'a> {
         name.and_then(|at| self.faults.text(&at)).unwrap_or_default()
     }
 
-    fn lookups(&mut self, top: &At<'a>) {
-        let Some(at) = top.get("lookups") else { return };
-        if self.faults.is_table(&at) {
-            for (name, at) in at.entries() {
-                let lookup = self.lookup(name, &at);
-                self.lookups.push(lookup);
-                self.lookup_places.push(at);
-            }
-        }
-    }
-
-    fn lookup(&mut self, name: &str, at: &At<'a>) -> Lookup {
-        let is_table = self.faults.table(at, LOOKUP, &[]);
-        let mut key = Vec::new();
-        let mut id = String::new();
-        if is_table {
-            let mend = "name the column that referring columns hold";
-            id =
-                self.faults.required(at, "id", mend).and_then(|at| self.faults.text(&at)).unwrap_or_default();
-            let found =
-                self.faults.required(at, "key", "name the columns that identify a row of the catalogue");
-            key = found.map(|at| self.faults.names(&at)).unwrap_or_default();
-        }
-        let columns = self.lookup_columns(at, &key);
-        let types = self.lookup_types(at);
-        let nullable = self.lookup_nullable(at, &key);
-        let table = if is_table { self.table_name(at) } else { no_table() };
-        let missing = self.faults.choice(at, "missing", MISSING, Missing::default());
-        Lookup { name: name.to_owned(), table, id, key, missing, columns, nullable, types }
-    }
-
-    /// The columns beyond the key; what identifies a row comes from `match`.
-    fn lookup_columns(&mut self, at: &At<'a>, key: &[String]) -> Vec<(String, Path)> {
-        let Some(at) = at.get("columns") else { return Vec::new() };
-        if !self.faults.is_table(&at) {
-            return Vec::new();
-        }
-        let mut columns = Vec::new();
-        for (name, at) in at.entries() {
-            let is_key = key.iter().any(|column| column == name);
-            let path = self.lookup_path(&at, is_key);
-            if !is_key {
-                columns.extend(path.map(|path| (name.to_owned(), path)));
-            }
-        }
-        columns
-    }
-
-    /// A path, or a table with one and perhaps a type. A column of the key has its value from `match`.
-    fn lookup_path(&mut self, at: &At<'a>, is_key: bool) -> Option<Path> {
-        if !matches!(at.node.value, Value::Table(_)) {
-            return self.faults.path_anywhere(at);
-        }
-        self.faults.table(at, LOOKUP_COLUMN, &[]);
-        let path = match at.get("path") {
-            None if is_key => return None,
-            _ => self.faults.required(at, "path", "say where the value is")?,
-        };
-        self.faults.path_anywhere(&path)
-    }
-
-    /// The columns of the key in which NULL may stand.
-    fn lookup_nullable(&mut self, at: &At<'a>, key: &[String]) -> Vec<String> {
-        let columns = at.get("columns").map(|at| at.entries()).unwrap_or_default();
-        let mut nullable = Vec::new();
-        for (name, at) in columns {
-            if !self.faults.flag(&at, "nullable") {
-                continue;
-            }
-            let is_key = key.iter().any(|column| column == name);
-            if is_key && key.len() > 1 {
-                nullable.push(name.to_owned());
-                continue;
-            }
-            let message = match is_key {
-                true => "a reference whose whole key is null is NULL itself; leave it out",
-                false => "only columns of the key need it; leave it out",
-            };
-            self.faults.add(&at.spot_of("nullable"), message);
-        }
-        nullable
-    }
-
-    /// The types that columns give, those of the key too.
-    fn lookup_types(&mut self, at: &At<'a>) -> Vec<(String, String)> {
-        let columns = at.get("columns").map(|at| at.entries()).unwrap_or_default();
-        columns
-            .iter()
-            .filter_map(|(name, at)| Some(((*name).to_owned(), self.faults.type_name(at)?)))
-            .collect()
-    }
-
     fn root(&mut self, at: &At<'a>, name: &str) {
-        if !self.faults.table(at, ROOT, &[]) {
+        if !self.faults.table(at, ROOT) {
             return;
         }
         let found = self.faults.required(at, "key", "name the columns that identify a document");
@@ -246,6 +169,9 @@ impl<'a> Reader<'_, 'a> {
             kind: RelationKind::Root,
             enclosing: None,
             path: Path::default(),
+            conditions: Vec::new(),
+            otherwise: Otherwise::default(),
+            when_single: WhenSingle::default(),
             table: self.table_name(at),
             id: self.faults.optional(at, "id"),
             parent: Vec::new(),
@@ -262,7 +188,7 @@ impl<'a> Reader<'_, 'a> {
     }
 
     fn child(&mut self, at: &At<'a>, outer: Outer) {
-        if !self.faults.table(at, CHILD, &[]) {
+        if !self.faults.table(at, CHILD) {
             return;
         }
         let (name, path) = self.name_and_path(at);
@@ -279,6 +205,9 @@ impl<'a> Reader<'_, 'a> {
             kind: RelationKind::Child,
             enclosing: Some(outer.relation),
             path,
+            conditions: self.faults.conditions(at, depth),
+            otherwise: self.faults.otherwise(at).unwrap_or_default(),
+            when_single: self.faults.choice(at, "when_single", WHEN_SINGLE, WhenSingle::default()),
             table: self.table_name(at),
             id: self.faults.optional(at, "id"),
             parent: self.parent(at, outer.relation),
@@ -295,7 +224,7 @@ impl<'a> Reader<'_, 'a> {
     }
 
     fn link(&mut self, at: &At<'a>, outer: Outer) {
-        if !self.faults.table(at, LINK, &[]) {
+        if !self.faults.table(at, LINK) {
             return;
         }
         let (name, path) = self.name_and_path(at);
@@ -311,6 +240,9 @@ impl<'a> Reader<'_, 'a> {
             kind: RelationKind::Link,
             enclosing: Some(outer.relation),
             path,
+            conditions: self.faults.conditions(at, depth),
+            otherwise: self.faults.otherwise(at).unwrap_or_default(),
+            when_single: self.faults.choice(at, "when_single", WHEN_SINGLE, WhenSingle::default()),
             table: self.table_name(at),
             id: None,
             parent: self.parent(at, outer.relation),
@@ -334,6 +266,7 @@ impl<'a> Reader<'_, 'a> {
             name: name.clone(),
             source: source.clone().unwrap_or_else(no_source),
             when_absent: WhenAbsent::Empty,
+            text: TextForm::default(),
             ty: None,
             nullable: false,
         };
@@ -358,6 +291,7 @@ impl<'a> Reader<'_, 'a> {
         self.check_id(at, &relation);
         self.check_parent_columns(at, &relation);
         self.check_positions(at, &relation);
+        self.check_constant_key(at, &relation);
         let outer = Outer { relation: self.relations.len(), depth, absent_columns };
         self.relations.push(relation);
         self.places.push(at.clone());
@@ -378,7 +312,7 @@ impl<'a> Reader<'_, 'a> {
         (name, path)
     }
 
-    fn table_name(&mut self, at: &At<'a>) -> TableName {
+    pub(super) fn table_name(&mut self, at: &At<'a>) -> TableName {
         let found = self.faults.required(at, "table", "add table = \"…\"");
         found.and_then(|at| self.faults.table_name(&at)).unwrap_or_else(no_table)
     }
@@ -424,12 +358,12 @@ impl<'a> Reader<'_, 'a> {
     fn column(&mut self, name: &str, at: &At<'a>, rules: &Rules<'_>) -> Column {
         let identifies = rules.identifies(name);
         let mut when_absent = if identifies { WhenAbsent::Empty } else { rules.absent };
-        let (mut ty, mut nullable) = (None, false);
+        let (mut ty, mut nullable, mut text) = (None, false, TextForm::default());
         if name.is_empty() {
             self.faults.add(&at.spot, "a column without a name; write its name");
         }
         let source = if matches!(at.node.value, Value::Table(_)) {
-            self.faults.table(at, COLUMN, COLUMN_RESERVED);
+            self.faults.table(at, COLUMN);
             when_absent = self.faults.choice(at, "when_absent", COLUMN_ABSENT, when_absent);
             if identifies && when_absent == WhenAbsent::Keep {
                 let message =
@@ -437,28 +371,50 @@ impl<'a> Reader<'_, 'a> {
                 self.faults.add(&at.spot_of("when_absent"), message);
             }
             ty = self.faults.type_name(at);
+            text = self.faults.text_form(at);
             nullable = self.faults.flag(at, "nullable");
             if nullable && !rules.is_key(name) {
                 self.faults.add(&at.spot_of("nullable"), "only columns of the key need it; leave it out");
             }
-            match at.get("position") {
-                Some(position) => self.position(at, &position),
-                None => self.column_table(at, rules.depth),
+            match (at.get("position"), at.get("value")) {
+                (Some(position), _) => self.position(at, &position),
+                (None, Some(value)) => {
+                    when_absent = WhenAbsent::Empty;
+                    self.constant(at, &value)
+                }
+                (None, None) => self.column_table(at, rules.depth),
             }
         } else {
             self.paths(at, rules.depth).map(|paths| Source::Path { paths, zone: None })
         };
-        Column { name: name.to_owned(), source: source.unwrap_or_else(no_source), when_absent, ty, nullable }
+        let source = source.unwrap_or_else(no_source);
+        Column { name: name.to_owned(), source, when_absent, text, ty, nullable }
+    }
+
+    /// The same value in every row.
+    fn constant(&mut self, at: &At<'a>, value: &At<'a>) -> Option<Source> {
+        self.only_alone(
+            at,
+            &["path", "zone", "lookup", "match", "when_absent", "nullable", "nul", "nfc"],
+            "the value is the same in every row; leave this out, or value",
+        );
+        Some(Source::Constant { value: self.faults.constant(value)? })
+    }
+
+    /// Keys that have no meaning beside another one.
+    fn only_alone(&mut self, at: &At<'a>, keys: &[&str], message: &str) {
+        for key in keys.iter().filter(|key| at.get(key).is_some()) {
+            self.faults.add(&at.spot_of(key), message);
+        }
     }
 
     /// The place in the list, counted from the number that `position` is.
     fn position(&mut self, at: &At<'a>, position: &At<'a>) -> Option<Source> {
-        for key in ["path", "zone", "lookup", "match", "when_absent", "nullable"] {
-            if at.get(key).is_some() {
-                let message = "the value is the row's place in its list; leave this out, or position";
-                self.faults.add(&at.spot_of(key), message);
-            }
-        }
+        self.only_alone(
+            at,
+            &["path", "value", "zone", "lookup", "match", "when_absent", "nullable", "nul", "nfc"],
+            "the value is the row's place in its list; leave this out, or position",
+        );
         match position.node.value {
             Value::Integer(first) => return Some(Source::Position { first }),
             _ => self.faults.expected(position, "the place of the first row, an integer"),
@@ -470,18 +426,16 @@ impl<'a> Reader<'_, 'a> {
         let looks_up = at.get("lookup").is_some() || at.get("match").is_some();
         if !looks_up {
             let zone = self.faults.optional(at, "zone");
-            let found = self.faults.required(at, "path", "say where the value is, or which lookup gives it");
+            let mend = "say where the value is, which lookup gives it, or what it is (value)";
+            let found = self.faults.required(at, "path", mend);
             let paths = self.paths(&found?, depth)?;
             return Some(Source::Path { paths, zone });
         }
-        for key in ["path", "zone", "type"] {
-            if at.get(key).is_some() {
-                self.faults.add(
-                    &at.spot_of(key),
-                    "the value comes from a lookup; leave this out, or lookup and match",
-                );
-            }
-        }
+        let message = "the value comes from a lookup; leave this out, or lookup and match";
+        self.only_alone(at, &["path", "zone", "type"], message);
+        let message =
+            "said of the catalogue's own column, for all that refer to it; write it in columns of the lookup";
+        self.only_alone(at, &["nul", "nfc"], message);
         self.lookup_source(at, depth)
     }
 
@@ -498,7 +452,7 @@ impl<'a> Reader<'_, 'a> {
                 paths.into_iter().collect()
             }
             _ => {
-                self.faults.expected(at, "a path, a list of paths, or a table with path or lookup");
+                self.faults.expected(at, "a path, a list of paths, or a table with path, lookup or value");
                 None
             }
         }
@@ -537,7 +491,7 @@ impl<'a> Reader<'_, 'a> {
 }
 
 /// Stands in for a table that could not be read; compared with none.
-fn no_table() -> TableName {
+pub(super) fn no_table() -> TableName {
     TableName { schema: None, table: String::new() }
 }
 

@@ -4,7 +4,8 @@ use super::faults::nearest;
 use super::relations::Reader;
 use super::tree::{At, Spot};
 use crate::mapping::{
-    Atomic, LookupIx, OnAbsent, Path, Relation, RelationIx, RelationKind, SyncOptions, UniqueIn,
+    Atomic, LookupIx, OnAbsent, Otherwise, Path, Relation, RelationIx, RelationKind, Source, SyncOptions,
+    UniqueIn,
 };
 
 const SYNC: &[&str] = &["atomic", "mark_hash", "mark_time", "mark_absent"];
@@ -204,8 +205,73 @@ impl Reader<'_, '_> {
         }
     }
 
+    /// What becomes of items that no relation takes is said of a list, by one or all of the relations that read it.
+    pub(super) fn settle_otherwise(&mut self) {
+        let sharing: Vec<Vec<RelationIx>> = (0..self.relations.len()).map(|ix| self.sharing(ix)).collect();
+        for (ix, others) in sharing.iter().enumerate() {
+            if let Some(message) = self.otherwise_fault(ix, others) {
+                let spot = self.places[ix].spot_of("otherwise");
+                self.faults.add(&spot, message);
+            }
+        }
+        for others in sharing {
+            let ignores = |&ix: &RelationIx| self.relations[ix].otherwise == Otherwise::Ignore;
+            if others.iter().any(ignores) {
+                others.into_iter().for_each(|ix| self.relations[ix].otherwise = Otherwise::Ignore);
+            }
+        }
+    }
+
+    /// The relations that read the same list, itself among them.
+    fn sharing(&self, ix: RelationIx) -> Vec<RelationIx> {
+        let Relation { enclosing, path, .. } = &self.relations[ix];
+        let is_same = |&other: &RelationIx| {
+            let other = &self.relations[other];
+            other.enclosing == *enclosing && other.path == *path
+        };
+        (0..self.relations.len()).filter(is_same).collect()
+    }
+
+    fn otherwise_fault(&self, ix: RelationIx, sharing: &[RelationIx]) -> Option<String> {
+        let says = |ix: RelationIx| self.places[ix].get("otherwise").is_some();
+        let takes_all = |ix: RelationIx| self.places[ix].get("where").is_none();
+        let contradicts = |other: &&RelationIx| {
+            **other < ix && says(**other) && self.relations[**other].otherwise != self.relations[ix].otherwise
+        };
+        let place = |other: &RelationIx| &self.places[*other].spot.place;
+        if !says(ix) {
+            return None;
+        }
+        if takes_all(ix) {
+            return Some(
+                "without where every item is this relation's; add where, or leave this out".to_owned(),
+            );
+        }
+        if let Some(other) = sharing.iter().find(|other| takes_all(**other)) {
+            let mend = "leave this out, or add where there";
+            return Some(format!("{} takes every item of this list; {mend}", place(other)));
+        }
+        let other = sharing.iter().find(contradicts)?;
+        Some(format!("{} says the opposite of the same list; say it once", place(other)))
+    }
+
+    /// A key that is the same in every row identifies at most one, which is enough only within a parent.
+    pub(super) fn check_constant_key(&mut self, at: &At<'_>, relation: &Relation) {
+        let is_constant = |at: usize| matches!(relation.columns[at].source, Source::Constant { .. });
+        let all = |columns: Vec<usize>| !columns.is_empty() && columns.into_iter().all(is_constant);
+        let wide = relation.kind == RelationKind::Root || relation.unique_in == UniqueIn::All;
+        for (key, columns) in
+            [("key", relation.key_columns()), ("alternate_key", relation.alternate_key_columns())]
+        {
+            if wide && all(columns) {
+                let message = "the same in every row of the table, so there could be one row only; add a column that differs";
+                self.faults.add(&at.spot_of(key), message);
+            }
+        }
+    }
+
     pub(super) fn sync(&mut self, top: &At<'_>) -> SyncOptions {
-        let Some(at) = top.get("sync").filter(|at| self.faults.table(at, SYNC, &[])) else {
+        let Some(at) = top.get("sync").filter(|at| self.faults.table(at, SYNC)) else {
             return SyncOptions { on_absent: self.on_absent(top, None), ..SyncOptions::default() };
         };
         let atomic = [("document", Atomic::Document), ("relation", Atomic::Relation)];

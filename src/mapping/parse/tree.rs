@@ -21,6 +21,8 @@ pub(super) struct Node {
 pub(super) enum Value {
     Text(String),
     Integer(i64),
+    /// As JSON spells it.
+    Float(String),
     Bool(bool),
     List(Vec<Node>),
     Table(Vec<(String, Node)>),
@@ -32,6 +34,7 @@ impl Value {
         match self {
             Value::Text(_) => "a string",
             Value::Integer(_) => "an integer",
+            Value::Float(_) => "a float",
             Value::Bool(_) => "a boolean",
             Value::List(_) => "a list",
             Value::Table(_) => "a table",
@@ -107,15 +110,13 @@ impl Faults {
         self.add(&at.spot, format!("expected {what}, found {}", at.node.value.describe()));
     }
 
-    /// Whether it is a table; its keys are compared with the known and the reserved ones.
-    pub(super) fn table(&mut self, at: &At<'_>, known: &[&str], reserved: &[&str]) -> bool {
+    /// Whether it is a table; its keys are compared with the known ones.
+    pub(super) fn table(&mut self, at: &At<'_>, known: &[&str]) -> bool {
         if !self.is_table(at) {
             return false;
         }
         for (key, entry) in at.entries() {
-            if reserved.contains(&key) {
-                self.add(&entry.spot, "reserved, not supported yet; leave it out");
-            } else if !known.contains(&key) {
+            if !known.contains(&key) {
                 self.unknown_key(&entry.spot, key, known);
             }
         }
@@ -300,6 +301,7 @@ impl Node {
         match &self.value {
             Value::Text(text) => JsonValue::from(text.as_str()),
             Value::Integer(number) => JsonValue::from(*number),
+            Value::Float(text) => text.parse::<f64>().map_or(JsonValue::Null, JsonValue::from),
             Value::Bool(flag) => JsonValue::from(*flag),
             Value::List(items) => items.iter().map(Node::to_json).collect(),
             Value::Table(entries) => {
@@ -316,7 +318,8 @@ pub(super) fn from_json(value: &JsonValue) -> Node {
     let value = match value {
         JsonValue::Null => Value::Other("null"),
         JsonValue::Bool(flag) => Value::Bool(*flag),
-        JsonValue::Number(number) => number.as_i64().map_or(Value::Other("a number"), Value::Integer),
+        JsonValue::Number(number) if number.is_f64() => Value::Float(number.to_string()),
+        JsonValue::Number(number) => number.as_i64().map_or(OUT_OF_RANGE, Value::Integer),
         JsonValue::String(text) => Value::Text(text.clone()),
         JsonValue::Array(items) => Value::List(items.iter().map(from_json).collect()),
         JsonValue::Object(entries) => {
@@ -341,6 +344,26 @@ pub(super) fn from_toml(text: &str) -> Result<Node, MappingError> {
     let mut faults: Vec<Fault> = errors.iter().map(fault).collect();
     faults.sort_by_key(|fault| fault.line);
     Err(MappingError { faults })
+}
+
+const OUT_OF_RANGE: Value = Value::Other("an integer out of range");
+
+/// So many digits a float keeps, whatever they are.
+const FLOAT_DIGITS: usize = 15;
+
+/// A float that is the very number that was written: as TOML, as JSON, and as text.
+fn float(text: &str) -> Value {
+    let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
+    let digits = mantissa.chars().filter(char::is_ascii_digit).skip_while(|digit| *digit == '0').count();
+    let number = text.parse::<f64>().ok().and_then(serde_json::Number::from_f64);
+    match number {
+        None => Value::Other("no finite number"),
+        // A number too small for a float is zero, though it has a digit that is not.
+        Some(number) if digits <= FLOAT_DIGITS && (digits == 0) == (number.as_f64() == Some(0.0)) => {
+            Value::Float(number.to_string())
+        }
+        Some(_) => Value::Other("a float that is not exact"),
+    }
 }
 
 /// Where the lines of a text end.
@@ -369,9 +392,10 @@ impl Lines {
     fn value(&self, value: &DeValue<'_>) -> Value {
         match value {
             DeValue::String(text) => Value::Text(text.to_string()),
-            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-                .map_or(Value::Other("an integer out of range"), Value::Integer),
-            DeValue::Float(_) => Value::Other("a float"),
+            DeValue::Integer(number) => {
+                i64::from_str_radix(number.as_str(), number.radix()).map_or(OUT_OF_RANGE, Value::Integer)
+            }
+            DeValue::Float(number) => float(number.as_str()),
             DeValue::Boolean(flag) => Value::Bool(*flag),
             DeValue::Datetime(_) => Value::Other("a date"),
             DeValue::Array(items) => {

@@ -6,6 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::constraints::Names;
 use super::read::CatalogTable;
+use super::values::Asked;
 use crate::mapping::{
     Atomic, Lookup, Mapping, Missing, OnAbsent, Relation, RelationKind, Source, SyncOptions, TableName,
     UniqueIn,
@@ -18,11 +19,13 @@ pub(super) struct Checker<'m> {
     pub mapping: &'m Mapping,
     /// What the server makes of each type that the mapping gives: `format_type` of it, or why it is none.
     pub types: HashMap<&'m str, Result<String, String>>,
+    /// Constants of which only the server can say whether they fit.
+    pub asked: Vec<Asked>,
     pub faults: Vec<String>,
 }
 
 impl<'m> Checker<'m> {
-    fn fault(&mut self, place: &str, message: impl std::fmt::Display) {
+    pub(super) fn fault(&mut self, place: &str, message: impl std::fmt::Display) {
         self.faults.push(format!("{place}: {message}"));
     }
 
@@ -45,8 +48,11 @@ impl<'m> Checker<'m> {
         match table.kind.as_str() {
             "r" | "p" => {}
             "v" | "m" => self.fault(place, format!("{name} is a view; name the table behind it")),
-            "f" => self.fault(place, format!("{name} is a foreign table, which is not supported yet")),
-            _ => self.fault(place, format!("{name} is not a table")),
+            "f" => self.fault(place, format!("{name} is a foreign table; name a table of this database")),
+            _ => {
+                self.fault(place, format!("{name} is not a table; name one"));
+                return None;
+            }
         }
         if table.rules {
             self.fault(
@@ -152,6 +158,7 @@ impl<'m> Checker<'m> {
         for (name, given) in &lookup.types {
             self.given_type(&format!("{place}.columns.{name}"), table, name, Some(given));
         }
+        self.text_forms(&place, table, &lookup.text);
         self.unique(&place, table, &lookup.key, &lookup.nullable);
         self.comparable(&format!("{place}.key"), table, &lookup.key);
         if lookup.missing == Missing::Insert {
@@ -173,7 +180,8 @@ impl<'m> Checker<'m> {
         for column in &table.columns {
             if column.not_null && column.default.is_none() && !column.generated && !given(&column.name) {
                 let message = format!(
-                    "column \"{}\" of {} is NOT NULL, has no default, and the mapping does not fill it",
+                    "column \"{}\" of {} is NOT NULL, has no default, and the mapping does not fill it; \
+                     map it, or give it a default",
                     column.name, table.name
                 );
                 self.fault(place, message);
@@ -195,9 +203,10 @@ impl<'m> Checker<'m> {
             .iter()
             .map(|column| self.written(&format!("{place}.columns.{}", column.name), table, &column.name))
             .collect();
-        for column in &relation.columns {
+        for (column, physical) in relation.columns.iter().zip(&columns) {
             let place = format!("{place}.columns.{}", column.name);
             self.given_type(&place, table, &column.name, column.ty.as_deref());
+            physical.iter().for_each(|physical| self.value(&place, column, physical));
         }
         let id = self.id(&place, relation, table);
         let parent: Vec<_> = relation
@@ -205,7 +214,7 @@ impl<'m> Checker<'m> {
             .iter()
             .map(|name| self.written(&format!("{place}.parent"), table, name))
             .collect();
-        let marks = self.marks(&place, relation, table);
+        let marks = self.marks(relation, table);
         self.key(&place, relation, table);
         let given = |name: &str| {
             relation.columns.iter().any(|column| column.name == name)
@@ -247,14 +256,21 @@ impl<'m> Checker<'m> {
 
     /// A table fed twice, perhaps by two names: what one relation writes the other would remove.
     pub fn shared_tables(&mut self, relations: &[Option<Table>], lookups: &[Option<LookupTable>]) {
-        let names: Vec<&String> = relations.iter().flatten().map(|table| &table.name).collect();
-        for (at, name) in names.iter().enumerate() {
-            if names[..at].contains(name) {
-                self.fault(name, "is the table of two relations; give each its own");
+        let mapping = self.mapping;
+        let named = mapping.relations.iter().zip(relations);
+        let named = named.filter_map(|(relation, table)| Some((relation.place(), &table.as_ref()?.name)));
+        let named: Vec<(String, &String)> = named.collect();
+        for (at, (place, name)) in named.iter().enumerate() {
+            if let Some((other, _)) = named[..at].iter().find(|(_, earlier)| earlier == name) {
+                self.fault(place, format!("{name} is the table of {other} too; give each its own"));
             }
         }
-        for lookup in lookups.iter().flatten().filter(|lookup| names.contains(&&lookup.name)) {
-            self.fault(&lookup.name, "is the table of a relation and of a lookup; give each its own");
+        for (lookup, table) in mapping.lookups.iter().zip(lookups) {
+            let Some(table) = table else { continue };
+            if let Some((other, _)) = named.iter().find(|(_, name)| **name == table.name) {
+                let place = format!("lookups.{}", lookup.name);
+                self.fault(&place, format!("{} is the table of {other} too; give each its own", table.name));
+            }
         }
     }
 
@@ -288,33 +304,33 @@ impl<'m> Checker<'m> {
         }
     }
 
-    fn marks(&mut self, place: &str, relation: &Relation, table: &CatalogTable) -> Marks {
+    fn marks(&mut self, relation: &Relation, table: &CatalogTable) -> Marks {
         let mut marks = Marks::default();
         if relation.kind != RelationKind::Root {
             return marks;
         }
         if let Some(name) = &self.mapping.sync.mark_hash {
-            marks.hash = self.written(&format!("{place}: sync.mark_hash"), table, name);
+            marks.hash = self.written("sync.mark_hash", table, name);
             let fits = |kind: &Kind| match kind {
                 Kind::Text | Kind::Varchar(None) => true,
                 Kind::Varchar(Some(length)) => *length >= 32,
                 _ => false,
             };
-            if marks.hash.as_ref().is_some_and(|column| !fits(&column.ty.kind)) {
-                self.fault(
-                    "sync.mark_hash",
-                    format!("column \"{name}\" must be text, or varchar of 32 or more"),
-                );
+            if let Some(column) = marks.hash.as_ref().filter(|column| !fits(&column.ty.kind)) {
+                let message = format!("column \"{name}\" is {}, but receives a hash", column.ty.sql);
+                self.fault("sync.mark_hash", format!("{message}: make it text, or varchar of 32 or more"));
             }
         }
         if let Some(name) = &self.mapping.sync.mark_time {
-            marks.time = self.time_mark(place, table, "sync.mark_time", name);
+            marks.time = self.time_mark(table, "sync.mark_time", name);
         }
         self.marks_wait(table);
         if let OnAbsent::Mark(name) = &self.mapping.sync.on_absent {
-            marks.absent = self.time_mark(place, table, "sync.mark_absent", name);
+            marks.absent = self.time_mark(table, "sync.mark_absent", name);
             if table.column(name).is_some_and(|column| column.not_null) {
-                self.fault("sync.mark_absent", format!("column \"{name}\" must accept NULL"));
+                let mend = format!("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", table.name, quote(name));
+                let message = format!("column \"{name}\" is NULL for a document that is there: {mend}");
+                self.fault("sync.mark_absent", message);
             }
         }
         marks
@@ -333,16 +349,11 @@ impl<'m> Checker<'m> {
         }
     }
 
-    fn time_mark(
-        &mut self,
-        place: &str,
-        table: &CatalogTable,
-        key: &str,
-        name: &str,
-    ) -> Option<PhysicalColumn> {
-        let column = self.written(&format!("{place}: {key}"), table, name)?;
+    fn time_mark(&mut self, table: &CatalogTable, key: &str, name: &str) -> Option<PhysicalColumn> {
+        let column = self.written(key, table, name)?;
         if !matches!(column.ty.kind, Kind::Timestamp(_) | Kind::Timestamptz(_)) {
-            self.fault(key, format!("column \"{name}\" must be timestamptz or timestamp"));
+            let message = format!("column \"{name}\" is {}, but receives a time", column.ty.sql);
+            self.fault(key, format!("{message}: make it timestamptz or timestamp"));
         }
         Some(column)
     }
@@ -358,7 +369,8 @@ impl<'m> Checker<'m> {
             if relation.kind == RelationKind::Child && self.mapping.lookups[lookup].missing == Missing::Skip {
                 let name = &relation.columns[at].name;
                 let message = format!(
-                    "column \"{name}\" refers to a catalogue with missing = \"skip\": a key cannot be left out"
+                    "column \"{name}\" refers to a catalogue with missing = \"skip\", but a key cannot be left out: \
+                     take it out of the key, or make it missing = \"insert\" or \"error\""
                 );
                 self.fault(&format!("{place}.key"), message);
             }

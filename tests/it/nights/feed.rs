@@ -8,8 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use fastrand::Rng;
 
-use super::shape::{Col, Kind, Place, Policy, Rel, Shape, Twins};
-use super::value::{Spellings, Ty, quoted};
+use super::shape::{Kind, Policy, Rel, Shape, Twins};
+use super::spelling::{cell_members, comma, merged, object, one};
+use super::value::Spellings;
 use crate::tally::Drawn;
 
 /// What a case is said to have drawn that had one.
@@ -41,11 +42,11 @@ struct Item {
 }
 
 #[derive(Clone)]
-struct Cell {
+pub struct Cell {
     /// One for each value: two for a composite catalogue key.
-    values: Vec<Spellings>,
-    null: bool,
-    silent: bool,
+    pub values: Vec<Spellings>,
+    pub null: bool,
+    pub silent: bool,
 }
 
 #[derive(Clone)]
@@ -117,10 +118,14 @@ impl<'s> World<'s> {
     fn cell(&self, ix: usize, at: usize, key: u64, rng: &mut Rng) -> Cell {
         let rel = &self.shape.relations[ix];
         let col = &rel.columns[at];
-        let place_in_key = rel.key.iter().position(|&column| column == at);
+        let key_columns = rel.own_key();
+        let place_in_key = key_columns.iter().position(|&column| column == at);
         let full = Cell { values: Vec::new(), null: false, silent: false };
+        if col.is_constant() {
+            return full;
+        }
         if let (Some(place), true) = (place_in_key, rel.kind != Kind::Link) {
-            let n = if rel.key.len() == 1 { key } else { [key / 2, key % 2][place] };
+            let n = if key_columns.len() == 1 { key } else { [key / 2, key % 2][place] };
             return Cell { values: vec![col.ty.key(n)], null: col.nullable && n == 0, ..full };
         }
         let null = !col.not_null && rng.u8(..6) == 0;
@@ -220,6 +225,7 @@ impl<'s> World<'s> {
     fn mutate_list(&mut self, list: &mut List, ix: usize, rng: &mut Rng, drawn: &mut Drawn) {
         let rel = &self.shape.relations[ix];
         list.say = match rng.u8(..12) {
+            _ if self.shape.shares(ix) => Say::Items,
             0 => Say::Absent,
             1 if rel.when_null != Policy::Error => Say::Null,
             _ => Say::Items,
@@ -387,9 +393,11 @@ impl<'s> World<'s> {
             if item.cells[0].null && !rel.key.is_empty() {
                 drawn.note(NULL_KEY);
             }
-            return if item.cells[0].null { "null".into() } else { one(&item.cells[0].values[0], rng) };
+            let text = |rng: &mut Rng| rel.columns[0].form.respell(one(&item.cells[0].values[0], rng), rng);
+            return if item.cells[0].null { "null".into() } else { text(rng) };
         }
-        let members = self.members(item, ix, rng, drawn);
+        let mut members = self.members(item, ix, rng, drawn);
+        rel.kinds.iter().for_each(|kinds| members.extend(kinds.members(rng)));
         object(members, rng)
     }
 
@@ -400,22 +408,29 @@ impl<'s> World<'s> {
             if col.nullable && cell.null {
                 drawn.note(NULL_KEY);
             }
-            members.extend(cell_members(col, cell, rng));
+            let form = col.catalogue.map_or(col.form, |at| self.shape.catalogues[at].form);
+            members.extend(cell_members(col, cell, form, rng));
         }
-        for (at, inner) in self.shape.enclosed(ix).enumerate() {
-            let rel = &self.shape.relations[inner];
-            members.extend(
-                self.list_text(&item.lists[at], inner, rng, drawn).map(|text| (rel.name.clone(), text)),
-            );
+        let inner: Vec<(&List, usize)> = item.lists.iter().zip(self.shape.enclosed(ix)).collect();
+        for &(_, first) in &inner {
+            let field = &self.shape.relations[first].field;
+            let sharing = inner.iter().copied().filter(|&(_, ix)| self.shape.relations[ix].field == *field);
+            let sharing: Vec<(&List, usize)> = sharing.collect();
+            // The first of the relations that read a list speaks for all.
+            if sharing[0].1 == first {
+                members.extend(self.list_text(&sharing, rng, drawn).map(|text| (field.clone(), text)));
+            }
         }
         members
     }
 
-    /// `None`: the field is absent.
-    fn list_text(&self, list: &List, ix: usize, rng: &mut Rng, drawn: &mut Drawn) -> Option<String> {
+    /// What the relations say that read one list. `None`: the field is absent.
+    fn list_text(&self, sharing: &[(&List, usize)], rng: &mut Rng, drawn: &mut Drawn) -> Option<String> {
+        let (list, ix) = sharing[0];
         let rel = &self.shape.relations[ix];
+        let is_empty = sharing.iter().all(|(list, _)| list.items.is_empty());
         let mut says = vec![list.say];
-        if list.items.is_empty() && !list.say.is_silent(rel) {
+        if is_empty && !list.say.is_silent(rel) {
             says = vec![Say::Items];
             says.extend((rel.when_null == Policy::Empty).then_some(Say::Null));
             says.extend((rel.when_absent == Policy::Empty).then_some(Say::Absent));
@@ -429,14 +444,12 @@ impl<'s> World<'s> {
                 drawn.note("null list");
                 return Some("null".into());
             }
-            Say::Items if list.items.is_empty() => drawn.note("empty list"),
+            Say::Items if is_empty => drawn.note("empty list"),
             Say::Items => {}
         }
-        let mut items: Vec<&Item> = list.items.iter().collect();
-        if !rel.ordered {
-            rng.shuffle(&mut items);
-        }
         if rel.map {
+            let mut items: Vec<&Item> = list.items.iter().collect();
+            rng.shuffle(&mut items);
             let member = |item: &&Item| {
                 let name = serde_json::from_str(&item.cells[0].values[0][0]).expect("a string");
                 (name, self.item_text(item, ix, &mut *rng, &mut *drawn))
@@ -444,12 +457,61 @@ impl<'s> World<'s> {
             let members = items.iter().map(member).collect();
             return Some(object(members, rng));
         }
+        let mut texts = Vec::new();
+        for &(list, ix) in sharing {
+            let own = self.item_texts(list, ix, rng, drawn);
+            texts = merged(texts, own, rng);
+        }
+        self.add_strays(sharing, &mut texts, rng, drawn);
+        match &texts[..] {
+            [one] if rel.single && one != "null" && !one.starts_with('[') && rng.bool() => {
+                drawn.note("one item in place of a list");
+                Some(one.clone())
+            }
+            _ => Some(format!("[{}]", texts.join(comma(rng)))),
+        }
+    }
+
+    /// The items of a list that are one relation's, in an order that may be another one where none is stored.
+    fn item_texts(&self, list: &List, ix: usize, rng: &mut Rng, drawn: &mut Drawn) -> Vec<String> {
+        let rel = &self.shape.relations[ix];
+        let mut items: Vec<&Item> = list.items.iter().collect();
+        if !rel.ordered {
+            rng.shuffle(&mut items);
+        }
         let mut texts: Vec<String> = items.iter().map(|item| self.item_text(item, ix, rng, drawn)).collect();
         let takes_twins = !rel.key.is_empty() && (!rel.ordered || rel.has_position());
         if takes_twins && !items.is_empty() && rng.u8(..5) == 0 {
             self.duplicate(&items, &mut texts, ix, rng, drawn);
         }
-        Some(format!("[{}]", texts.join(comma(rng))))
+        texts
+    }
+
+    /// Adds items that no relation takes: some are like one that is taken but for its kind.
+    fn add_strays(
+        &self,
+        sharing: &[(&List, usize)],
+        texts: &mut Vec<String>,
+        rng: &mut Rng,
+        drawn: &mut Drawn,
+    ) {
+        let (list, ix) = sharing[0];
+        let Some(kinds) = self.shape.relations[ix].kinds.as_ref().filter(|kinds| kinds.strays) else {
+            return;
+        };
+        for _ in 0..rng.usize(..3) {
+            let stray = match &list.items[..] {
+                _ if rng.u8(..4) == 0 => ["null", "7", "\"a\"", "[]"][rng.usize(..4)].to_owned(),
+                [] => object(kinds.strange(rng), rng),
+                items => {
+                    let like = &items[rng.usize(..items.len())];
+                    let members = self.members(like, ix, rng, drawn);
+                    object(members.into_iter().chain(kinds.strange(rng)).collect(), rng)
+                }
+            };
+            texts.insert(rng.usize(..=texts.len()), stray);
+            drawn.note("stray item");
+        }
     }
 
     /// Says one item once more: in the same words, in others, or with other content that does not count.
@@ -498,56 +560,4 @@ impl<'s> World<'s> {
 fn mark_stored(item: &mut Item) {
     item.stored = true;
     item.lists.iter_mut().flat_map(|list| &mut list.items).for_each(mark_stored);
-}
-
-fn one(spellings: &Spellings, rng: &mut Rng) -> String {
-    spellings[rng.usize(..spellings.len())].clone()
-}
-
-/// What an item says of a column: nothing, one member, or two.
-fn cell_members(col: &Col, cell: &Cell, rng: &mut Rng) -> Vec<(String, String)> {
-    let field = col.field.clone();
-    if matches!(col.place, Place::Name | Place::Index | Place::Item | Place::Position(_)) {
-        return Vec::new();
-    }
-    // Where a missing field means null, null may be spelled by leaving it out.
-    if cell.silent || (cell.null && !col.keep && rng.bool()) {
-        let bare = col.place == Place::Nested && rng.bool();
-        return if bare { vec![(field, "{}".into())] } else { Vec::new() };
-    }
-    let names: &[&str] = if col.catalogue.is_some() { &["code", "no"] } else { &["v"] };
-    let texts = cell.values.iter().map(|value| if cell.null { "null".into() } else { one(value, rng) });
-    let texts: Vec<String> = texts.collect();
-    match col.place {
-        Place::Nested if cell.null && rng.bool() => vec![(field, "null".into())],
-        Place::Nested => {
-            let members = names.iter().zip(texts).map(|(name, text)| ((*name).to_owned(), text)).collect();
-            vec![(field, object(members, rng))]
-        }
-        Place::Either => {
-            let alternative = format!("{field}!");
-            match rng.u8(..4) {
-                0 => vec![(alternative, texts[0].clone())],
-                1 => vec![(field, "null".into()), (alternative, texts[0].clone())],
-                // Without a value in the first, the second would count.
-                2 if !cell.null => {
-                    vec![(field, texts[0].clone()), (alternative, one(&Ty::draw(col.ty, rng, 99), rng))]
-                }
-                _ => vec![(field, texts[0].clone())],
-            }
-        }
-        _ => vec![(field, texts[0].clone())],
-    }
-}
-
-fn comma(rng: &mut Rng) -> &'static str {
-    [",", ", ", " \t,\n "][rng.usize(..3)]
-}
-
-fn object(mut members: Vec<(String, String)>, rng: &mut Rng) -> String {
-    rng.shuffle(&mut members);
-    let colon = [":", " : ", ":\n"][rng.usize(..3)];
-    let members: Vec<String> =
-        members.into_iter().map(|(name, text)| format!("{}{colon}{text}", quoted(&name, false))).collect();
-    format!("{{{}}}", members.join(comma(rng)))
 }

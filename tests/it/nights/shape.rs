@@ -2,7 +2,8 @@
 
 use fastrand::Rng;
 
-use super::value::{self, Ty};
+use super::kinds::{Form, Kinds};
+use super::value::{self, CONSTANTS, Ty};
 use crate::support::cluster::cluster;
 use crate::tally::Drawn;
 
@@ -54,6 +55,12 @@ pub struct Rel {
     pub absent_columns: Option<bool>,
     pub columns: Vec<Col>,
     pub parent: Vec<String>,
+    /// The member of the enclosing item that holds its list. Several relations may read one.
+    pub field: String,
+    /// What tells its items from the others of the list.
+    pub kinds: Option<Kinds>,
+    /// Whether the only item may stand in place of the list.
+    pub single: bool,
     /// Whether items are scalars: one column, path `.`.
     pub scalar: bool,
     /// Whether the list is an object whose names are the key.
@@ -83,6 +90,8 @@ pub enum Place {
     Index,
     /// The row's place among those that the list asks for, from this number on.
     Position(i8),
+    /// The same in every row: which of [`CONSTANTS`].
+    Constant(usize),
 }
 
 pub struct Col {
@@ -99,6 +108,8 @@ pub struct Col {
     pub nullable: bool,
     pub not_null: bool,
     pub default: bool,
+    /// How its strings are altered.
+    pub form: Form,
 }
 
 pub struct Catalogue {
@@ -110,6 +121,8 @@ pub struct Catalogue {
     pub there: u64,
     /// Keys that documents use: 0 to this.
     pub used: u64,
+    /// How the text of its key is altered.
+    pub form: Form,
 }
 
 impl Catalogue {
@@ -139,6 +152,7 @@ impl Shape {
             shape.add(rng, if link { Kind::Link } else { Kind::Child }, Some(host), prefix);
         }
         shape.settle(rng);
+        shape.tell_apart(rng);
         shape.note(drawn);
         shape
     }
@@ -183,6 +197,9 @@ impl Shape {
             absent_columns: [None, Some(true), Some(false)][rng.usize(..3)],
             columns: Vec::new(),
             parent: Vec::new(),
+            field: format!("r{at}"),
+            kinds: None,
+            single: rng.u8(..3) == 0,
             scalar: kind == Kind::Child && rng.u8(..8) == 0,
             map: false,
             ordered: false,
@@ -217,6 +234,7 @@ impl Shape {
                 nullable: false,
                 not_null: false,
                 default: rng.u8(..6) == 0,
+                form: Form::draw(rng, catalogue.is_none() && ty.has_text()),
             });
         }
         rel.key = (0..keys).collect();
@@ -235,6 +253,7 @@ impl Shape {
                     nullable: false,
                     not_null: true,
                     default: false,
+                    form: Form::default(),
                 },
             );
             rel.key = vec![0];
@@ -273,6 +292,7 @@ impl Shape {
                 rel.map = true;
                 rel.columns[0].place = Place::Name;
                 rel.columns[0].ty = Ty::Text;
+                rel.columns[0].form = Form::default();
             }
             let place = match rng.u8(..8) {
                 0 if rel.kind == Kind::Child && !rel.scalar => Some(Place::Index),
@@ -281,26 +301,23 @@ impl Shape {
             };
             if let Some(place) = place.filter(|_| !rel.map) {
                 rel.ordered = true;
-                rel.columns.push(Col {
-                    name: "place".into(),
-                    field: String::new(),
-                    ty: Ty::Int4,
-                    place,
-                    catalogue: None,
-                    when_absent: None,
-                    keep: false,
-                    nullable: false,
-                    not_null: false,
-                    default: false,
-                });
+                rel.columns.push(Col::placeless("place", Ty::Int4, place));
+            }
+            if rng.u8(..4) == 0 {
+                let at = rng.usize(..CONSTANTS.len());
+                if rel.kind != Kind::Link && !rel.key.is_empty() && CONSTANTS[at].1.is_key() && rng.bool() {
+                    rel.key.push(rel.columns.len());
+                }
+                rel.columns.push(Col::placeless("constant", CONSTANTS[at].1, Place::Constant(at)));
             }
             // Nothing refers to a key that may be NULL, and only new servers have unique indexes for it.
             let is_local = rel.kind == Kind::Child && !rel.unique_in_all;
             let has_index = is_local || counts_nulls_as_equal();
             let may_be_null = rel.kind != Kind::Link && !rel.map && (leaf || rel.id.is_some());
             if may_be_null && has_index && !rel.key.is_empty() && rng.u8(..3) == 0 {
-                let always = rng.usize(..rel.key.len());
-                rel.key.iter().for_each(|&at| rel.columns[at].nullable = at == rel.key[always] || rng.bool());
+                let own = rel.own_key();
+                let always = rng.usize(..own.len());
+                own.iter().for_each(|&at| rel.columns[at].nullable = at == own[always] || rng.bool());
                 rel.primary = false;
             }
             let inherited = self.inherited(ix);
@@ -308,7 +325,7 @@ impl Shape {
             let (keyless, key) = (rel.key.is_empty(), rel.key.clone());
             for (at, col) in rel.columns.iter_mut().enumerate() {
                 let identifies = keyless || key.contains(&at);
-                let is_position = matches!(col.place, Place::Position(_));
+                let is_position = matches!(col.place, Place::Position(_) | Place::Constant(_));
                 if identifies || is_position || matches!(col.place, Place::Index | Place::Name | Place::Item)
                 {
                     col.when_absent = None;
@@ -339,6 +356,16 @@ impl Shape {
                 ("referred to by its key", rel.id.is_none() && !self.is_leaf(ix)),
                 ("map", rel.map),
                 ("place in the list", rel.columns.iter().any(|col| col.place == Place::Index)),
+                ("constant", rel.columns.iter().any(Col::is_constant)),
+                ("constant in a key", rel.own_key().len() < rel.key.len()),
+                ("where", rel.kinds.is_some()),
+                ("where, strays ignored", rel.kinds.as_ref().is_some_and(|kinds| kinds.strays)),
+                ("list of two kinds", ix > 0 && rel.field != rel.name),
+                ("when_single", ix > 0 && rel.single),
+                ("nul = strip", rel.columns.iter().any(|col| col.form.nul == "strip")),
+                ("nul = replace", rel.columns.iter().any(|col| col.form.nul == "replace")),
+                ("nfc", rel.columns.iter().any(|col| col.form.nfc)),
+                ("nfc in a key", rel.key.iter().any(|&at| rel.columns[at].form.nfc)),
                 ("position", rel.has_position()),
                 ("position without a key", rel.has_position() && rel.key.is_empty()),
                 ("pair", rel.pair),
@@ -359,14 +386,42 @@ impl Shape {
 }
 
 impl Rel {
+    /// Positions of the key's columns that differ from row to row.
+    pub fn own_key(&self) -> Vec<usize> {
+        self.key.iter().copied().filter(|&at| !self.columns[at].is_constant()).collect()
+    }
+
     /// Whether a column holds the row's place among those that are asked for.
     pub fn has_position(&self) -> bool {
         self.columns.iter().any(|col| matches!(col.place, Place::Position(_)))
     }
 }
 
+impl Col {
+    /// A column that no field of the item fills.
+    fn placeless(name: &str, ty: Ty, place: Place) -> Self {
+        Col {
+            name: name.into(),
+            field: String::new(),
+            ty,
+            place,
+            catalogue: None,
+            when_absent: None,
+            keep: false,
+            nullable: false,
+            not_null: false,
+            default: false,
+            form: Form::default(),
+        }
+    }
+
+    pub fn is_constant(&self) -> bool {
+        matches!(self.place, Place::Constant(_))
+    }
+}
+
 /// Whether the server has `NULLS NOT DISTINCT`.
-fn counts_nulls_as_equal() -> bool {
+pub fn counts_nulls_as_equal() -> bool {
     cluster().major >= 15
 }
 
@@ -379,204 +434,8 @@ impl Catalogue {
             _ => (3, 6),
         };
         let composite = rng.bool();
-        Catalogue { name: format!("cat{at}"), table: format!("Cat {at}"), composite, missing, there, used }
-    }
-}
-
-fn toml(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-fn list(names: impl Iterator<Item = String>) -> String {
-    format!("[{}]", names.map(|name| toml(&name)).collect::<Vec<_>>().join(", "))
-}
-
-/// A name in a path.
-fn step(name: &str) -> String {
-    if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
-}
-
-impl Shape {
-    /// The mapping as a file.
-    pub fn toml(&self, name: &str) -> String {
-        let mut out = format!("version = 1\nname = {}\n", toml(name));
-        self.relation_toml(0, "root", &mut out);
-        for catalogue in &self.catalogues {
-            let key = if catalogue.composite { "[\"code\", \"no\"]" } else { "\"code\"" };
-            out += &format!(
-                "[lookups.{}]\ntable = {}\nid = \"id\"\nkey = {key}\nmissing = \"{}\"\n",
-                catalogue.name,
-                toml(&catalogue.table),
-                catalogue.missing
-            );
-        }
-        out
-    }
-
-    fn relation_toml(&self, ix: usize, place: &str, out: &mut String) {
-        let rel = &self.relations[ix];
-        let head = if ix == 0 {
-            format!("[{place}]\n")
-        } else {
-            format!("[[{place}]]\nname = {}\n", toml(&rel.name))
-        };
-        *out += &format!("{head}table = {}\n", toml(&rel.table));
-        if ix > 0 {
-            let word = |policy| match policy {
-                Policy::Keep => "keep",
-                Policy::Empty => "empty",
-                Policy::Error => "error",
-            };
-            *out += &format!("parent = {}\n", list(rel.parent.iter().cloned()));
-            *out += &format!(
-                "when_absent = \"{}\"\nwhen_null = \"{}\"\n",
-                word(rel.when_absent),
-                word(rel.when_null)
-            );
-        }
-        if rel.kind == Kind::Child && rel.unique_in_all {
-            *out += "unique_in = \"all\"\n";
-        }
-        if ix > 0 && !rel.key.is_empty() {
-            let twins = match rel.twins {
-                Twins::Error => "error",
-                Twins::First => "first",
-                Twins::Last => "last",
-            };
-            *out += &format!("on_duplicate = \"{twins}\"\n");
-        }
-        if rel.kind != Kind::Link && !rel.key.is_empty() {
-            *out += &format!("key = {}\n", list(rel.key.iter().map(|&at| rel.columns[at].name.clone())));
-        }
-        if let Some((id, _)) = rel.id {
-            *out += &format!("id = {}\n", toml(id));
-        }
-        if rel.pair {
-            *out += "pair = true\n";
-        }
-        if let Some(keep) = rel.absent_columns {
-            *out += &format!("absent_columns = \"{}\"\n", if keep { "keep" } else { "null" });
-        }
-        let mut columns = rel.columns.iter();
-        if let (Kind::Link, Some(target)) = (rel.kind, columns.as_slice().first()) {
-            columns.next();
-            *out += &format!("target = {}\n{}\n", toml(&target.name), self.lookup_toml(target, "\n"));
-        }
-        let columns = columns.map(|col| format!("{} = {}", toml(&col.name), self.column_toml(col)));
-        *out += &format!("columns = {{ {} }}\n", columns.collect::<Vec<_>>().join(", "));
-        for inner in self.enclosed(ix) {
-            let kind = if self.relations[inner].kind == Kind::Link { "links" } else { "children" };
-            self.relation_toml(inner, &format!("{place}.{kind}"), out);
-        }
-    }
-
-    fn lookup_toml(&self, col: &Col, separator: &str) -> String {
-        let Some(at) = col.catalogue else { return String::new() };
-        let catalogue = &self.catalogues[at];
-        let field = step(&col.field);
-        let mut matching = format!("code = {}", toml(&format!("{field}.code")));
-        if catalogue.composite {
-            matching += &format!(", no = {}", toml(&format!("{field}.no")));
-        }
-        format!("lookup = \"{}\"{separator}match = {{ {matching} }}", catalogue.name)
-    }
-
-    fn column_toml(&self, col: &Col) -> String {
-        let field = step(&col.field);
-        let paths = match col.place {
-            Place::Item => vec![".".to_owned()],
-            Place::Name => vec!["@key".to_owned()],
-            Place::Index => vec!["@index".to_owned()],
-            Place::Field => vec![field],
-            Place::Nested => vec![format!("{field}.v")],
-            Place::Either => vec![field, step(&format!("{}!", col.field))],
-            Place::Position(first) => return format!("{{ position = {first} }}"),
-        };
-        let absent = col.when_absent.map(|keep| if keep { "keep" } else { "null" });
-        let absent = absent.map_or(String::new(), |word| format!(", when_absent = \"{word}\""));
-        match col.catalogue {
-            Some(_) => format!("{{ {}{absent} }}", self.lookup_toml(col, ", ")),
-            None => {
-                let nullable = if col.nullable { ", nullable = true" } else { "" };
-                format!("{{ path = {}{absent}{nullable} }}", list(paths.into_iter()))
-            }
-        }
-    }
-
-    /// The tables, with their constraints and the catalogues' first rows.
-    pub fn ddl(&self) -> String {
-        let labels: Vec<String> = LABELS.iter().map(|label| format!("'{label}'")).collect();
-        let mut sql = format!("CREATE TYPE mood AS ENUM ({});\n", labels.join(", "));
-        for catalogue in &self.catalogues {
-            let (no, key) =
-                if catalogue.composite { ("no integer NOT NULL,", "code, no") } else { ("", "code") };
-            let table = name(&catalogue.table);
-            sql += &format!(
-                "CREATE TABLE {table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-                   code text NOT NULL, {no} note text, UNIQUE ({key}));\n"
-            );
-            for n in 0..catalogue.there {
-                let cells = catalogue.key(n);
-                let cells = cells
-                    .iter()
-                    .map(|cell| format!("('{}'::jsonb ->> 0)", format!("[{}]", cell[0]).replace('\'', "''")));
-                let cells = cells
-                    .zip(["::text", "::integer"])
-                    .map(|(cell, ty)| cell + ty)
-                    .collect::<Vec<_>>()
-                    .join(", ");
-                sql += &format!("INSERT INTO {table} ({key}) VALUES ({cells});\n");
-            }
-        }
-        (0..self.relations.len()).for_each(|ix| sql += &self.table_ddl(ix));
-        sql
-    }
-
-    fn table_ddl(&self, ix: usize) -> String {
-        let rel = &self.relations[ix];
-        let names =
-            |columns: &[&str]| columns.iter().map(|column| name(column)).collect::<Vec<_>>().join(", ");
-        let key: Vec<&str> = rel.key.iter().map(|&at| rel.columns[at].name.as_str()).collect();
-        let parent: Vec<&str> = rel.parent.iter().map(String::as_str).collect();
-        let mut parts = Vec::new();
-        if let Some((id, ty)) = rel.id {
-            parts.push(format!("{} {ty} PRIMARY KEY", name(id)));
-        }
-        for col in &rel.columns {
-            let ty = if col.catalogue.is_some() { "bigint" } else { col.ty.sql() };
-            let not_null = if col.not_null { " NOT NULL" } else { "" };
-            let default = if col.default { format!(" DEFAULT {}", col.ty.default()) } else { String::new() };
-            let to = col.catalogue.map(|at| format!(" REFERENCES {}", name(&self.catalogues[at].table)));
-            parts.push(format!("{} {ty}{not_null}{default}{}", name(&col.name), to.unwrap_or_default()));
-        }
-        if let Some(outer) = rel.enclosing.map(|outer| &self.relations[outer]) {
-            let (to, types): (Vec<&str>, Vec<&str>) = match outer.id {
-                Some((id, ty)) => (vec![id], vec![ty.split(' ').next().unwrap_or(ty)]),
-                None => outer
-                    .key
-                    .iter()
-                    .map(|&at| (outer.columns[at].name.as_str(), outer.columns[at].ty.sql()))
-                    .unzip(),
-            };
-            parts.extend(
-                parent.iter().zip(types).map(|(column, ty)| format!("{} {ty} NOT NULL", name(column))),
-            );
-            let cascade = if rel.cascade { " ON DELETE CASCADE" } else { "" };
-            let (from, table, to) = (names(&parent), name(&outer.table), names(&to));
-            parts.push(format!("FOREIGN KEY ({from}) REFERENCES {table} ({to}){cascade}"));
-        }
-        if !key.is_empty() {
-            let unique = if ix == 0 || rel.unique_in_all { key } else { [parent, key].concat() };
-            let with_null = rel.key.iter().any(|&at| rel.columns[at].nullable) && counts_nulls_as_equal();
-            let kind = match () {
-                () if with_null => "UNIQUE NULLS NOT DISTINCT",
-                () if rel.id.is_none() && rel.primary => "PRIMARY KEY",
-                () => "UNIQUE",
-            };
-            parts.push(format!("{kind} ({})", names(&unique)));
-        }
-        parts.push("kept_beside text".into());
-        format!("CREATE TABLE {} (\n  {});\n", name(&rel.table), parts.join(",\n  "))
+        let (name, table, form) = (format!("cat{at}"), format!("Cat {at}"), Form::draw(rng, true));
+        Catalogue { name, table, composite, missing, there, used, form }
     }
 }
 

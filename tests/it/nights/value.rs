@@ -47,18 +47,31 @@ pub const ALL: [Ty; 15] = [
 /// Types of key columns that are drawn.
 pub const KEYS: [Ty; 4] = [Int4, Int8, Text, Numeric];
 
+/// Values that are the same in every row, as TOML, and their types.
+pub const CONSTANTS: [(&str, Ty); 8] = [
+    ("\"fijo é\"", Text),
+    ("42", Int4),
+    ("\"-7\"", Int8),
+    ("2.50", Numeric),
+    ("true", Bool),
+    ("\"2024-02-29\"", Date),
+    ("\"hïgh\"", Enum),
+    ("\"{1,2}\"", IntArray),
+];
+
 /// One value: JSON texts that all stand for it.
 pub type Spellings = Vec<String>;
 
 /// Texts that went wrong somewhere once.
-const ODD: [&str; 12] = [
+const ODD: [&str; 13] = [
     "",
+    "línea\nnueva",
+    "lost \u{fffd} letter",
     " ",
     "a\u{a0}b",
     "tab\there",
     "say \"hi\"",
     "back\\slash \\N",
-    "línea\nnueva",
     "e\u{301} é",
     "🦀 日本",
     "null",
@@ -101,6 +114,16 @@ impl Ty {
             Inet => "'127.0.0.1'",
             IntArray => "'{7}'",
         }
+    }
+
+    /// Whether there is text in its values.
+    pub fn has_text(self) -> bool {
+        matches!(self, Text | Varchar | Jsonb)
+    }
+
+    /// Whether it may be that of a key's column.
+    pub fn is_key(self) -> bool {
+        KEYS.contains(&self) || matches!(self, Bool | Date | Enum)
     }
 
     pub fn is_server_converted(self) -> bool {

@@ -29,6 +29,10 @@ pub struct Relation {
     pub when_null: String,
     pub on_duplicate: String,
     pub columns: Vec<Column>,
+    /// An item belongs to the relation if at each of these paths one of these values, as JSON, stands.
+    pub conditions: Vec<(Path, Vec<String>)>,
+    /// Whether what is no list is the one item of it.
+    pub single: bool,
     absent_columns: String,
 }
 
@@ -44,6 +48,17 @@ pub struct Column {
     pub keep: bool,
     /// The column holds the row's place in its list, counted from this.
     pub position: Option<i64>,
+    /// The column holds this in every row, as JSON.
+    pub constant: Option<String>,
+    pub form: Form,
+}
+
+/// What becomes of strings before they are stored.
+#[derive(Clone, Debug, Default)]
+pub struct Form {
+    /// `strip`, `replace`, or anything else.
+    pub nul: String,
+    pub nfc: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +68,8 @@ pub struct Lookup {
     pub id: String,
     pub key: Vec<String>,
     pub missing: String,
+    /// One for each column of the key.
+    pub forms: Vec<Form>,
 }
 
 /// A path: how many items up, then down these names.
@@ -89,18 +106,26 @@ fn lookups(file: &Table) -> Result<Vec<Lookup>> {
     let one = |(name, value): (&String, &Value)| {
         let table = value.as_table().ok_or("a lookup is a table")?;
         only(table, name, &["table", "id", "key", "missing", "columns"])?;
+        let columns = table.get("columns").and_then(Value::as_table).unwrap_or(&none);
+        let key = strings(table, "key")?;
+        let of =
+            |name: &String| columns.get(name).and_then(Value::as_table).map_or(Ok(Form::default()), form);
         Ok(Lookup {
             name: name.clone(),
             table: string(table, "table", None)?,
             id: string(table, "id", Some("id"))?,
-            key: strings(table, "key")?,
+            forms: key.iter().map(of).collect::<Result<_>>()?,
+            key,
             missing: string(table, "missing", Some("error"))?,
         })
     };
     tables.iter().map(one).collect()
 }
 
-const RELATION_KEYS: [&str; 20] = [
+const RELATION_KEYS: [&str; 23] = [
+    "where",
+    "otherwise",
+    "when_single",
     "table",
     "key",
     "alternate_key",
@@ -143,6 +168,8 @@ fn relation(mapping: &mut Mapping, table: &Table, enclosing: Option<usize>, link
         when_null: string(table, "when_null", Some("empty"))?,
         on_duplicate: string(table, "on_duplicate", Some("error"))?,
         columns: Vec::new(),
+        conditions: conditions(table)?,
+        single: string(table, "when_single", Some("error"))? == "item",
         absent_columns: string(table, "absent_columns", Some(&inherited))?,
     };
     if link {
@@ -155,6 +182,8 @@ fn relation(mapping: &mut Mapping, table: &Table, enclosing: Option<usize>, link
             lookup: Some(source),
             keep: false,
             position: None,
+            constant: None,
+            form: Form::default(),
         });
         if relation.key.is_empty() {
             relation.key = vec![target];
@@ -180,16 +209,30 @@ fn relation(mapping: &mut Mapping, table: &Table, enclosing: Option<usize>, link
 fn column(mapping: &Mapping, relation: &Relation, name: &str, value: &Value) -> Result<Column> {
     let always_null = relation.key.is_empty() || relation.key.iter().any(|key| key == name);
     let keep = !always_null && relation.absent_columns == "keep";
-    let plain = |paths| Column { name: name.into(), paths, zone: None, lookup: None, keep, position: None };
+    let plain = |paths| Column {
+        name: name.into(),
+        paths,
+        zone: None,
+        lookup: None,
+        keep,
+        position: None,
+        constant: None,
+        form: Form::default(),
+    };
     let Some(table) = value.as_table() else { return Ok(plain(paths(value)?)) };
-    only(table, name, &["path", "zone", "lookup", "match", "when_absent", "nullable", "position"])?;
+    let known =
+        ["path", "zone", "lookup", "match", "when_absent", "nullable", "position", "value", "nul", "nfc"];
+    only(table, name, &known)?;
     let mut column = plain(table.get("path").map(paths).transpose()?.unwrap_or_default());
     column.zone = table.get("zone").and_then(Value::as_str).map(str::to_owned);
     if table.contains_key("lookup") {
         column.lookup = Some(lookup(mapping, table)?);
     }
     column.position = table.get("position").and_then(Value::as_integer);
+    column.constant = table.get("value").map(scalar).transpose()?;
+    column.form = form(table)?;
     column.keep = column.position.is_none()
+        && column.constant.is_none()
         && !always_null
         && string(table, "when_absent", Some(if keep { "keep" } else { "null" }))? == "keep";
     Ok(column)
@@ -203,6 +246,47 @@ fn lookup(mapping: &Mapping, table: &Table) -> Result<(usize, Vec<Path>)> {
         table.get("match").and_then(Value::as_table).ok_or("match = { column = path } expected")?;
     let one = |key: &String| path(&string(matching, key, None)?);
     Ok((at, mapping.lookups[at].key.iter().map(one).collect::<Result<_>>()?))
+}
+
+fn form(table: &Table) -> Result<Form> {
+    let nfc = table.get("nfc").and_then(Value::as_bool).unwrap_or(false);
+    Ok(Form { nul: string(table, "nul", Some("reject"))?, nfc })
+}
+
+fn conditions(table: &Table) -> Result<Vec<(Path, Vec<String>)>> {
+    let mut found = Vec::new();
+    if let Some(table) = table.get("where").and_then(Value::as_table) {
+        conditions_below(table, "", &mut found)?;
+    }
+    Ok(found)
+}
+
+fn conditions_below(table: &Table, above: &str, found: &mut Vec<(Path, Vec<String>)>) -> Result<()> {
+    for (name, value) in table {
+        let name = format!("{above}{name}");
+        if let Some(below) = value.as_table() {
+            conditions_below(below, &format!("{name}."), found)?;
+            continue;
+        }
+        let path = path(&name)?;
+        if path.up > 0 || path.last == Last::Index {
+            return Err(format!("the oracle knows no `where` at {name}"));
+        }
+        let values = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+        found.push((path, values.iter().map(scalar).collect::<Result<_>>()?));
+    }
+    Ok(())
+}
+
+/// A scalar as JSON.
+fn scalar(value: &Value) -> Result<String> {
+    match value {
+        Value::String(text) => Ok(serde_json::Value::from(text.as_str()).to_string()),
+        Value::Integer(number) => Ok(number.to_string()),
+        Value::Float(number) => Ok(number.to_string()),
+        Value::Boolean(flag) => Ok(flag.to_string()),
+        other => Err(format!("a scalar expected, found {other:?}")),
+    }
 }
 
 fn paths(value: &Value) -> Result<Vec<Path>> {

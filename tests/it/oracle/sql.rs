@@ -1,82 +1,10 @@
 //! The statements by which PostgreSQL takes documents apart and casts their values.
 
-use std::collections::HashMap;
-
 use super::mapping::{Column, Last, Mapping, Path, Relation};
-
-/// Functions in schema `oracle` that the statements use.
-pub const FUNCTIONS: &str = r#"
-CREATE OR REPLACE FUNCTION oracle.refuse(what text) RETURNS text LANGUAGE plpgsql AS
-$$ BEGIN RAISE EXCEPTION 'oracle: %', what; END $$;
-
--- The text of a scalar. Numbers are trimmed for text and integer columns: 1.0 is 1, 1.50 is 1.5.
-CREATE OR REPLACE FUNCTION oracle.scalar(v jsonb, trimmed boolean) RETURNS text LANGUAGE sql AS
-$$ SELECT CASE jsonb_typeof(v)
-     WHEN 'null' THEN NULL
-     WHEN 'number' THEN CASE WHEN trimmed THEN trim_scale(v::text::numeric)::text ELSE v::text END
-     WHEN 'object' THEN oracle.refuse('an object in place of a scalar')
-     WHEN 'array' THEN oracle.refuse('a list in place of a scalar')
-     ELSE v #>> '{}' END $$;
-
--- The same from json, which has a number's own spelling: for floats, where -0 and 0 differ.
-CREATE OR REPLACE FUNCTION oracle.scalar(v json, trimmed boolean) RETURNS text LANGUAGE sql AS
-$$ SELECT CASE json_typeof(v)
-     WHEN 'null' THEN NULL
-     WHEN 'object' THEN oracle.refuse('an object in place of a scalar')
-     WHEN 'array' THEN oracle.refuse('a list in place of a scalar')
-     ELSE v #>> '{}' END $$;
-
-CREATE OR REPLACE FUNCTION oracle.in_zone(t text, zone text) RETURNS timestamptz LANGUAGE sql AS
-$$ SELECT CASE WHEN t ~* '\d:\d\d.*(z|[+-]\d{1,2}(:?\d\d)?)\s*$' THEN t::timestamptz
-               ELSE t::timestamp AT TIME ZONE zone END $$;
-"#;
+use super::values::{Type, Types, array, at, cast, constant, literal, present, quote};
 
 /// The item's jsonb, decompressed here once instead of at every look into it. With `OFFSET 0` in a subquery.
 const DECOMPRESSED: &str = "CASE WHEN jsonb_typeof(n.b) = 'object' THEN n.b || '{}' ELSE n.b END";
-
-/// The type of a column as the catalog has it.
-#[derive(Clone, Debug)]
-pub struct Type {
-    /// With its modifier: `numeric(10,2)`.
-    pub full: String,
-    /// Without: a cast to it rounds and cuts nothing. The modifier is applied by assignment, as in an INSERT.
-    pub base: String,
-    /// Whether it is a string type.
-    pub is_string: bool,
-    /// The column's default as SQL, where it is a plain value: what a new row gets that the document is silent about.
-    pub default: Option<String>,
-}
-
-/// Types by (table, column), names as in the mapping.
-pub type Types = HashMap<(String, String), Type>;
-
-impl Type {
-    fn trims_numbers(&self) -> bool {
-        self.is_string || matches!(self.base.as_str(), "smallint" | "integer" | "bigint")
-    }
-
-    fn reads_json(&self) -> bool {
-        matches!(self.base.as_str(), "json" | "real" | "double precision")
-    }
-
-    /// The comparison form of a value of this type, as jsonb. SQL's NULL becomes jsonb's null in an array.
-    fn comparable(&self, value: &str) -> String {
-        match self.base.as_str() {
-            "numeric" if self.full == "numeric" => format!("to_jsonb(trim_scale({value})::text)"),
-            // In an array, so that a JSON null differs from NULL. jsonb's own `=` compares numbers by value.
-            "jsonb" => format!("(CASE WHEN {value} IS NOT NULL THEN jsonb_build_array({value}) END)"),
-            _ => format!("to_jsonb({value}::text)"),
-        }
-    }
-}
-
-pub fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-pub fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
 
 /// A table as the mapping names it, quoted.
 pub fn table(name: &str) -> String {
@@ -96,57 +24,6 @@ pub fn before(relation: &Relation) -> String {
     format!("oracle.{}", quote(&format!("before {}", relation.name)))
 }
 
-fn array(names: &[String]) -> String {
-    format!("ARRAY[{}]::text[]", names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(","))
-}
-
-/// The item that a path starts at: `n` is the relation's own, `p1` the enclosing one, and so on.
-fn start(path: &Path) -> String {
-    if path.up == 0 { "n".into() } else { format!("p{}", path.up) }
-}
-
-/// The value at a path, from the item's jsonb (`b`) or json (`j`).
-fn at(path: &Path, source: &str) -> String {
-    let item = start(path);
-    let to = if source == "j" { "to_json" } else { "to_jsonb" };
-    match path.last {
-        Last::Key => format!("{to}({item}.name)"),
-        Last::Index => format!("{to}({item}.ord - 1)"),
-        Last::Value if path.down.is_empty() => format!("{item}.{source}"),
-        Last::Value => format!("({item}.{source} #> {})", array(&path.down)),
-    }
-}
-
-/// Whether the document has the field. What is inside a null is null, not absent.
-fn present(path: &Path) -> String {
-    if path.last != Last::Value || path.down.is_empty() {
-        return "true".into();
-    }
-    let item = start(path);
-    let inside_null = (0..path.down.len())
-        .map(|len| format!("jsonb_typeof({item}.b #> {}) = 'null'", array(&path.down[..len])));
-    let terms: Vec<String> =
-        std::iter::once(format!("{} IS NOT NULL", at(path, "b"))).chain(inside_null).collect();
-    format!("coalesce({}, false)", terms.join(" OR "))
-}
-
-/// The value of a column, cast to its type without the modifier.
-fn cast(paths: &[Path], zone: Option<&str>, ty: &Type) -> String {
-    let source = if ty.reads_json() { "j" } else { "b" };
-    let values = paths.iter().map(|path| at(path, source));
-    if matches!(ty.base.as_str(), "json" | "jsonb") {
-        let typeof_ = format!("{}_typeof", ty.base);
-        let values = values.map(|value| format!("CASE WHEN {typeof_}({value}) <> 'null' THEN {value} END"));
-        return format!("coalesce({})", values.collect::<Vec<_>>().join(", "));
-    }
-    let values = values.map(|value| format!("oracle.scalar({value}, {})", ty.trims_numbers()));
-    let text = format!("coalesce({})", values.collect::<Vec<_>>().join(", "));
-    match zone {
-        Some(zone) => format!("oracle.in_zone({text}, {})", literal(zone)),
-        None => format!("({text})::{}", ty.base),
-    }
-}
-
 /// Statements for one relation, given its index.
 pub struct Statements<'a> {
     pub mapping: &'a Mapping,
@@ -164,7 +41,23 @@ impl Statements<'_> {
     }
 
     fn needs_json(&self) -> bool {
-        self.types.values().any(Type::reads_json)
+        let mut columns = self.mapping.relations.iter().flat_map(|relation| &relation.columns);
+        self.types.values().any(Type::reads_json) || columns.any(|column| column.form.takes_nul())
+    }
+
+    /// Which items of a list belong to the relation.
+    fn belongs(&self) -> String {
+        let one = |(path, values): &(Path, Vec<String>)| {
+            let found = match (path.last, path.down.is_empty()) {
+                (Last::Key, _) => "to_jsonb(x.name)".to_owned(),
+                (_, true) => "x.b".to_owned(),
+                (_, false) => format!("(x.b #> {})", array(&path.down)),
+            };
+            let values = values.iter().map(|value| format!("{}::jsonb", literal(value)));
+            format!("{found} IN ({})", values.collect::<Vec<_>>().join(", "))
+        };
+        let conditions: Vec<String> = self.relation().conditions.iter().map(one).collect();
+        if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) }
     }
 
     /// The lists found in the enclosing items, and their items.
@@ -174,22 +67,28 @@ impl Statements<'_> {
             return format!(
                 "DROP TABLE IF EXISTS oracle.i0;
                  CREATE UNLOGGED TABLE oracle.i0 AS SELECT line AS node, NULL::bigint AS pnode, '[]'::jsonb AS pid,
-                   line AS ord, NULL::text AS name, doc::jsonb AS b, {} AS j FROM oracle.document",
+                   line AS ord, NULL::text AS name, doc::jsonb AS b, {} AS j
+                   FROM (SELECT line, oracle.without_nul(doc) AS doc FROM oracle.document) d",
                 if self.needs_json() { "doc::json" } else { "NULL::json" }
             );
         };
         let list = at(&relation.path, "b");
         let list_json = if self.needs_json() { at(&relation.path, "j") } else { "NULL::json".into() };
+        let names_items = |p: &Path| p.last == Last::Key && p.up == 0;
+        let is_map = relation.columns.iter().any(|column| column.paths.iter().any(names_items))
+            || relation.conditions.iter().any(|(path, _)| names_items(path));
+        let single = |list: String, to: &str| match relation.single && !is_map {
+            true => format!(
+                "CASE WHEN {to}_typeof({list}) NOT IN ('array', 'null') THEN {to}_build_array({list}) ELSE {list} END"
+            ),
+            false => list,
+        };
+        let (list, list_json) = (single(list, "jsonb"), single(list_json, "json"));
         let absent = format!("NOT {}", present(&relation.path));
         let null = match relation.when_null.as_str() {
             "error" => "oracle.refuse('null in place of a list')".to_owned(),
             other => literal(other),
         };
-        let is_map = self
-            .relation()
-            .columns
-            .iter()
-            .any(|column| column.paths.iter().any(|p| p.last == Last::Key && p.up == 0));
         let list_type = if is_map { "object" } else { "array" };
         let each = match (is_map, self.needs_json()) {
             (false, false) => "jsonb_array_elements(list)) WITH ORDINALITY AS x(b, ord)",
@@ -216,7 +115,8 @@ impl Statements<'_> {
                            FROM oracle.r{e} r JOIN oracle.i{e} n USING (node) OFFSET 0) n OFFSET 0) x;
              CREATE UNLOGGED TABLE oracle.i{r} AS
                SELECT row_number() OVER () AS node, pnode, pid, ord, {name} AS name, x.b AS b, {j} AS j
-               FROM (SELECT * FROM oracle.l{r} WHERE state = 'list' OFFSET 0) l, ROWS FROM ({each}",
+               FROM (SELECT * FROM oracle.l{r} WHERE state = 'list' OFFSET 0) l, ROWS FROM ({each} {belongs}",
+            belongs = self.belongs(),
             when_absent = literal(&relation.when_absent),
         )
     }
@@ -255,16 +155,23 @@ impl Statements<'_> {
                     cells.push(Cell { name: format!("k{c}"), ty: "boolean".into(), value: "false".into() });
                     continue;
                 }
+                None if column.constant.is_some() => {
+                    let ty = self.ty(&relation.table, &column.name);
+                    let value = constant(column.constant.as_deref().unwrap_or_default(), ty);
+                    cells.push(Cell { name: format!("c{c}"), ty: ty.full.clone(), value });
+                    cells.push(Cell { name: format!("k{c}"), ty: "boolean".into(), value: "false".into() });
+                    continue;
+                }
                 None => {
                     let ty = self.ty(&relation.table, &column.name);
-                    let value = cast(&column.paths, column.zone.as_deref(), ty);
+                    let value = cast(&column.paths, column.zone.as_deref(), ty, &column.form);
                     cells.push(Cell { name: format!("c{c}"), ty: ty.full.clone(), value });
                 }
                 Some((lookup, matching)) => {
                     let lookup = &self.mapping.lookups[*lookup];
                     for (k, (key, path)) in lookup.key.iter().zip(matching).enumerate() {
                         let ty = self.ty(&lookup.table, key);
-                        let value = cast(std::slice::from_ref(path), None, ty);
+                        let value = cast(std::slice::from_ref(path), None, ty, &lookup.forms[k]);
                         cells.push(Cell { name: format!("c{c}_{k}"), ty: ty.full.clone(), value });
                     }
                 }
