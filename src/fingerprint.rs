@@ -3,7 +3,7 @@
 //! All hashes are cut to their first 16 bytes. Integers are big-endian. A *cell*
 //! is an int32 length and that many bytes of the value's comparison form
 //! ([`crate::value::comparison_form`]); −1 and nothing for NULL; −2 and nothing
-//! for a cell the document has no say about.
+//! for a cell the document has no say about, or of a column that the mapping ignores.
 //!
 //! | fingerprint | is |
 //! |---|---|
@@ -32,7 +32,7 @@ use sha2::{Digest, Sha256};
 
 use crate::mapping::{Mapping, RelationIx};
 use crate::row::{Cell, RelationRows, RowSet, Tuple};
-use crate::schema::Schema;
+use crate::schema::{Schema, Table};
 use crate::value::{ColumnType, comparison_form};
 
 /// Version of the byte format above. Raising it makes every stored fingerprint unknown.
@@ -89,11 +89,11 @@ pub fn raw(schema: &Schema, bytes: &[u8]) -> RawFingerprint {
 }
 
 /// Of one row.
-pub fn row(types: &[ColumnType], tuple: &Tuple) -> RowFingerprint {
+pub fn row(table: &Table, tuple: &Tuple) -> RowFingerprint {
     let mut hash = Sha256::new();
-    hash.update((types.len() as i16).to_be_bytes());
-    for (ty, cell) in types.iter().zip(tuple.cells()) {
-        update_cell(&mut hash, ty, cell);
+    hash.update((table.columns.len() as i16).to_be_bytes());
+    for (at, (ty, cell)) in table.columns.iter().zip(tuple.cells()).enumerate() {
+        update_cell(&mut hash, ty, if table.ignored.contains(&at) { Cell::Kept } else { cell });
     }
     RowFingerprint(finish(hash))
 }
@@ -128,7 +128,7 @@ pub fn fingerprints(mapping: &Mapping, schema: &Schema, set: &RowSet) -> Fingerp
         .relations
         .iter()
         .zip(&schema.tables)
-        .map(|(relation, table)| relation.rows.iter().map(|r| row(&table.columns, &r.tuple)).collect())
+        .map(|(relation, table)| relation.rows.iter().map(|r| row(table, &r.tuple)).collect())
         .collect();
     let level = |(relation, rows): (&RelationRows, &Vec<RowFingerprint>)| Level {
         rows: relation.rows.iter().map(|row| row.parent).zip(rows.iter().copied()).collect(),

@@ -185,6 +185,9 @@ pub struct Column {
     pub source: Source,
     /// What happens to the column when the document does not have the field.
     pub when_absent: WhenAbsent,
+    /// Whether a change of this column alone is none: it is written with a new row, and with other columns of its row.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ignore: bool,
     /// How strings become those that are stored. Of a reference its catalogue says so.
     #[serde(skip_serializing_if = "TextForm::is_as_given")]
     pub text: TextForm,
@@ -390,6 +393,11 @@ impl Relation {
             Source::Position { .. } | Source::Constant { .. } => false,
         };
         self.conditions.iter().any(|condition| asks(&condition.path)) || self.columns.iter().any(column_asks)
+    }
+
+    /// Positions of the columns whose change alone is none.
+    pub fn ignored_columns(&self) -> Vec<usize> {
+        (0..self.columns.len()).filter(|&at| self.columns[at].ignore).collect()
     }
 
     /// Whether NULL may stand in a column of the key.

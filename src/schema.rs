@@ -33,6 +33,8 @@ pub struct Table {
     pub columns: Vec<ColumnType>,
     /// Positions of the key among the mapped columns.
     pub key: Vec<usize>,
+    /// Positions of the columns whose change alone is none.
+    pub ignored: Vec<usize>,
     /// The columns that refer to the enclosing row.
     pub parent: Vec<PhysicalColumn>,
     /// The surrogate, and where a new row's one comes from.

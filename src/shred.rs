@@ -545,11 +545,7 @@ impl<'s> Shredder<'s> {
         below.set.relations[ix].rows.push(Row { parent: 0, tuple: tuple.clone() });
         below.enclosed(ix, item, 0)?;
         let level = |(relation, table): (&RelationRows, &Table)| Level {
-            rows: relation
-                .rows
-                .iter()
-                .map(|r| (r.parent, fingerprint::row(&table.columns, &r.tuple)))
-                .collect(),
+            rows: relation.rows.iter().map(|r| (r.parent, fingerprint::row(table, &r.tuple))).collect(),
             kept: relation.kept.clone(),
         };
         let levels: Vec<Level> = below.set.relations.iter().zip(&self.schema.tables).map(level).collect();

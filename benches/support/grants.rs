@@ -89,6 +89,7 @@ fn table(relation: &Relation) -> Table {
         parent: relation.parent.iter().map(|name| physical(name, ty(Kind::Int8, "bigint"))).collect(),
         id: None,
         locator: Vec::new(),
+        ignored: Vec::new(),
         own_locator: 0,
         marks: Marks::default(),
         nullable: Vec::new(),

@@ -388,7 +388,7 @@ impl Identities<'_> {
             return fingerprint.0.to_vec();
         }
         let content = self.places.iter().fold(tuple.clone(), |tuple, &at| tuple.with(at, Cell::Null));
-        fingerprint::row(&self.table.columns, &content).0.to_vec()
+        fingerprint::row(self.table, &content).0.to_vec()
     }
 }
 

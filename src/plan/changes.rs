@@ -199,10 +199,12 @@ impl Updates {
     }
 }
 
-/// The mapped columns in which a stored row is not as it should be, by position.
+/// The mapped columns in which a stored row is not as it should be, by position. None where the mapping ignores all of
+/// them.
 pub fn changed_columns(table: &Table, stored: &Tuple, source: &Tuple) -> Vec<usize> {
     let differ = |(at, (old, new))| (!same(&table.columns[at], old, new)).then_some(at);
-    stored.cells().zip(source.cells()).enumerate().filter_map(differ).collect()
+    let changed: Vec<usize> = stored.cells().zip(source.cells()).enumerate().filter_map(differ).collect();
+    if changed.iter().all(|at| table.ignored.contains(at)) { Vec::new() } else { changed }
 }
 
 fn updates(schema: &Schema, sides: &[Sides], ix: RelationIx) -> Updates {
@@ -214,7 +216,7 @@ fn updates(schema: &Schema, sides: &[Sides], ix: RelationIx) -> Updates {
     let mut updates = Updates { unchanged: side.changes.unchanged.len() as u64, ..Updates::default() };
     for &pair in &side.changes.updated {
         match columns(pair) {
-            // Only cells differ about which the document says nothing.
+            // Only cells differ about which the document says nothing, or of columns that are ignored.
             none if none.is_empty() => updates.unchanged += 1,
             some => updates.in_place.entry(some).or_default().push(pair),
         }

@@ -132,6 +132,7 @@ impl Rules {
             parent: if ix == 0 { vec![] } else { vec![column("p")] },
             id: None,
             locator: vec![column("k")],
+            ignored: Vec::new(),
             own_locator: 1,
             marks: Marks::default(),
             parent_nullable: false,

@@ -122,7 +122,7 @@ fn stored(table: &Table, row: &Row) -> Result<StoredRow, Error> {
         reference,
         locator,
         id: id.cells().next().and_then(Cell::bytes).map(<[u8]>::to_vec),
-        fingerprint: fingerprint::row(&table.columns, &tuple),
+        fingerprint: fingerprint::row(table, &tuple),
         tuple,
     })
 }

@@ -29,8 +29,12 @@ fn p34_fingerprints_of_known_rows_never_change() {
         );
     }
     for vector in list(&vectors["rows"]) {
-        let (types, tuple) = (types(vector), tuple(vector));
-        assert_eq!(hex(&row(&types, &tuple).0), vector["fingerprint"], "{}", vector["name"]);
+        assert_eq!(
+            hex(&row(&keyless(vector), &tuple(vector)).0),
+            vector["fingerprint"],
+            "{}",
+            vector["name"]
+        );
     }
     for vector in list(&vectors["documents"]) {
         check_document(vector);
@@ -157,15 +161,20 @@ fn rows(relation: &Value) -> RelationRows {
 /// What a fingerprint needs of a table: its digest, its types, its key.
 fn table(relation: &Value) -> Table {
     let key = list(&relation["key"]).iter().map(|at| at.as_u64().expect("a position") as usize);
+    Table { key: key.collect(), digest: digest(relation), ..keyless(relation) }
+}
+
+fn keyless(vector: &Value) -> Table {
     Table {
         name: String::new(),
         names: vec![],
         numbers: vec![],
-        columns: types(relation),
-        key: key.collect(),
+        columns: types(vector),
+        key: Vec::new(),
         parent: vec![],
         id: None,
         locator: vec![],
+        ignored: Vec::new(),
         own_locator: 0,
         marks: Marks::default(),
         nullable: Vec::new(),
@@ -174,7 +183,7 @@ fn table(relation: &Value) -> Table {
         references: Vec::new(),
         referred: Vec::new(),
         way: WriteWay::Copy,
-        digest: digest(relation),
+        digest: [0; 32],
     }
 }
 

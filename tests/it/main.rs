@@ -13,6 +13,7 @@ mod faults;
 mod feeds;
 mod fingerprints;
 mod identity;
+mod ignored;
 mod inputs;
 mod lanes;
 mod layers;

@@ -58,6 +58,7 @@ const COLUMN: &[&str] = &[
     "zone",
     "type",
     "when_absent",
+    "ignore",
     "nullable",
     "nul",
     "nfc",
@@ -267,6 +268,7 @@ impl<'a> Reader<'_, 'a> {
             source: source.clone().unwrap_or_else(no_source),
             when_absent: WhenAbsent::Empty,
             text: TextForm::default(),
+            ignore: false,
             ty: None,
             nullable: false,
         };
@@ -359,6 +361,7 @@ impl<'a> Reader<'_, 'a> {
         let identifies = rules.identifies(name);
         let mut when_absent = if identifies { WhenAbsent::Empty } else { rules.absent };
         let (mut ty, mut nullable, mut text) = (None, false, TextForm::default());
+        let mut ignore = false;
         if name.is_empty() {
             self.faults.add(&at.spot, "a column without a name; write its name");
         }
@@ -369,6 +372,11 @@ impl<'a> Reader<'_, 'a> {
                 let message =
                     "rows are told apart by this column, so it cannot keep its value; leave when_absent out";
                 self.faults.add(&at.spot_of("when_absent"), message);
+            }
+            ignore = self.faults.flag(at, "ignore");
+            if ignore && rules.is_key(name) {
+                let message = "rows are told apart by this column, so its change is one; leave ignore out";
+                self.faults.add(&at.spot_of("ignore"), message);
             }
             ty = self.faults.type_name(at);
             text = self.faults.text_form(at);
@@ -388,7 +396,7 @@ impl<'a> Reader<'_, 'a> {
             self.paths(at, rules.depth).map(|paths| Source::Path { paths, zone: None })
         };
         let source = source.unwrap_or_else(no_source);
-        Column { name: name.to_owned(), source, when_absent, text, ty, nullable }
+        Column { name: name.to_owned(), source, when_absent, ignore, text, ty, nullable }
     }
 
     /// The same value in every row.

@@ -82,6 +82,13 @@ impl Reader<'_, '_> {
         let Some(at) = at.get("alternate_key").filter(|_| !relation.columns.is_empty()) else { return };
         let alternate = &relation.alternate_key;
         alternate.iter().for_each(|name| self.check_mapped(&at.spot, relation, name));
+        for column in
+            relation.columns.iter().filter(|column| column.ignore && alternate.contains(&column.name))
+        {
+            let message =
+                format!("column {:?} is ignored, but documents are found by it; compare it", column.name);
+            self.faults.add(&at.spot, message);
+        }
         if !alternate.is_empty() && relation.key.iter().all(|name| alternate.contains(name)) {
             let message =
                 "it has all columns of key, so it changes whenever that does; name columns that stay";

@@ -239,6 +239,7 @@ impl<'m> Checker<'m> {
             numbers: columns.iter().filter_map(|column| Some(table.column(&column.name)?.number)).collect(),
             columns: columns.into_iter().map(|column| column.ty).collect(),
             key: relation.key_columns(),
+            ignored: relation.ignored_columns(),
             parent,
             id: id?,
             locator,

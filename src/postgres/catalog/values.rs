@@ -53,13 +53,7 @@ impl Checker<'_> {
     }
 
     fn text_form(&mut self, place: &str, column: &PhysicalColumn, form: TextForm) {
-        let without_text = match &column.ty.kind {
-            Kind::Bool | Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Float8 | Kind::Numeric(_) => true,
-            Kind::Date | Kind::Timestamp(_) | Kind::Timestamptz(_) | Kind::Uuid => true,
-            Kind::Text | Kind::Varchar(_) | Kind::Jsonb | Kind::Enum(_) => false,
-            Kind::Array(_) | Kind::Composite(_) | Kind::Server => false,
-        };
-        if without_text && !form.is_as_given() {
+        if !may_hold_text(&column.ty.kind) && !form.is_as_given() {
             let message =
                 format!("column {} is {}, in which there is no text", quote(&column.name), column.ty.sql);
             self.fault(place, format!("{message}; leave nul and nfc out"));
@@ -79,6 +73,16 @@ impl Checker<'_> {
             }
         }
         Ok(())
+    }
+}
+
+fn may_hold_text(kind: &Kind) -> bool {
+    match kind {
+        Kind::Bool | Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Float8 | Kind::Numeric(_) => false,
+        Kind::Date | Kind::Timestamp(_) | Kind::Timestamptz(_) | Kind::Uuid => false,
+        Kind::Text | Kind::Varchar(_) | Kind::Jsonb | Kind::Json | Kind::Enum(_) => true,
+        Kind::Array(_) | Kind::Composite(_) | Kind::Server => true,
+        Kind::Domain(base) => may_hold_text(&base.kind),
     }
 }
 
