@@ -239,4 +239,11 @@ mod tests {
         assert!(check(&file, NPM[0].sha256[0].1).unwrap_err().contains("expected 795d"));
         fs::remove_file(file).unwrap();
     }
+
+    #[test]
+    fn a_version_that_is_not_pinned_is_refused_by_name() {
+        for pins in [&NPM[..], &PIP] {
+            assert!(expected(pins, Some(13)).unwrap_err().contains("no build of version 13"));
+        }
+    }
 }
