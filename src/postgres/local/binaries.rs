@@ -3,7 +3,8 @@
 //! In this order: a directory that was given, an installed server of version 14 or
 //! later, the package of npm, the one of pip ([`super::download`]). Every candidate
 //! is asked for its version *as the user that will run it*, so one that this user
-//! cannot reach is passed over like one that does not run.
+//! cannot reach is passed over like one that does not run; so is one of another
+//! major version than the one that was named.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -44,9 +45,14 @@ impl std::fmt::Display for Binaries {
 
 /// The first usable binaries, in the order of the module's documentation.
 pub(super) fn find(options: &Options, account: Option<&Account>) -> Result<Binaries, LocalError> {
+    let major = match options.major {
+        Some(major) => Some(major),
+        None => named()?,
+    };
+    let probe = |dir: &Path, origin| probe(dir, origin, account, major);
     let given = options.bin_dir.clone().or_else(|| std::env::var_os("ROWDELTA_PG_BIN").map(PathBuf::from));
     if let Some(dir) = given {
-        return probe(&dir, "given", account)
+        return probe(&dir, "given")
             .map_err(|why| LocalError::NoBinaries(format!("no usable server in {}: {why}", dir.display())));
     }
     let mut tried = Vec::new();
@@ -54,13 +60,14 @@ pub(super) fn find(options: &Options, account: Option<&Account>) -> Result<Binar
         || std::env::var_os("ROWDELTA_PG_SKIP_INSTALLED").is_some_and(|value| value == "1")
     {
         tried.push("installed: skipped".into());
-    } else if let Some(found) = installed().iter().find_map(|dir| probe(dir, "installed", account).ok()) {
+    } else if let Some(found) = installed().iter().find_map(|dir| probe(dir, "installed").ok()) {
         return Ok(found);
     } else {
-        tried.push(format!("installed: none of version {MAJOR_MIN} or later"));
+        let sought = major.map_or(format!("{MAJOR_MIN} or later"), |major| major.to_string());
+        tried.push(format!("installed: none of version {sought}"));
     }
-    for (origin, get) in [("from npm", download::npm as fn(bool) -> _), ("from pip", download::pip)] {
-        match get(account.is_some()).and_then(|dir| probe(&dir, origin, account)) {
+    for (origin, get) in [("from npm", download::npm as fn(bool, _) -> _), ("from pip", download::pip)] {
+        match get(account.is_some(), major).and_then(|dir| probe(&dir, origin)) {
             Ok(found) => return Ok(found),
             Err(why) => tried.push(format!("{origin}: {why}")),
         }
@@ -75,8 +82,25 @@ fn advice() -> &'static str {
     }
 }
 
-/// Asks the server in `dir` for its version.
-fn probe(dir: &Path, origin: &'static str, account: Option<&Account>) -> Result<Binaries, String> {
+/// The major version in `ROWDELTA_PG_VERSION`.
+fn named() -> Result<Option<u32>, LocalError> {
+    let text = std::env::var("ROWDELTA_PG_VERSION").unwrap_or_default();
+    match text.parse() {
+        _ if text.is_empty() => Ok(None),
+        Ok(major) => Ok(Some(major)),
+        Err(_) => Err(LocalError::NoBinaries(format!(
+            "ROWDELTA_PG_VERSION: a major version such as 16 expected, found {text:?}"
+        ))),
+    }
+}
+
+/// Asks the server in `dir` for its version, which must be the one that was named, if one was.
+fn probe(
+    dir: &Path,
+    origin: &'static str,
+    account: Option<&Account>,
+    named: Option<u32>,
+) -> Result<Binaries, String> {
     if !dir.join("initdb").exists() {
         return Err("it has no initdb".into());
     }
@@ -91,6 +115,9 @@ fn probe(dir: &Path, origin: &'static str, account: Option<&Account>) -> Result<
         parse_version(&text).ok_or_else(|| String::from_utf8_lossy(&output.stderr).trim().to_owned())?;
     if major < MAJOR_MIN {
         return Err(format!("version {version} is older than {MAJOR_MIN}"));
+    }
+    if let Some(named) = named.filter(|named| *named != major) {
+        return Err(format!("version {version} is not {named}"));
     }
     Ok(Binaries { dir: dir.into(), major, version, origin })
 }

