@@ -12,7 +12,7 @@ use crate::mapping::{
 };
 use crate::postgres::quote;
 use crate::schema::{IdColumn, IdSource, LookupTable, Marks, PhysicalColumn, Table, WriteWay};
-use crate::value::{ColumnType, Kind};
+use crate::value::{ColumnType, Kind, is_integer};
 
 pub(super) struct Checker<'m> {
     pub mapping: &'m Mapping,
@@ -379,7 +379,7 @@ impl<'m> Checker<'m> {
         }
     }
 
-    /// Columns that hold a catalogue's id must be of its type: ids are passed on as bytes.
+    /// Columns that hold a catalogue's id must be of its type, or integers both: ids are passed on as bytes.
     fn lookup_types(
         &mut self,
         place: &str,
@@ -415,7 +415,8 @@ impl<'m> Checker<'m> {
     fn same_type(&mut self, place: &str, column: &PhysicalColumn, target: &PhysicalColumn) {
         // With its modifier: what is 5 in one is 5.00 in the other, and ids are passed on as bytes.
         let text = |ty: &ColumnType| matches!(ty.kind, Kind::Text | Kind::Varchar(_));
-        if column.ty.sql != target.ty.sql && !(text(&column.ty) && text(&target.ty)) {
+        let both = |is: &dyn Fn(&ColumnType) -> bool| is(&column.ty) && is(&target.ty);
+        if column.ty.sql != target.ty.sql && !both(&text) && !both(&|ty| is_integer(&ty.kind)) {
             let message = format!(
                 "column \"{}\" is {}, but what it refers to, \"{}\", is {}: give both one type",
                 column.name, column.ty.sql, target.name, target.ty.sql
