@@ -216,7 +216,8 @@ impl<'a> Writer<'a> {
         // The first error is the cause; those after it only say that the transaction has failed.
         for (statement, answer) in statements.iter().zip(join_all(sent).await) {
             let rows = answer.map_err(|error| self.named(error.into(), statement.relation))?;
-            check_count(statement.rows, rows).map_err(|error| self.named(error, statement.relation))?;
+            check_count(&self.schema.tables[statement.relation.unwrap_or(0)], statement.rows, rows)
+                .map_err(|error| self.named(error, statement.relation))?;
         }
         // They ran one after the other, unseen from here: each gets its share.
         let share = started.elapsed() / statements.len().max(1) as u32;
@@ -541,7 +542,7 @@ impl<'a> Writer<'a> {
         for chunk in copy_chunks(&filled, rows.len()) {
             sink.send(chunk).await?;
         }
-        check_count(rows.len(), sink.finish().await?)
+        check_count(&self.schema.tables[ix], rows.len(), sink.finish().await?)
     }
 }
 
@@ -581,12 +582,16 @@ fn same_version(table: &Table, columns: &[(&str, String)]) -> String {
     columns.iter().enumerate().map(equal).collect::<Vec<_>>().join(" AND ")
 }
 
-fn check_count(expected: usize, found: u64) -> Result<(), Error> {
+fn check_count(table: &Table, expected: usize, found: u64) -> Result<(), Error> {
     if expected as u64 == found {
         return Ok(());
     }
+    let policy = match table.way {
+        WriteWay::Copy => "",
+        WriteWay::Insert => ", or a policy of row-level security lets them be seen but not written",
+    };
     let message = format!(
-        "{found} of {expected} rows were written: someone changed the others meanwhile, or a trigger suppressed it"
+        "{found} of {expected} rows were written: someone changed the others meanwhile, or a trigger suppressed it{policy}"
     );
     Err(Error::new(ErrorKind::Transient, message))
 }
