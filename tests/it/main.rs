@@ -11,6 +11,7 @@ mod demo;
 mod faults;
 mod feeds;
 mod fingerprints;
+mod found;
 mod identity;
 mod inputs;
 mod lanes;
