@@ -458,6 +458,7 @@ impl Engine {
 async fn check(connections: &dyn Connections, mapping: &Mapping, options: &Options) -> Result<(), Error> {
     let client = connections.get().await?;
     install::check(&client).await?;
+    install::check_privileges(&client, !options.read_only).await?;
     catalog::read_for(&client, mapping, !options.read_only).await?;
     Ok(())
 }

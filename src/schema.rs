@@ -293,4 +293,6 @@ pub struct LookupTable {
     pub key: Vec<PhysicalColumn>,
     /// Further columns to fill when a row is inserted.
     pub columns: Vec<PhysicalColumn>,
+    /// Whether a unique constraint of it is deferrable: `ON CONFLICT` cannot be used then.
+    pub is_deferrable: bool,
 }

@@ -24,7 +24,7 @@ use crate::mapping::{
 };
 use crate::row::{Cell, Lacking, RelationRows, Row, RowSet, Tuple};
 use crate::schema::{Schema, Table};
-use crate::value::{self, ColumnType, Encoded, ValueError, comparison_form, in_form};
+use crate::value::{self, ColumnType, Encoded, ValueError, comparison_form, in_form, resized};
 use item::{Found, Item, items, path_of};
 
 /// A shredded document, or what must be asked before it can be.
@@ -328,7 +328,9 @@ impl<'s> Shredder<'s> {
                 let filled = self.encode(&value.json(), ty, None, column.text, bytes);
                 Ok(if filled.map_err(Hole::Error)? { Cell::Value(bytes) } else { Cell::Null })
             }
-            Source::Lookup { lookup, matching } => self.reference(*lookup, matching, column, item, bytes),
+            Source::Lookup { lookup, matching } => {
+                self.reference(*lookup, matching, (column, ty), item, bytes)
+            }
             // Filled in once it is known which rows there are.
             Source::Position { .. } => Ok(Cell::Null),
         }
@@ -375,7 +377,7 @@ impl<'s> Shredder<'s> {
         &mut self,
         ix: LookupIx,
         matching: &[Path],
-        column: &Column,
+        (column, ty): (&Column, &ColumnType),
         item: &Item<'_>,
         bytes: &'b mut Vec<u8>,
     ) -> Result<Cell<'b>, Hole> {
@@ -405,7 +407,13 @@ impl<'s> Shredder<'s> {
         let compared = comparison_tuple(&types, &key);
         match self.answers.lookups.get(ix).and_then(|known| known.get(&compared)) {
             Some(Some(id)) => {
-                bytes.extend_from_slice(id);
+                let narrow = || {
+                    Hole::Error(format!(
+                        "refers to an id of `{}` that is out of range for {}",
+                        lookup.name, ty.sql
+                    ))
+                };
+                bytes.extend_from_slice(&resized(id, &table.id.ty.kind, &ty.kind).ok_or_else(narrow)?);
                 Ok(Cell::Value(bytes))
             }
             Some(None) if lookup.missing == Missing::Skip => Err(Hole::Skipped),

@@ -28,10 +28,12 @@ mod nested;
 mod numeric;
 mod text;
 mod time;
+mod width;
 
 pub use nested::{Attribute, Element};
 use numeric::Decimal;
 pub(crate) use text::in_form;
+pub(crate) use width::{is_integer, resized};
 
 /// The type of a column, as far as encoding, comparing and sending its values needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]

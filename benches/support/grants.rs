@@ -108,6 +108,7 @@ fn lookup_table(lookup: &Lookup) -> LookupTable {
         id: physical(&lookup.id, ty(Kind::Int8, "bigint")),
         key: lookup.key.iter().map(|name| physical(name, ty(Kind::Text, "text"))).collect(),
         columns: lookup.columns.iter().map(|(name, _)| physical(name, ty(Kind::Text, "text"))).collect(),
+        is_deferrable: false,
     }
 }
 

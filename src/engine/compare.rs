@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::fingerprint::{self, Level, RowFingerprint, TreeFingerprint, comparison_tuple, trees};
 use crate::mapping::{Mapping, Relation, RelationIx, RelationKind, UniqueIn};
 use crate::plan::{Sides, SourceRow, StoredRow};
-use crate::postgres::fetch::{attach, referable, rows};
+use crate::postgres::fetch::{Widths, attach, referable, rows};
 use crate::row::{Cell, Tuple};
 use crate::schema::{Schema, Table};
 use crate::value::{ColumnType, Kind};
@@ -174,11 +174,12 @@ impl Comparison<'_> {
     async fn read_below(&self, ix: RelationIx, parents: &[u32]) -> Result<(Vec<StoredRow>, Duration), Error> {
         let outer = self.mapping.relations[ix].enclosing.unwrap_or(0);
         let stored = &self.sides[outer].stored;
-        let refer = |&row: &u32| (referable(&self.schema.tables[outer], &stored[row as usize]), row);
-        let parents: HashMap<Tuple, u32> = parents.iter().map(refer).collect();
+        let (table, enclosing) = (&self.schema.tables[ix], &self.schema.tables[outer]);
+        let widths = Widths::of(table, enclosing);
+        let refer = |&row: &u32| Some((widths.reference(referable(enclosing, &stored[row as usize]))?, row));
+        let parents: HashMap<Tuple, u32> = parents.iter().filter_map(refer).collect();
         let values: Vec<Tuple> = parents.keys().cloned().collect();
         let started = Instant::now();
-        let table = &self.schema.tables[ix];
         let found = rows(self.transaction, table, &table.parent, &values)
             .await
             .map_err(|error| error.in_relation(&self.mapping.relations[ix].name))?;

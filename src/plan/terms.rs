@@ -1,17 +1,19 @@
 //! The values that constraints see in stored and in source rows, as far as they are known.
 
+use std::borrow::Cow;
+
 use super::Batch;
 use super::changes::Node;
 use crate::mapping::RelationIx;
 use crate::row::Cell;
 use crate::schema::{Attribute, Check, IdSource, Table, Unique};
-use crate::value::{Kind, comparison_form};
+use crate::value::{Kind, comparison_form, is_integer, resized};
 
 /// One value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Term {
     Null,
-    /// In comparison form.
+    /// In comparison form; of an integer the widest: what refers to it may be of another width.
     Value(Vec<u8>),
     /// The id of a row that is not there yet.
     New(RelationIx, u32),
@@ -93,16 +95,25 @@ impl<'a> Terms<'a> {
 
     /// What a stored row holds, as far as it is known.
     pub fn cells_before(&self, ix: RelationIx, row: u32, of: &[Attribute]) -> Vec<Option<Vec<u8>>> {
-        of.iter().map(|attribute| self.before(ix, row, attribute).value()).collect()
+        of.iter().map(|attribute| self.own(ix, attribute, self.before(ix, row, attribute).value()?)).collect()
     }
 
     /// What a source row will hold, likewise. The id of a new row is stood for by a number that is hardly anybody's.
     pub fn cells_after(&self, ix: RelationIx, row: u32, of: &[Attribute]) -> Vec<Option<Vec<u8>>> {
         let cell = |attribute: &Attribute| match self.after(ix, row, attribute) {
             Term::New(_, new) => placeholder(&self.table(ix).column(attribute)?.ty.kind, new),
-            known => known.value(),
+            known => self.own(ix, attribute, known.value()?),
         };
         of.iter().map(cell).collect()
+    }
+
+    /// A value in the width of its column.
+    fn own(&self, ix: RelationIx, attribute: &Attribute, bytes: Vec<u8>) -> Option<Vec<u8>> {
+        let kind = self.table(ix).column(attribute)?.ty.kind;
+        if !is_integer(&kind) {
+            return Some(bytes);
+        }
+        resized(&bytes, &Kind::Int8, &kind).map(Cow::into_owned)
     }
 
     /// The key that a node's row has, and the one that it comes to have.
@@ -132,7 +143,10 @@ fn value(kind: &Kind, cell: Cell<'_>) -> Term {
     match cell {
         Cell::Null => Term::Null,
         Cell::Kept => Term::Unknown,
-        Cell::Value(bytes) => Term::Value(comparison_form(kind, bytes).into_owned()),
+        Cell::Value(bytes) => {
+            let form = comparison_form(kind, bytes);
+            Term::Value(resized(&form, kind, &Kind::Int8).unwrap_or(Cow::Borrowed(&form)).into_owned())
+        }
     }
 }
 

@@ -136,8 +136,7 @@ impl Search<'_> {
     }
 
     async fn name(&self, oid: u32) -> Result<String, Error> {
-        let sql =
-            "SELECT format('%I.%I', relnamespace::regnamespace::text, relname) FROM pg_class WHERE oid = $1";
+        let sql = "SELECT format('%s.%I', relnamespace::regnamespace, relname) FROM pg_class WHERE oid = $1";
         Ok(self.transaction.query_typed_one(sql, &[(&oid, Type::OID)]).await?.get(0))
     }
 
@@ -184,7 +183,7 @@ impl Cascade {
 
 /// The foreign keys that delete along with rows of tables, or of partitions of them, by the place of the table.
 const CASCADING: &str = "
-SELECT n.place - 1, format('%I.%I', c.relnamespace::regnamespace::text, c.relname),
+SELECT n.place - 1, format('%s.%I', c.relnamespace::regnamespace, c.relname),
        array(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY AS k (number, place)
              JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.number ORDER BY k.place)
 FROM unnest($1::text[]) WITH ORDINALITY AS n (name, place)
@@ -195,7 +194,7 @@ JOIN pg_class c ON c.oid = f.conrelid";
 
 /// What refers to a partition refers to the table it is of; what is repeated for each partition is left out.
 const CASCADES: &str = "
-SELECT t.oid, format('%I.%I', c.relnamespace::regnamespace::text, c.relname),
+SELECT t.oid, format('%s.%I', c.relnamespace::regnamespace, c.relname),
        array(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY AS k (number, place)
              JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.number ORDER BY k.place),
        array(SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY AS k (number, place)

@@ -6,7 +6,10 @@ mod check;
 mod constraints;
 mod equality;
 mod nested;
+mod privileges;
+mod publications;
 mod read;
+mod relations;
 mod values;
 
 use std::collections::{BTreeSet, HashMap};
@@ -57,7 +60,10 @@ pub(crate) async fn read_for(client: &Client, mapping: &Mapping, writes: bool) -
         let table = checker.relation(relation, &tables, &relations, &lookups);
         relations.push(table);
     }
-    checker.shared_tables(&relations, &lookups);
+    checker.shared_tables(&relations, &lookups, &tables);
+    if writes {
+        checker.faults.extend(publications::faults(client, mapping, &tables).await?);
+    }
     checker.ask(client).await?;
     if !checker.faults.is_empty() {
         return Err(Error::new(ErrorKind::Setup, SchemaFaults(checker.faults).to_string()));

@@ -13,7 +13,7 @@ use crate::postgres::quote;
 use crate::postgres::wire::{Param, Raw, array};
 use crate::row::{Cell, Tuple};
 use crate::schema::{PhysicalColumn, Table};
-use crate::value::ColumnType;
+use crate::value::{ColumnType, Kind, is_integer, resized};
 use tokio_postgres::types::Type;
 
 /// Rows of a relation whose `columns` have one of the values.
@@ -149,6 +149,37 @@ pub(crate) fn referable(table: &Table, row: &StoredRow) -> Tuple {
     }
 }
 
+/// How what is referred to becomes what the referring columns hold: integers may be of another width there.
+pub(crate) struct Widths(Option<Vec<(Kind, Kind)>>);
+
+impl Widths {
+    /// Those of a table's references to the enclosing one.
+    pub fn of(inner: &Table, outer: &Table) -> Self {
+        let kinds = outer.referable_columns().into_iter().zip(&inner.parent);
+        let kinds: Vec<(Kind, Kind)> = kinds.map(|(to, own)| (to.ty.kind, own.ty.kind.clone())).collect();
+        let differ = kinds.iter().any(|(to, own)| is_integer(own) && own != to);
+        Widths(differ.then_some(kinds))
+    }
+
+    /// Whether any differs.
+    pub fn differ(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// What a row holds that refers to this. `None`: its columns are too narrow.
+    pub fn reference(&self, referable: Tuple) -> Option<Tuple> {
+        let Some(kinds) = &self.0 else { return Some(referable) };
+        let mut reference = Tuple::default();
+        for ((to, own), cell) in kinds.iter().zip(referable.cells()) {
+            match cell {
+                Cell::Value(bytes) => reference.push(Cell::Value(&resized(bytes, to, own)?)),
+                other => reference.push(other),
+            }
+        }
+        Some(reference)
+    }
+}
+
 /// The rows of a relation below stored rows of the enclosing one.
 pub(crate) async fn below(
     transaction: &Transaction<'_>,
@@ -156,8 +187,9 @@ pub(crate) async fn below(
     outer: &Table,
     parents: &[StoredRow],
 ) -> Result<Vec<StoredRow>, Error> {
-    let refer = |(at, row)| (referable(outer, row), at);
-    let parents: HashMap<Tuple, u32> = (0..).zip(parents).map(refer).collect();
+    let widths = Widths::of(table, outer);
+    let refer = |(at, row)| Some((widths.reference(referable(outer, row))?, at));
+    let parents: HashMap<Tuple, u32> = (0..).zip(parents).filter_map(refer).collect();
     let values: Vec<Tuple> = parents.keys().cloned().collect();
     Ok(attach(rows(transaction, table, &table.parent, &values).await?, &parents))
 }

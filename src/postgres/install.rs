@@ -1,6 +1,7 @@
 //! Installs the schema `rowdelta`: sends the very file that `CREATE EXTENSION` reads.
 
 use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
 
 use crate::error::{Error, ErrorKind};
 
@@ -14,6 +15,14 @@ const SCRIPT: &str = include_str!("../../sql/rowdelta--0.1.0.sql");
 /// # Errors
 /// The database's.
 pub async fn installed(client: &Client) -> Result<Option<String>, Error> {
+    let usable = "SELECT has_schema_privilege(oid, 'USAGE'), quote_ident(current_user) FROM pg_namespace \
+                  WHERE nspname = 'rowdelta'";
+    if let Some(row) = client.query_typed(usable, &[]).await?.first().filter(|row| !row.get::<_, bool>(0)) {
+        let role: &str = row.get(1);
+        let message =
+            format!("the role may not use schema rowdelta: GRANT USAGE ON SCHEMA rowdelta TO {role}");
+        return Err(Error::new(ErrorKind::Setup, message));
+    }
     let found = "SELECT to_regprocedure('rowdelta.version()') IS NOT NULL";
     if !client.query_typed_one(found, &[]).await?.get::<_, bool>(0) {
         return Ok(None);
@@ -51,6 +60,44 @@ pub async fn check(client: &Client) -> Result<(), Error> {
             "the database has no schema `rowdelta`; run `rowdelta install` once (or give --install)",
         )),
     }
+}
+
+/// What a run needs of the schema's tables; of what is only read the first.
+const NEEDED: [(&str, &str); 5] = [
+    ("mapping", "SELECT, INSERT, UPDATE"),
+    ("document", "SELECT, INSERT, UPDATE, DELETE"),
+    ("run", "SELECT, INSERT, UPDATE"),
+    ("failure", "INSERT"),
+    ("guard", "SELECT"),
+];
+
+const LACKING: &str = "
+SELECT format('GRANT %s ON rowdelta.%I TO %I', string_agg(p.name, ', ' ORDER BY p.place), t.name, current_user)
+FROM unnest($1, $2) WITH ORDINALITY AS t (name, needed, place)
+CROSS JOIN LATERAL unnest(string_to_array(t.needed, ', ')) WITH ORDINALITY AS p (name, place)
+WHERE NOT has_table_privilege(format('rowdelta.%I', t.name), p.name)
+GROUP BY t.name, t.place ORDER BY t.place";
+
+/// Fails unless the role may read, and write where it `writes`, what is recorded.
+///
+/// # Errors
+/// It may not; the message has every statement that mends it.
+pub(crate) async fn check_privileges(client: &Client, writes: bool) -> Result<(), Error> {
+    let needed: Vec<(&str, &str)> = match writes {
+        true => NEEDED.to_vec(),
+        false => NEEDED[..2].iter().map(|(table, _)| (*table, "SELECT")).collect(),
+    };
+    let (tables, privileges): (Vec<&str>, Vec<&str>) = needed.into_iter().unzip();
+    let params: &[(&(dyn ToSql + Sync), Type)] =
+        &[(&tables, Type::TEXT_ARRAY), (&privileges, Type::TEXT_ARRAY)];
+    let grants = client.query_typed(LACKING, params).await?;
+    let grants: Vec<&str> = grants.iter().map(|row| row.get(0)).collect();
+    if grants.is_empty() {
+        return Ok(());
+    }
+    let does = if writes { "write" } else { "read" };
+    let message = format!("the role may not {does} what rowdelta records: {}", grants.join("; "));
+    Err(Error::new(ErrorKind::Setup, message))
 }
 
 fn wrong_version(version: &str) -> Error {

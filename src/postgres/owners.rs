@@ -7,7 +7,7 @@ use tokio_postgres::Transaction;
 use crate::document::DocumentKey;
 use crate::error::Error;
 use crate::mapping::{Mapping, RelationIx};
-use crate::postgres::fetch::{cells, matching, selected};
+use crate::postgres::fetch::{Widths, cells, matching, selected};
 use crate::postgres::quote;
 use crate::postgres::wire::{Param, typed};
 use crate::row::Tuple;
@@ -30,12 +30,15 @@ pub(crate) async fn owners(
     references: &[Tuple],
 ) -> Result<HashMap<Tuple, Owner>, Error> {
     let (reference, key) = (schema.tables[ix].parent.len(), schema.tables[0].key.len());
+    let nearest = mapping.relations[ix].enclosing.unwrap_or(0);
+    let widths = Widths::of(&schema.tables[ix], &schema.tables[nearest]);
     let mut owners = HashMap::new();
     for (sql, params) in queries(mapping, schema, ix, references) {
         for row in transaction.query_typed(&sql, &typed(&params)).await? {
             let root = cells(&row, reference..reference + key)?;
-            let label = row.try_get(reference + key)?;
-            owners.insert(cells(&row, 0..reference)?, Owner { key: document_key_of(schema, &root), label });
+            let owner = Owner { key: document_key_of(schema, &root), label: row.try_get(reference + key)? };
+            let referring = widths.reference(cells(&row, 0..reference)?);
+            owners.extend(referring.map(|referring| (referring, owner)));
         }
     }
     Ok(owners)
@@ -70,6 +73,10 @@ fn queries(
         from += &format!(" JOIN {} t{} ON {}", outer.name, at + 1, equal.collect::<Vec<_>>().join(" AND "));
     }
     let select = format!("SELECT {} FROM {from}", list.join(", "));
-    let ends = matching("t0", &nearest, references).into_iter();
+    let referred = nearest.iter().zip(&schema.tables[ix].parent);
+    let referred =
+        referred.map(|(target, own)| PhysicalColumn { name: target.name.clone(), ty: own.ty.clone() });
+    let referred: Vec<PhysicalColumn> = referred.collect();
+    let ends = matching("t0", &referred, references).into_iter();
     ends.map(|(condition, params)| (format!("{select}{condition}"), params)).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Transaction};
 
@@ -78,13 +79,21 @@ async fn look_up(
     }
     // One order for all writers: two runs that insert the same rows wait for each other, but never in a circle.
     rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    let inserted = insert_rows(&transaction, table, &rows).await?;
-    transaction.commit().await?;
+    let (inserted, outrun) = match insert_and_commit(transaction, table, &rows).await {
+        Err(error) if table.is_deferrable && error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            (0, Some(error))
+        }
+        inserted => (inserted?, None),
+    };
     // A row that another transaction inserted meanwhile is visible to a new one.
     let transaction = begin(client, limits).await?;
     found.extend(find(&transaction, table, &rows).await?);
     transaction.commit().await?;
     let lost = rows.iter().any(|row| !found.contains_key(&comparison_tuple(&types, &row.key)));
+    if let Some(error) = outrun.filter(|_| lost) {
+        let message = format!("rows for {} were inserted by someone else meanwhile: {error}", table.name);
+        return Err(Error::new(ErrorKind::Transient, message));
+    }
     if lost {
         let message = format!(
             "a row for {} was not found by its key after the insert: a trigger changes it, or another unique \
@@ -117,6 +126,17 @@ async fn find(
     Ok(found)
 }
 
+/// Inserts rows, and commits; what is deferred is checked then.
+async fn insert_and_commit(
+    transaction: Transaction<'_>,
+    table: &LookupTable,
+    rows: &[&CatalogueRow],
+) -> Result<u64, Error> {
+    let inserted = insert_rows(&transaction, table, rows).await?;
+    transaction.commit().await?;
+    Ok(inserted)
+}
+
 async fn insert_rows(
     transaction: &Transaction<'_>,
     table: &LookupTable,
@@ -133,8 +153,8 @@ async fn insert_rows(
     let params: Vec<Param> = arrays.into_iter().map(ArrayBuilder::finish).collect();
     let names = columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
     let places = (1..=params.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
-    let sql =
-        format!("INSERT INTO {} ({names}) SELECT * FROM unnest({places}) ON CONFLICT DO NOTHING", table.name);
+    let or_not = if table.is_deferrable { "" } else { " ON CONFLICT DO NOTHING" };
+    let sql = format!("INSERT INTO {} ({names}) SELECT * FROM unnest({places}){or_not}", table.name);
     Ok(transaction.execute_typed(&sql, &typed(&params)).await?)
 }
 

@@ -1,6 +1,8 @@
 //! Applies a plan: steps become statements, and every count is checked.
 
+mod copy;
 mod detour;
+mod references;
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -13,12 +15,13 @@ use tokio_postgres::types::Type;
 use crate::error::{Error, ErrorKind};
 use crate::mapping::{Mapping, RelationIx};
 use crate::plan::{Action, Plan, Sides, Step};
-use crate::postgres::fetch::{matching, raw, referable};
+use crate::postgres::fetch::{Widths, matching, raw, referable};
 use crate::postgres::quote;
 use crate::postgres::wire::{ArrayBuilder, Param, typed};
 use crate::row::{Cell, Tuple};
 use crate::schema::{Attribute, Check, IdSource, PhysicalColumn, Schema, Table, WriteWay};
 use crate::value::ColumnType;
+use copy::copy_chunks;
 
 /// From so many rows on, new rows are sent by COPY. Below it one `INSERT … SELECT unnest` costs less across a
 /// network, because COPY waits for two more answers and cannot be sent along with other statements; over a Unix
@@ -126,6 +129,7 @@ impl<'a> Writer<'a> {
             let references = writer.referables(ix, ids?);
             writer.references.push(references);
         }
+        (0..sides.len()).try_for_each(|ix| writer.check_references(ix))?;
         Ok(writer)
     }
 
@@ -212,7 +216,8 @@ impl<'a> Writer<'a> {
         // The first error is the cause; those after it only say that the transaction has failed.
         for (statement, answer) in statements.iter().zip(join_all(sent).await) {
             let rows = answer.map_err(|error| self.named(error.into(), statement.relation))?;
-            check_count(statement.rows, rows).map_err(|error| self.named(error, statement.relation))?;
+            check_count(&self.schema.tables[statement.relation.unwrap_or(0)], statement.rows, rows)
+                .map_err(|error| self.named(error, statement.relation))?;
         }
         // They ran one after the other, unseen from here: each gets its share.
         let share = started.elapsed() / statements.len().max(1) as u32;
@@ -464,9 +469,17 @@ impl<'a> Writer<'a> {
 
     fn parent_cells(&self, ix: RelationIx, source: impl Iterator<Item = u32>) -> Vec<Filled<'a>> {
         let Some(outer) = self.mapping.relations[ix].enclosing else { return Vec::new() };
+        let table = &self.schema.tables[ix];
         let parents = source.map(|row| self.sides[ix].source[row as usize].parent);
         let references = parents.map(|parent| &self.references[outer][parent as usize]);
-        self.physical_cells(&self.schema.tables[ix].parent, references)
+        let widths = Widths::of(table, &self.schema.tables[outer]);
+        if !widths.differ() {
+            return self.physical_cells(&table.parent, references);
+        }
+        let fit = "references are checked before anything is written";
+        let references: Vec<Tuple> =
+            references.map(|referable| widths.reference(referable.clone()).expect(fit)).collect();
+        self.physical_cells(&table.parent, references.iter())
     }
 
     fn mark_cells(&self, source: impl Iterator<Item = u32> + Clone) -> Vec<Filled<'a>> {
@@ -529,37 +542,8 @@ impl<'a> Writer<'a> {
         for chunk in copy_chunks(&filled, rows.len()) {
             sink.send(chunk).await?;
         }
-        check_count(rows.len(), sink.finish().await?)
+        check_count(&self.schema.tables[ix], rows.len(), sink.finish().await?)
     }
-}
-
-/// Bytes gathered before they are handed to the connection.
-const CHUNK_BYTES: usize = 64 * 1024;
-
-/// The COPY BINARY stream: signature, flags and extension length, tuples, and −1 at the end.
-/// Source: "Binary Format" in PostgreSQL's documentation of COPY.
-fn copy_chunks(filled: &[Filled<'_>], rows: usize) -> impl Iterator<Item = bytes::Bytes> {
-    let mut next = 0;
-    let mut buffer = bytes::BytesMut::from(&b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0"[..]);
-    std::iter::from_fn(move || {
-        if next > rows {
-            return None;
-        }
-        while next < rows && buffer.len() < CHUNK_BYTES {
-            buffer.extend_from_slice(&(filled.len() as i16).to_be_bytes());
-            for column in filled {
-                let cell = column.cells[next].as_deref();
-                buffer.extend_from_slice(&cell.map_or(-1, |cell| cell.len() as i32).to_be_bytes());
-                buffer.extend_from_slice(cell.unwrap_or_default());
-            }
-            next += 1;
-        }
-        if next == rows {
-            buffer.extend_from_slice(&(-1i16).to_be_bytes());
-            next += 1;
-        }
-        Some(buffer.split().freeze())
-    })
 }
 
 /// Names the relation whose table the server names in an error.
@@ -598,12 +582,16 @@ fn same_version(table: &Table, columns: &[(&str, String)]) -> String {
     columns.iter().enumerate().map(equal).collect::<Vec<_>>().join(" AND ")
 }
 
-fn check_count(expected: usize, found: u64) -> Result<(), Error> {
+fn check_count(table: &Table, expected: usize, found: u64) -> Result<(), Error> {
     if expected as u64 == found {
         return Ok(());
     }
+    let policy = match table.way {
+        WriteWay::Copy => "",
+        WriteWay::Insert => ", or a policy of row-level security lets them be seen but not written",
+    };
     let message = format!(
-        "{found} of {expected} rows were written: someone changed the others meanwhile, or a trigger suppressed it"
+        "{found} of {expected} rows were written: someone changed the others meanwhile, or a trigger suppressed it{policy}"
     );
     Err(Error::new(ErrorKind::Transient, message))
 }

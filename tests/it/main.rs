@@ -12,6 +12,7 @@ mod demo;
 mod faults;
 mod feeds;
 mod fingerprints;
+mod found;
 mod identity;
 mod ignored;
 mod inputs;

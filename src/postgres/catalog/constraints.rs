@@ -14,17 +14,19 @@ pub(super) struct CatalogUnique {
     pub is_primary: bool,
     /// Whether its key is columns, and no row can have the key of another.
     pub is_key: bool,
+    /// Its index, quoted, with its schema, if that is not valid.
+    pub invalid: Option<String>,
     name: String,
-    check: Check,
+    pub check: Check,
     nulls_distinct: bool,
     predicate: Option<String>,
     terms: Vec<UniqueTerm>,
     /// The columns among the parts of the key, in order.
     pub key: Vec<String>,
     /// Whether all parts are columns, compared by the `=` of a B-tree and a deterministic collation.
-    plain: bool,
+    pub plain: bool,
     /// All columns it looks at.
-    columns: Vec<String>,
+    pub columns: Vec<String>,
 }
 
 impl CatalogUnique {
@@ -82,6 +84,7 @@ SELECT i.indrelid AS table, coalesce(con.conname, x.relname)::text AS name,
        quote_ident(n.nspname) || '.' || quote_ident(con.conname) AS constraint,
        coalesce(con.condeferrable, false) AS deferrable, coalesce(con.condeferred, false) AS deferred,
        i.indisprimary AS is_primary,
+       CASE WHEN NOT i.indisvalid THEN format('%I.%I', n.nspname, x.relname) END AS invalid,
        i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AS is_key,
        NOT coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false) AS nulls_distinct,
        pg_get_expr(i.indpred, i.indrelid) AS predicate, keys.*,
@@ -136,6 +139,7 @@ fn unique(row: &Row) -> CatalogUnique {
     CatalogUnique {
         is_primary: row.get("is_primary"),
         is_key: row.get("is_key"),
+        invalid: row.get("invalid"),
         name: row.get("name"),
         check: check(row),
         nulls_distinct: row.get("nulls_distinct"),

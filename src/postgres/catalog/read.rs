@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, ErrorKind};
@@ -10,7 +10,6 @@ use crate::mapping::TableName;
 use crate::postgres::catalog::constraints::{CatalogReference, CatalogUnique, references, uniques};
 use crate::postgres::catalog::equality::{Unequal, unequal};
 use crate::postgres::catalog::nested::nested;
-use crate::postgres::quote;
 use crate::value::{ColumnType, Kind};
 
 /// One column as the catalog has it.
@@ -25,9 +24,19 @@ pub(super) struct CatalogColumn {
     pub generation: Option<(String, Vec<String>)>,
     /// The default as SQL, the next value of its sequence for an identity column.
     pub default: Option<String>,
-    pub writable: bool,
-    /// Whether the role may draw from the identity's sequence.
-    pub drawable: bool,
+    /// Whether it is an identity: its sequence may be drawn from by whoever may insert.
+    pub is_identity: bool,
+    pub access: Access,
+    /// The sequence from which the default draws, and the role may not.
+    pub undrawable: Option<String>,
+}
+
+/// What the role may do with a column.
+#[derive(Clone, Copy)]
+pub(super) struct Access {
+    pub select: bool,
+    pub insert: bool,
+    pub update: bool,
 }
 
 /// One table as the catalog has it.
@@ -36,10 +45,28 @@ pub(super) struct CatalogTable {
     /// Quoted, with its schema.
     pub name: String,
     pub kind: String,
+    /// Whether it is its session's own.
+    pub is_temporary: bool,
+    /// Its schema, quoted.
+    pub schema: String,
+    /// Whether the role may use its schema.
+    pub is_open: bool,
     pub row_security: bool,
-    pub rules: bool,
+    /// The rules that rewrite what is sent to it.
+    pub rules: Vec<String>,
+    /// Its partitions that are foreign tables.
+    pub foreign: Vec<String>,
+    /// Tables that inherit from it, partitions apart.
+    pub heirs: Vec<String>,
+    /// Tables that it is a partition of, or inherits from.
+    pub ancestors: Vec<u32>,
     pub columns: Vec<CatalogColumn>,
+    /// The role, quoted.
+    pub role: String,
+    /// Privileges that the role does not have, not even on a column.
     pub missing_privileges: Vec<String>,
+    /// System columns that the role may not read.
+    pub hidden: Vec<String>,
     pub uniques: Vec<CatalogUnique>,
     pub unequal: Unequal,
     pub references: Vec<CatalogReference>,
@@ -66,7 +93,9 @@ impl CatalogTable {
     /// Asks for no privilege but to read.
     pub fn for_reading(&mut self) {
         self.missing_privileges.retain(|privilege| privilege == "SELECT");
-        self.columns.iter_mut().for_each(|column| (column.writable, column.drawable) = (true, true));
+        for column in &mut self.columns {
+            (column.access.insert, column.access.update, column.undrawable) = (true, true, None);
+        }
     }
 
     /// The columns of the primary key; none if there is none.
@@ -81,13 +110,11 @@ pub(super) async fn read_tables(
     client: &Client,
     names: &[&TableName],
 ) -> Result<Vec<Option<CatalogTable>>, Error> {
-    let quoted = names.iter().map(|name| match &name.schema {
-        Some(schema) => format!("{}.{}", quote(schema), quote(&name.table)),
-        None => quote(&name.table),
-    });
-    let quoted: Vec<String> = quoted.collect();
+    let schemas: Vec<Option<&str>> = names.iter().map(|name| name.schema.as_deref()).collect();
+    let bare: Vec<&str> = names.iter().map(|name| name.table.as_str()).collect();
     let mut tables: Vec<Option<CatalogTable>> = names.iter().map(|_| None).collect();
-    for row in client.query_typed(TABLES, &[(&quoted, Type::TEXT_ARRAY)]).await? {
+    let wanted: &[(&(dyn ToSql + Sync), Type)] = &[(&schemas, Type::TEXT_ARRAY), (&bare, Type::TEXT_ARRAY)];
+    for row in client.query_typed(TABLES, wanted).await? {
         tables[row.get::<_, i64>("place") as usize - 1] = Some(table(&row));
     }
     let mut found: Vec<&mut CatalogTable> = tables.iter_mut().flatten().collect();
@@ -108,9 +135,17 @@ fn table(row: &Row) -> CatalogTable {
         oid: row.get("oid"),
         name: row.get("name"),
         kind: row.get("relkind"),
+        is_temporary: row.get("is_temporary"),
+        is_open: row.get("is_open"),
+        schema: row.get("schema"),
         row_security: row.get("row_security"),
         rules: row.get("rules"),
+        foreign: row.get("foreign"),
+        heirs: row.get("heirs"),
+        ancestors: row.get("ancestors"),
+        role: row.get("role"),
         missing_privileges: row.get("missing_privileges"),
+        hidden: row.get("hidden"),
         columns: Vec::new(),
         uniques: Vec::new(),
         unequal: Unequal::new(),
@@ -145,35 +180,49 @@ const TYPE: &str = "
 SELECT CASE WHEN t.typtype <> 'd' AND $2 IS NOT NULL THEN $2 ELSE format_type(t.oid, -1) END
 FROM pg_type t WHERE t.oid = to_regtype($1)";
 
+/// Names are compared as they are: `to_regclass` would cut what is too long, and fail for a schema that is closed to
+/// the role.
 const TABLES: &str = "
 SELECT wanted.place, c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, c.relkind::text,
+       c.relpersistence = 't' AS is_temporary, has_schema_privilege(n.oid, 'USAGE') AS is_open, quote_ident(n.nspname) AS schema,
        coalesce(row_security_active(c.oid), false) AS row_security,
-       EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type <> '1') AS rules,
+       array(SELECT quote_ident(r.rulename) FROM pg_rewrite r
+             WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled IN ('O', 'A') ORDER BY 1) AS rules,
+       array(SELECT format('%s.%I', f.relnamespace::regnamespace, f.relname) FROM pg_partition_tree(c.oid) p
+             JOIN pg_class f ON f.oid = p.relid WHERE f.relkind = 'f' AND f.oid <> c.oid ORDER BY 1) AS foreign,
+       array(SELECT format('%s.%I', h.relnamespace::regnamespace, h.relname) FROM pg_inherits i
+             JOIN pg_class h ON h.oid = i.inhrelid WHERE i.inhparent = c.oid AND NOT h.relispartition ORDER BY 1) AS heirs,
+       array(WITH RECURSIVE up (oid) AS (
+                 SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid
+                 UNION SELECT i.inhparent FROM up JOIN pg_inherits i ON i.inhrelid = up.oid)
+             SELECT oid FROM up) AS ancestors,
+       quote_ident(current_user) AS role,
+       array(SELECT s FROM unnest(ARRAY['ctid', 'tableoid', 'xmin']) s
+             WHERE CASE WHEN c.relkind IN ('r', 'p') THEN NOT has_column_privilege(c.oid, s, 'SELECT') END) AS hidden,
        (SELECT coalesce(array_agg(p), '{}') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p
         WHERE NOT has_table_privilege(c.oid, p)
           AND NOT (p <> 'DELETE' AND has_any_column_privilege(c.oid, p))) AS missing_privileges
-FROM unnest($1) WITH ORDINALITY AS wanted (name, place)
-JOIN pg_class c ON c.oid = to_regclass(wanted.name) JOIN pg_namespace n ON n.oid = c.relnamespace";
+FROM unnest($1, $2) WITH ORDINALITY AS wanted (schema, name, place)
+JOIN pg_class c ON c.relname = wanted.name JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE CASE WHEN wanted.schema IS NULL THEN c.oid = to_regclass(quote_ident(wanted.name)) ELSE n.nspname = wanted.schema END";
 
 /// `made_of`: on what a generated column is made of depends its expression; before PostgreSQL 15 the column itself.
+/// `drawn`: the sequence of an identity or a default.
 /// `input` is the type's own input function where the modifier of a cast would cut (`char`, `varchar`, `bit`, and
 /// arrays of them); a cast for domains, ranges, composites.
 const COLUMNS: &str = "
 SELECT a.attrelid AS table, a.attname::text AS name, a.attnum AS number, a.atttypid AS oid, a.atttypmod AS modifier, t.typtype::text,
        CASE WHEN b.typtype = 'c' THEN 0 ELSE t.typarray END AS array_oid,
        format_type(a.atttypid, a.atttypmod) AS sql, a.attnotnull AS not_null,
-       a.attgenerated <> '' AS generated,
+       a.attgenerated <> '' AS generated, a.attidentity <> '' AS is_identity,
        CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END AS generation,
        (SELECT coalesce(array_agg(s.attname::text), '{}') FROM pg_depend p
         JOIN pg_attribute s ON s.attrelid = p.refobjid AND s.attnum = p.refobjsubid
         WHERE (p.classid, p.objid, p.objsubid) IN (('pg_attrdef'::regclass, d.oid, 0), ('pg_class'::regclass, a.attrelid, a.attnum))
           AND p.refclassid = 'pg_class'::regclass AND p.refobjid = a.attrelid AND p.refobjsubid NOT IN (0, a.attnum)) AS made_of,
-       CASE WHEN a.attidentity <> ''
-            THEN format('nextval(%L::regclass)', pg_get_serial_sequence(a.attrelid::regclass::text, a.attname))
+       CASE WHEN a.attidentity <> '' THEN format('nextval(%L::regclass)', drawn.name)
             WHEN a.attgenerated = '' THEN coalesce(pg_get_expr(d.adbin, d.adrelid), t.typdefault) END AS default,
-       CASE WHEN a.attidentity <> ''
-            THEN has_sequence_privilege(pg_get_serial_sequence(a.attrelid::regclass::text, a.attname), 'USAGE')
-            ELSE true END AS drawable,
+       CASE WHEN NOT has_sequence_privilege(drawn.oid, 'USAGE, UPDATE') THEN drawn.name END AS undrawable,
        (SELECT quote_ident(n.nspname) || '.' || quote_ident(p.proname) FROM pg_proc p
         JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = t.typsend) AS send,
        CASE WHEN t.typtype = 'b' OR base.oid IN (1042, 1043, 1560, 1562) OR b.typelem IN (1042, 1043, 1560, 1562)
@@ -184,8 +233,9 @@ SELECT a.attrelid AS table, a.attname::text AS name, a.attnum AS number, a.attty
                   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = b.typinput)
             ELSE 'v::' || format_type(a.atttypid, a.atttypmod) END AS input,
        (SELECT coalesce(array_agg(e.enumlabel::text), '{}') FROM pg_enum e WHERE e.enumtypid = t.oid) AS labels,
-       has_column_privilege(a.attrelid, a.attnum, 'INSERT') AND has_column_privilege(a.attrelid, a.attnum, 'UPDATE')
-           AS writable
+       has_column_privilege(a.attrelid, a.attnum, 'SELECT') AS may_select,
+       has_column_privilege(a.attrelid, a.attnum, 'INSERT') AS may_insert,
+       has_column_privilege(a.attrelid, a.attnum, 'UPDATE') AS may_update
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 CROSS JOIN LATERAL (
     WITH RECURSIVE below (oid, modifier, depth) AS (
@@ -194,6 +244,13 @@ CROSS JOIN LATERAL (
     SELECT oid, modifier FROM below ORDER BY depth DESC LIMIT 1) AS base
 JOIN pg_type b ON b.oid = base.oid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+LEFT JOIN LATERAL (
+    SELECT s.oid, format('%s.%I', s.relnamespace::regnamespace, s.relname) AS name FROM (
+        SELECT p.objid FROM pg_depend p WHERE a.attidentity <> '' AND p.deptype = 'i' AND p.classid = 'pg_class'::regclass
+          AND p.refclassid = 'pg_class'::regclass AND p.refobjid = a.attrelid AND p.refobjsubid = a.attnum
+        UNION ALL SELECT p.refobjid FROM pg_depend p
+        WHERE p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass) AS own (oid)
+    JOIN pg_class s ON s.oid = own.oid AND s.relkind = 'S' LIMIT 1) AS drawn ON true
 WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
 
 fn column(row: &Row) -> CatalogColumn {
@@ -221,8 +278,13 @@ fn column(row: &Row) -> CatalogColumn {
         generated: row.get("generated"),
         generation: row.get::<_, Option<String>>("generation").map(|sql| (sql, row.get("made_of"))),
         default: row.get("default"),
-        writable: row.get("writable"),
-        drawable: row.get("drawable"),
+        is_identity: row.get("is_identity"),
+        access: Access {
+            select: row.get("may_select"),
+            insert: row.get("may_insert"),
+            update: row.get("may_update"),
+        },
+        undrawable: row.get("undrawable"),
     }
 }
 

@@ -4,6 +4,8 @@
 //! A parked value must be nobody's and pass the table's checks. What passes only the server can tell, so it is
 //! tried, under a savepoint, value after value by the column's type.
 
+use std::collections::BTreeSet;
+
 use futures_util::future::join_all;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
@@ -182,7 +184,7 @@ impl Writer<'_> {
         let own = locator[..table.own_locator].iter();
         let own =
             own.map(|(name, value)| format!("{} = {value}", quote(name))).collect::<Vec<_>>().join(" AND ");
-        let old = format!("(SELECT * FROM {} WHERE {own}) AS old", table.name);
+        let old = format!("(SELECT {} FROM {} WHERE {own}) AS old", seen(table, set), table.name);
         let sql = update_sql(&table.name, &assigned, Some(&old), &same_version(table, &locator));
         let sql = format!("{sql} RETURNING {}", returned.join(", "));
         let params = rows.iter().enumerate().map(|(place, &row)| {
@@ -197,7 +199,7 @@ impl Writer<'_> {
         let mut locators = Vec::new();
         for (&row, answer) in rows.iter().zip(join_all(sent).await) {
             let found = answer?;
-            check_count(1, found.len() as u64)?;
+            check_count(table, 1, found.len() as u64)?;
             self.check_parked(ix, row, set, &found[0])?;
             locators.push(((ix, row), cells(&found[0], 0..table.locator.len())?));
         }
@@ -219,17 +221,42 @@ impl Writer<'_> {
 /// Whether the row that is written does not conflict with itself as it was, under constraints over parked columns of
 /// which only the server can tell: by `coalesce(x, 0)`, say, NULL is no other value than 0.
 fn freed(table: &Table, set: &[Set<'_>]) -> String {
-    let is_parked = |unique: &&Unique| {
-        let mut parked = set.iter().filter_map(|set| set.parks.map(Attribute::Mapped));
-        !unique.plain && parked.any(|attribute| unique.attributes.contains(&attribute))
-    };
-    let free = table.uniques.iter().filter(is_parked).map(|unique| {
+    let free = judged(table, set).map(|unique| {
         let (keys, condition) = (unique.keys(), unique.condition());
-        let side = |row: &str| format!("(SELECT {keys} FROM (SELECT {row}.*) AS row WHERE {condition})");
+        let side = |row: &str| {
+            let columns = names(table, unique).map(|name| format!("{row}.{}", quote(&name)));
+            let columns = columns.collect::<Vec<_>>().join(", ");
+            format!("(SELECT {keys} FROM (SELECT {columns}) AS row WHERE {condition})")
+        };
         let conflict = unique.conflict("f", "t");
         format!("NOT EXISTS (SELECT FROM {} AS f, {} AS t WHERE {conflict})", side("old"), side("t"))
     });
     std::iter::once("true".to_owned()).chain(free).collect::<Vec<_>>().join(" AND ")
+}
+
+/// The constraints over parked columns of which only the server can tell.
+fn judged<'t>(table: &'t Table, set: &[Set<'_>]) -> impl Iterator<Item = &'t Unique> {
+    let parked: Vec<Attribute> = set.iter().filter_map(|set| set.parks.map(Attribute::Mapped)).collect();
+    let is_parked = move |unique: &&Unique| {
+        !unique.plain && parked.iter().any(|attribute| unique.attributes.contains(attribute))
+    };
+    table.uniques.iter().filter(is_parked)
+}
+
+/// The columns that a constraint looks at.
+fn names(table: &Table, unique: &Unique) -> impl Iterator<Item = String> {
+    unique.attributes.iter().filter_map(|attribute| match attribute {
+        Attribute::Unmapped { name, .. } => Some(name.clone()),
+        known => Some(table.column(known)?.name),
+    })
+}
+
+/// What is read of the row as it was: no more, since the role may have no right to.
+fn seen(table: &Table, set: &[Set<'_>]) -> String {
+    let own = table.locator[..table.own_locator].iter().map(|column| column.name.clone());
+    let columns: BTreeSet<String> =
+        own.chain(judged(table, set).flat_map(|unique| names(table, unique))).collect();
+    columns.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ")
 }
 
 /// The values to try for one column of one row; `None` is NULL.
