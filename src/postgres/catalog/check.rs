@@ -18,12 +18,43 @@ pub(super) struct Checker<'m> {
     pub mapping: &'m Mapping,
     /// What the server makes of each type that the mapping gives: `format_type` of it, or why it is none.
     pub types: HashMap<&'m str, Result<String, String>>,
-    pub faults: Vec<String>,
+    pub faults: Vec<CatalogFault>,
+}
+
+/// What does not fit: where in the mapping, and what.
+#[derive(Clone, Debug)]
+pub(crate) struct CatalogFault {
+    pub place: String,
+    pub message: String,
+    /// How a statement mends it, where one does.
+    pub mend: Option<Mend>,
+}
+
+/// How a statement mends a fault.
+#[derive(Clone, Debug)]
+pub(crate) enum Mend {
+    /// `GRANT` this to the role.
+    Grant(String),
+    /// A unique index over these columns; with NULL as a value like any other or not.
+    Unique(Vec<String>, bool),
+    /// This statement.
+    Statement(String),
+}
+
+impl std::fmt::Display for CatalogFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
 }
 
 impl<'m> Checker<'m> {
     fn fault(&mut self, place: &str, message: impl std::fmt::Display) {
-        self.faults.push(format!("{place}: {message}"));
+        self.faults.push(CatalogFault { place: place.to_owned(), message: message.to_string(), mend: None });
+    }
+
+    fn mendable(&mut self, place: &str, message: impl std::fmt::Display, mend: Mend) {
+        let (place, message) = (place.to_owned(), message.to_string());
+        self.faults.push(CatalogFault { place, message, mend: Some(mend) });
     }
 
     fn table<'t>(
@@ -57,7 +88,8 @@ impl<'m> Checker<'m> {
         let missing = table.missing_privileges.iter().filter(|missing| needed.contains(&missing.as_str()));
         let missing = missing.cloned().collect::<Vec<_>>().join(", ");
         if !missing.is_empty() {
-            self.fault(place, format!("the role may not {missing}; GRANT {missing} ON {} TO it", table.name));
+            let message = format!("the role may not {missing}; GRANT {missing} ON {} TO it", table.name);
+            self.mendable(place, message, Mend::Grant(format!("{missing} ON {}", table.name)));
         }
         Some(table)
     }
@@ -83,7 +115,9 @@ impl<'m> Checker<'m> {
                 );
             } else if !found.writable {
                 let message = format!("the role may not write column \"{name}\"; GRANT INSERT, UPDATE on it");
-                self.fault(place, message);
+                let column = quote(name);
+                let grant = format!("INSERT ({column}), UPDATE ({column}) ON {}", table.name);
+                self.mendable(place, message, Mend::Grant(grant));
             }
         }
         Some(column)
@@ -127,7 +161,7 @@ impl<'m> Checker<'m> {
                 table.name
             ),
         };
-        self.fault(place, message);
+        self.mendable(place, message, Mend::Unique(key.to_vec(), with_null));
     }
 
     pub fn lookup(
@@ -268,7 +302,14 @@ impl<'m> Checker<'m> {
             Some(_) if table.column(name).is_some_and(|column| !column.drawable) => {
                 let message =
                     format!("the role may not draw from the sequence of \"{name}\"; GRANT USAGE on it");
-                self.fault(&format!("{place}.id"), message);
+                let sequence = sequence(table.column(name).and_then(|column| column.default.as_deref()));
+                let place = format!("{place}.id");
+                match sequence {
+                    Some(sequence) => {
+                        self.mendable(&place, message, Mend::Grant(format!("USAGE ON SEQUENCE {sequence}")));
+                    }
+                    None => self.fault(&place, message),
+                }
                 None
             }
             Some(default) => Some(Some(IdColumn { column, source: IdSource::Expression(default) })),
@@ -313,7 +354,9 @@ impl<'m> Checker<'m> {
         if let OnAbsent::Mark(name) = &self.mapping.sync.on_absent {
             marks.absent = self.time_mark(place, table, "sync.mark_absent", name);
             if table.column(name).is_some_and(|column| column.not_null) {
-                self.fault("sync.mark_absent", format!("column \"{name}\" must accept NULL"));
+                let drop = format!("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", table.name, quote(name));
+                let message = format!("column \"{name}\" must accept NULL");
+                self.mendable("sync.mark_absent", message, Mend::Statement(drop));
             }
         }
         marks
@@ -423,6 +466,11 @@ impl<'m> Checker<'m> {
             self.fault(place, message);
         }
     }
+}
+
+/// The sequence that a default draws from, as it is written there.
+fn sequence(default: Option<&str>) -> Option<&str> {
+    default?.strip_prefix("nextval('")?.strip_suffix("'::regclass)")
 }
 
 /// The primary key, else the physical place; and the reference to the parent.
