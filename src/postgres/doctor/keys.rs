@@ -18,6 +18,9 @@ const TIME_MAX_THOROUGH: Duration = Duration::from_secs(60 * 60);
 /// More duplicates are not counted.
 const COUNTED_MAX: i64 = 1_000;
 
+/// Why a unique index is not made without a look.
+const UNCOUNTED: &str = "it fails, and leaves an invalid index, if a key is there more than once";
+
 /// A key to look at.
 struct Key {
     table: String,
@@ -81,12 +84,16 @@ fn report(exam: &mut Exam<'_>, oid: u32, key: &Key, twins: &Twins, remedy: (Stri
         "of two rows with one key under one parent that others write, the next sync that looks at the list \
          updates one and removes the other",
     );
-    match (twins, remedy) {
-        (Twins::Some(_), (statement, _)) => after_twins(finding, key, statement),
-        (_, (statement, Some(caution))) => {
+    let (statement, caution) = remedy;
+    match (twins, caution) {
+        (Twins::Some(_), _) => after_twins(finding, key, statement),
+        (Twins::Unknown(_), _) => {
+            finding.mend_with_care(statement, UNCOUNTED);
+        }
+        (Twins::None, Some(caution)) => {
             finding.mend_with_care(statement, caution);
         }
-        (_, (statement, None)) => {
+        (Twins::None, None) => {
             finding.mend(statement);
         }
     }
@@ -100,7 +107,10 @@ fn after_twins(finding: &mut Finding, key: &Key, statement: String) {
         key.table
     ));
     finding.sql.clear();
-    finding.mend_with_care(statement, "it fails while a key is there more than once");
+    finding.mend_with_care(
+        statement,
+        "it fails, and leaves an invalid index, while a key is there more than once",
+    );
 }
 
 fn repeated(found: i64) -> String {
@@ -120,10 +130,19 @@ async fn demanded(exam: &mut Exam<'_>, client: &mut Client, facts: &[TableFacts]
         let statement = remedy.statement.clone();
         let with_null = statement.ends_with("NULLS NOT DISTINCT");
         let key = Key { table, columns: finding.columns.clone(), with_null };
-        if let Twins::Some(found) = twins(exam, client, facts, &key).await? {
-            let finding = &mut exam.findings[at];
-            finding.costs(format!("{} stored: they must go first", repeated(found)));
-            after_twins(finding, &key, statement);
+        let twins = twins(exam, client, facts, &key).await?;
+        let finding = &mut exam.findings[at];
+        match twins {
+            Twins::None => {}
+            Twins::Some(found) => {
+                finding.costs(format!("{} stored: they must go first", repeated(found)));
+                after_twins(finding, &key, statement);
+            }
+            Twins::Unknown(why) => {
+                finding.costs(format!("whether it is unique by now was not counted: {why}"));
+                finding.sql.clear();
+                finding.mend_with_care(statement, UNCOUNTED);
+            }
         }
     }
     Ok(())
