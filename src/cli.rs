@@ -3,6 +3,7 @@
 pub mod args;
 pub mod connect;
 pub mod demo;
+pub mod doctor;
 pub mod input;
 pub mod output;
 pub mod schema;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::args::{Cli, Command, Log};
 use crate::cli::output::Exit;
-use crate::cli::{demo, schema, status, sync, verify};
+use crate::cli::{demo, doctor, schema, status, sync, verify};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Demo(args) => demo::demo(args).await,
+            Command::Doctor(args) => doctor::doctor(args).await,
             Command::Install(database) => sync::install(database).await,
             Command::Schema(args) => schema::schema(args).await,
             Command::Status(args) => status::status(args).await,

@@ -7,6 +7,7 @@
 
 pub(crate) mod cascade;
 pub mod catalog;
+pub mod doctor;
 pub(crate) mod fetch;
 pub mod install;
 pub(crate) mod judge;

@@ -23,6 +23,8 @@ pub struct Cli {
 pub enum Command {
     /// Show four nights on a PostgreSQL of its own: what each wrote, beside deleting and re-creating.
     Demo(Demo),
+    /// Say what would hurt a sync, what it costs, and print the statements that mend it.
+    Doctor(Doctor),
     /// Install the schema `rowdelta`, in which state and ledger are kept.
     Install(Database),
     /// Print the tables of a mapping as SQL, with types given in it or inferred from a feed.
@@ -53,6 +55,33 @@ pub struct Demo {
     /// Only write the nights' dumps, the mapping and the tables into a directory, for a database of your own.
     #[arg(long, value_name = "DIR", conflicts_with = "keep")]
     pub write: Option<PathBuf>,
+}
+
+/// Say what would hurt a sync, what it costs, and print the statements that mend it.
+///
+/// Nothing is written. Exit codes: 0 no errors, 1 errors (a sync would refuse to start, or documents would fail), 2
+/// could not look.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The mapping, a TOML file.
+    #[arg(short, long, value_name = "MAP")]
+    pub mapping: PathBuf,
+
+    /// The database, as the role that syncs.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// Count duplicate keys in large tables, too: those of more than 256 MiB, however long it takes.
+    #[arg(long)]
+    pub thorough: bool,
+
+    /// The workers that a sync will have. Default: the number of cores, 2 to 4.
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The database.

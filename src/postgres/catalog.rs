@@ -10,7 +10,11 @@ mod privileges;
 mod publications;
 mod read;
 mod relations;
+mod survey;
 mod values;
+
+pub(crate) use check::{CatalogFault, Mend};
+pub(crate) use survey::{SurveyedTable, survey};
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -52,30 +56,46 @@ pub(crate) async fn read_for(client: &Client, mapping: &Mapping, writes: bool) -
     if !writes {
         tables.values_mut().for_each(CatalogTable::for_reading);
     }
+    match check(client, mapping, &tables, writes).await? {
+        Ok(schema) => Ok(schema),
+        Err(faults) => {
+            let faults = faults.iter().map(ToString::to_string).collect();
+            Err(Error::new(ErrorKind::Setup, SchemaFaults(faults).to_string()))
+        }
+    }
+}
+
+/// Checks a mapping against the tables that are there: every fault found.
+async fn check(
+    client: &Client,
+    mapping: &Mapping,
+    tables: &HashMap<&TableName, CatalogTable>,
+    writes: bool,
+) -> Result<Result<Schema, Vec<CatalogFault>>, Error> {
     let types = given_types(client, mapping).await?;
     let mut checker = Checker { mapping, types, asked: Vec::new(), faults: Vec::new() };
-    let lookups: Vec<_> = mapping.lookups.iter().map(|lookup| checker.lookup(lookup, &tables)).collect();
+    let lookups: Vec<_> = mapping.lookups.iter().map(|lookup| checker.lookup(lookup, tables)).collect();
     let mut relations: Vec<Option<Table>> = Vec::new();
     for relation in &mapping.relations {
-        let table = checker.relation(relation, &tables, &relations, &lookups);
+        let table = checker.relation(relation, tables, &relations, &lookups);
         relations.push(table);
     }
-    checker.shared_tables(&relations, &lookups, &tables);
+    checker.shared_tables(&relations, &lookups, tables);
     if writes {
-        checker.faults.extend(publications::faults(client, mapping, &tables).await?);
+        checker.faults.extend(publications::faults(client, mapping, tables).await?);
     }
     checker.ask(client).await?;
     if !checker.faults.is_empty() {
-        return Err(Error::new(ErrorKind::Setup, SchemaFaults(checker.faults).to_string()));
+        return Ok(Err(checker.faults));
     }
     let mut schema = Schema {
         tables: relations.into_iter().flatten().collect(),
         lookups: lookups.into_iter().flatten().collect(),
         digest: [0; 32],
     };
-    add_references(mapping, &tables, &mut schema);
+    add_references(mapping, tables, &mut schema);
     digest(mapping, &mut schema);
-    Ok(schema)
+    Ok(Ok(schema))
 }
 
 /// Fills in the foreign keys, once the tables of all relations are known.

@@ -9,6 +9,7 @@ mod constraints;
 mod ddl;
 mod deletions;
 mod demo;
+mod doctor;
 mod faults;
 mod feeds;
 mod fingerprints;

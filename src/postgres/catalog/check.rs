@@ -23,12 +23,43 @@ pub(super) struct Checker<'m> {
     pub types: HashMap<&'m str, Result<String, String>>,
     /// Constants of which only the server can say whether they fit.
     pub asked: Vec<Asked>,
-    pub faults: Vec<String>,
+    pub faults: Vec<CatalogFault>,
+}
+
+/// What does not fit: where in the mapping, and what.
+#[derive(Clone, Debug)]
+pub(crate) struct CatalogFault {
+    pub place: String,
+    pub message: String,
+    /// How a statement mends it, where one does.
+    pub mend: Option<Mend>,
+}
+
+/// How a statement mends a fault.
+#[derive(Clone, Debug)]
+pub(crate) enum Mend {
+    /// `GRANT` this to the role.
+    Grant(String),
+    /// A unique index over these columns; with NULL as a value like any other or not.
+    Unique(Vec<String>, bool),
+    /// This statement.
+    Statement(String),
+}
+
+impl std::fmt::Display for CatalogFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
 }
 
 impl<'m> Checker<'m> {
     pub(super) fn fault(&mut self, place: &str, message: impl std::fmt::Display) {
-        self.faults.push(format!("{place}: {message}"));
+        self.faults.push(CatalogFault { place: place.to_owned(), message: message.to_string(), mend: None });
+    }
+
+    pub(super) fn mendable(&mut self, place: &str, message: impl std::fmt::Display, mend: Mend) {
+        let (place, message) = (place.to_owned(), message.to_string());
+        self.faults.push(CatalogFault { place, message, mend: Some(mend) });
     }
 
     fn table<'t>(
@@ -109,7 +140,7 @@ impl<'m> Checker<'m> {
                 table.name
             ),
         };
-        self.fault(place, message);
+        self.mendable(place, message, Mend::Unique(key.to_vec(), with_null));
     }
 
     pub fn lookup(

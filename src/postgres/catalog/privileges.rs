@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::check::Checker;
+use super::check::{Checker, Mend};
 use super::read::{Access, CatalogColumn, CatalogTable};
 use crate::mapping::{Lookup, Mapping, Missing, OnAbsent, Relation, RelationKind};
 use crate::postgres::quote;
@@ -87,16 +87,15 @@ impl Checker<'_> {
         };
         if !whole.is_empty() {
             let list = whole.join(", ");
-            self.fault(place, may_not(&list, &list));
+            self.mendable(place, may_not(&list, &list), Mend::Grant(format!("{list} ON {}", table.name)));
         }
         for (privilege, columns) in columns.iter().filter(|(privilege, _)| !whole.contains(privilege)) {
             let lacking = columns.iter().filter(|name| !has(table, name, privilege)).map(|name| quote(name));
             let lacking = lacking.collect::<Vec<_>>().join(", ");
             if !lacking.is_empty() {
-                self.fault(
-                    place,
-                    may_not(&format!("{privilege} {lacking}"), &format!("{privilege} ({lacking})")),
-                );
+                let grant = format!("{privilege} ({lacking})");
+                let message = may_not(&format!("{privilege} {lacking}"), &grant);
+                self.mendable(place, message, Mend::Grant(format!("{grant} ON {}", table.name)));
             }
         }
     }
@@ -111,7 +110,8 @@ impl Checker<'_> {
     ) {
         let (name, role) = (&column.name, &table.role);
         let message = format!("the role may not draw from {sequence}, as \"{name}\" does");
-        self.fault(place, format!("{message}; GRANT USAGE ON SEQUENCE {sequence} TO {role}"));
+        let grant = format!("USAGE ON SEQUENCE {sequence}");
+        self.mendable(place, format!("{message}; GRANT {grant} TO {role}"), Mend::Grant(grant));
     }
 }
 

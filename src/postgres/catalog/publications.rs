@@ -9,6 +9,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
+use super::check::{CatalogFault, Mend};
 use super::read::CatalogTable;
 use crate::error::Error;
 use crate::mapping::{Mapping, TableName};
@@ -19,14 +20,14 @@ pub(super) async fn faults(
     client: &Client,
     mapping: &Mapping,
     tables: &HashMap<&TableName, CatalogTable>,
-) -> Result<Vec<String>, Error> {
+) -> Result<Vec<CatalogFault>, Error> {
     let oids: Vec<u32> = tables.values().map(|table| table.oid).collect();
     let published = client.query_typed(PUBLISHED, &[(&oids, Type::OID_ARRAY)]).await?;
     let mut faults = Vec::new();
     for relation in &mapping.relations {
         let Some(table) = tables.get(&relation.table) else { continue };
         let leaves = || published.iter().filter(|row| row.get::<_, u32>("table") == table.oid);
-        let mut found: Vec<String> = leaves().filter_map(without_identity).collect();
+        let mut found: Vec<(String, Option<Mend>)> = leaves().filter_map(without_identity).collect();
         // Whether conditions and lists agree with the identity the server says best itself.
         if found.is_empty() && leaves().next().is_some() {
             let names = relation.columns.iter().map(|column| &column.name).chain(&relation.parent);
@@ -35,7 +36,8 @@ pub(super) async fn faults(
             let columns = columns.filter(|column| !column.generated && !column.is_identity);
             found.extend(refused(client, &table.name, columns.map(|column| &column.name)).await?);
         }
-        faults.extend(found.into_iter().map(|fault| format!("{}: {fault}", relation.place())));
+        let fault = |(message, mend)| CatalogFault { place: relation.place(), message, mend };
+        faults.extend(found.into_iter().map(fault));
     }
     Ok(faults)
 }
@@ -64,7 +66,7 @@ CROSS JOIN LATERAL (
       AND (g.relid = leaf.oid OR g.relid IN (SELECT relid FROM pg_partition_ancestors(leaf.oid)))) AS published
 WHERE published.names IS NOT NULL ORDER BY 2";
 
-fn without_identity(row: &Row) -> Option<String> {
+fn without_identity(row: &Row) -> Option<(String, Option<Mend>)> {
     let (table, identity): (&str, &str) = (row.get("name"), row.get("identity"));
     if identity == "f" || row.get("is_identified") {
         return None;
@@ -76,11 +78,13 @@ fn without_identity(row: &Row) -> Option<String> {
         Some(index) => format!("USING INDEX {index}"),
         None => "FULL".to_owned(),
     };
-    Some(format!(
+    let mend = format!("ALTER TABLE {table} REPLICA IDENTITY {mend}");
+    let message = format!(
         "{table} is in the {publish} {} and has no replica identity, so the server refuses to change or delete its rows; \
-         ALTER TABLE {table} REPLICA IDENTITY {mend}",
+         {mend}",
         names.join(", ")
-    ))
+    );
+    Some((message, Some(Mend::Statement(mend))))
 }
 
 /// What the server says against updates of these columns and deletes of all rows, planned but not run.
@@ -88,7 +92,7 @@ async fn refused(
     client: &Client,
     table: &str,
     columns: impl Iterator<Item = &String>,
-) -> Result<Option<String>, Error> {
+) -> Result<Option<(String, Option<Mend>)>, Error> {
     let set = columns.map(|name| format!("{0} = {0}", quote(name))).collect::<Vec<_>>().join(", ");
     let update = (!set.is_empty()).then(|| format!("EXPLAIN UPDATE {table} SET {set}"));
     for statement in update.into_iter().chain([format!("EXPLAIN DELETE FROM {table}")]) {
@@ -102,7 +106,7 @@ async fn refused(
         let disagree = [SqlState::INVALID_COLUMN_REFERENCE, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE];
         if error.code().is_some_and(|code| disagree.contains(code)) {
             let mend = format!("ALTER TABLE {table} REPLICA IDENTITY FULL, or change the publication");
-            return Ok(Some(format!("{table} is in a publication: {error}: {detail} {mend}")));
+            return Ok(Some((format!("{table} is in a publication: {error}: {detail} {mend}"), None)));
         }
     }
     Ok(None)

@@ -1,0 +1,110 @@
+//! What `doctor` is told of a mapping's tables, and of every fault of the mapping against them.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Client;
+
+use super::check::CatalogFault;
+use super::read::{CatalogColumn, CatalogTable};
+use super::{check, tables};
+use crate::error::Error;
+use crate::mapping::{Mapping, TableName};
+use crate::value::{ColumnType, Kind};
+
+/// The tables that are there, in the mapping's order, and every fault.
+pub(crate) struct Survey {
+    pub tables: Vec<SurveyedTable>,
+    pub faults: Vec<CatalogFault>,
+}
+
+/// A table of the mapping that is there.
+pub(crate) struct SurveyedTable {
+    /// As the mapping names it.
+    pub asked: TableName,
+    pub oid: u32,
+    /// Quoted, with its schema.
+    pub name: String,
+    /// `relkind`.
+    pub kind: String,
+    pub row_security: bool,
+    pub rules: bool,
+    pub primary_key: Vec<String>,
+    /// The columns of each key that no two rows share.
+    pub uniques: Vec<Vec<String>>,
+    pub columns: Vec<SurveyedColumn>,
+}
+
+/// A column of such a table.
+pub(crate) struct SurveyedColumn {
+    pub name: String,
+    /// Its type, as SQL.
+    pub sql: String,
+    /// Whether values, or some of them, are converted by the server.
+    pub is_by_server: bool,
+}
+
+impl SurveyedTable {
+    /// Whether it can be written to at all.
+    pub fn is_writable(&self) -> bool {
+        matches!(self.kind.as_str(), "r" | "p") && !self.rules
+    }
+
+    pub fn is_partitioned(&self) -> bool {
+        self.kind == "p"
+    }
+
+    pub fn column(&self, name: &str) -> Option<&SurveyedColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// Whether two rows with the same values in these columns are ruled out, NULL aside.
+    pub fn rules_out_twins(&self, columns: &[String]) -> bool {
+        self.uniques.iter().any(|key| !key.is_empty() && key.iter().all(|name| columns.contains(name)))
+    }
+}
+
+/// Reads the tables of a mapping, and checks it against them.
+pub(crate) async fn survey(client: &Client, mapping: &Mapping) -> Result<Survey, Error> {
+    let found: HashMap<&TableName, CatalogTable> = tables(client, mapping).await?.into_iter().collect();
+    let faults = check(client, mapping, &found, true).await?.err().unwrap_or_default();
+    let names = mapping.relations.iter().map(|relation| &relation.table);
+    let mut tables: Vec<SurveyedTable> = Vec::new();
+    for name in names.chain(mapping.lookups.iter().map(|lookup| &lookup.table)) {
+        if let Some(table) = found.get(name).filter(|_| tables.iter().all(|known| known.asked != *name)) {
+            tables.push(surveyed(name, table));
+        }
+    }
+    Ok(Survey { tables, faults })
+}
+
+fn surveyed(asked: &TableName, table: &CatalogTable) -> SurveyedTable {
+    let uniques = table.uniques.iter().filter(|unique| unique.is_key);
+    SurveyedTable {
+        asked: asked.clone(),
+        oid: table.oid,
+        name: table.name.clone(),
+        kind: table.kind.clone(),
+        row_security: table.row_security,
+        rules: !table.rules.is_empty(),
+        primary_key: table.primary_key().to_vec(),
+        uniques: uniques.map(|unique| unique.key.clone()).collect(),
+        columns: table.columns.iter().map(column).collect(),
+    }
+}
+
+fn column(column: &CatalogColumn) -> SurveyedColumn {
+    SurveyedColumn {
+        name: column.name.clone(),
+        sql: column.ty.sql.clone(),
+        is_by_server: is_by_server(&column.ty),
+    }
+}
+
+fn is_by_server(ty: &ColumnType) -> bool {
+    match &ty.kind {
+        Kind::Server => true,
+        Kind::Array(element) => is_by_server(&element.ty),
+        Kind::Composite(attributes) => attributes.iter().any(|attribute| is_by_server(&attribute.ty)),
+        _ => false,
+    }
+}
