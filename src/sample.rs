@@ -457,4 +457,33 @@ columns = { note = "tag.note" }
         assert_eq!((sample.documents(), sample.passed_over()), (0, 7));
         assert_eq!(sample.column(0, 1), None);
     }
+
+    #[test]
+    fn p12_items_are_those_of_the_relation_and_text_is_in_its_form() {
+        let text = r#"
+version = 1
+name = "m"
+[root]
+table = "t"
+key = "k"
+columns = { k = "k", a = { path = "a", nul = "strip" } }
+[[root.children]]
+name = "files"
+where = { kind = 1 }
+table = "f"
+parent = "t_k"
+when_single = "item"
+columns = { n = "n" }
+"#;
+        let mapping = Mapping::from_toml(text).unwrap();
+        let mut sample = Sample::new(&mapping);
+        let stray = sample.read(br#"{"k": 1, "files": [{"kind": 1.0, "n": 1}, {"kind": 2, "n": "x"}]}"#);
+        let said = "files[1]: no relation takes this item (kind is 2); add one whose where does, or otherwise = \"ignore\"";
+        assert_eq!(stray, Err(said.to_owned()));
+        let ignoring = Mapping::from_toml(&format!("{text}otherwise = \"ignore\"\n")).unwrap();
+        let mut sample = Sample::new(&ignoring);
+        sample.read(br#"{"k": 1, "a": "2024-05-31\u0000", "files": {"kind": 1, "n": 7}}"#).unwrap();
+        sample.read(br#"{"k": 2, "files": [{"kind": 2, "n": "x"}]}"#).unwrap();
+        assert_eq!((sample.column(0, 1), sample.column(1, 0)), (Some("date"), Some("bigint")));
+    }
 }

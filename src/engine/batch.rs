@@ -11,7 +11,7 @@ use crate::document::{DocumentKey, Origin};
 use crate::engine::apply::Round;
 use crate::engine::bystanders::{Bystander, bystanders};
 use crate::engine::claims::{Conflict, Verdict, claims};
-use crate::engine::compare::{Active, Compared, close, compare, compared_key};
+use crate::engine::compare::{Active, Compared, below_silence, close, compare, compared_key};
 use crate::engine::guard::{Reservation, Rows};
 use crate::engine::handover::{Detached, attach, detach, rewritten};
 use crate::engine::held::own_place;
@@ -481,6 +481,7 @@ pub(super) fn differing(run: &Run, document: &Prepared, state: Option<&State>) -
     let relations = document.fingerprints.relations.iter();
     let mut differs: Vec<bool> = relations.map(|fingerprint| !recorded.contains(fingerprint)).collect();
     differs[0] = true;
+    below_silence(&run.mapping, &mut differs);
     close(&run.mapping, &run.schema, &mut differs);
     // A list about which the document says nothing is left alone.
     for (ix, rows) in document.rows.relations.iter().enumerate().skip(1) {

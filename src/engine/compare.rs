@@ -17,7 +17,7 @@ use crate::engine::prepare::Prepared;
 use crate::engine::roots::Roots;
 use crate::error::Error;
 use crate::fingerprint::{self, Level, RowFingerprint, TreeFingerprint, comparison_tuple, trees};
-use crate::mapping::{Mapping, Relation, RelationIx, RelationKind, UniqueIn};
+use crate::mapping::{Mapping, Relation, RelationIx, RelationKind, UniqueIn, WhenAbsent, WhenNull};
 use crate::plan::{Sides, SourceRow, StoredRow};
 use crate::postgres::fetch::{Widths, attach, referable, rows};
 use crate::row::{Cell, Tuple};
@@ -52,6 +52,19 @@ pub(crate) fn close(mapping: &Mapping, schema: &Schema, differs: &mut [bool]) {
         if outer.is_some_and(|outer| differs[outer] && !mapping.relations[outer].is_keyed()) {
             differs[ix] = true;
         }
+    }
+}
+
+/// Adds the relations of which what is recorded may not be all: it has nothing of the rows below a list about which the
+/// recorded document said nothing, and such a list has another fingerprint once a document speaks of it.
+pub(crate) fn below_silence(mapping: &Mapping, differs: &mut [bool]) {
+    let mut unknown = vec![false; differs.len()];
+    for (ix, relation) in mapping.relations.iter().enumerate() {
+        let Some(outer) = relation.enclosing.filter(|&outer| outer != 0) else { continue };
+        let list = &mapping.relations[outer];
+        let may_be_silent = list.when_absent == WhenAbsent::Keep || list.when_null == WhenNull::Keep;
+        unknown[ix] = unknown[outer] || (differs[outer] && may_be_silent);
+        differs[ix] |= unknown[ix];
     }
 }
 

@@ -247,3 +247,15 @@ async fn p36_a_skipped_link_is_counted_and_made_by_the_run_after_its_catalogue_r
     assert_eq!((mended.report["skipped_lookups"].clone(), mended.documents("unsettled")), (json!(0), 0));
     assert_eq!(shop.unsettled().await, "0");
 }
+
+/// What was recorded of the night of silence has no serials, as the night after it; what is stored has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p12_lists_inside_a_list_that_was_absent_are_compared_when_it_is_back() {
+    let shop = Shop::open().await;
+    let order = |lines: Value| [json!({ "number": "A", "lines": lines })];
+    shop.sync(&order(json!([{ "no": 1, "serials": ["a", "b"] }, { "no": 2, "serials": ["c"] }]))).await;
+    let ran = shop.sync(&[json!({ "number": "A" })]).await;
+    assert_eq!(ran.rows_written(), 0);
+    let ran = shop.sync(&order(json!([{ "no": 1, "serials": [] }, { "no": 2, "serials": [] }]))).await;
+    assert_eq!(ran.rows_written(), 3);
+}

@@ -14,8 +14,10 @@ pub fn draw(relations: &[Rel], rng: &mut Rng) -> (String, bool) {
     };
     let parents = rel.parent.iter().map(|column| name(column)).collect::<Vec<_>>().join(", ");
     let columns: Vec<_> = rel.columns.iter().filter(|col| !matches!(col.place, Place::Position(_))).collect();
+    // A row that is made anew has nothing of what the last documents were silent about.
+    let is_said = rel.columns.iter().all(|col| !col.keep) && !relations.iter().any(|rel| rel.cascade);
     match rng.usize(0..3) {
-        0 => (format!("DELETE FROM {table} WHERE ctid = {}", row(rng, "ctid")), true),
+        0 => (format!("DELETE FROM {table} WHERE ctid = {}", row(rng, "ctid")), is_said),
         1 if !parents.is_empty() => {
             let (other, one) = (row(rng, &parents), row(rng, "ctid"));
             (format!("UPDATE {table} SET ({parents}) = {other} WHERE ctid = {one}"), false)
