@@ -97,6 +97,7 @@ fn table(relation: &Relation) -> Table {
         references: Vec::new(),
         referred: Vec::new(),
         way: WriteWay::Copy,
+        triggers: Vec::new(),
         digest: [7; 32],
     }
 }

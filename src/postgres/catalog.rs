@@ -7,6 +7,7 @@ mod constraints;
 mod equality;
 mod nested;
 mod read;
+mod triggers;
 
 use std::collections::{BTreeSet, HashMap};
 

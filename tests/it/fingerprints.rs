@@ -149,6 +149,7 @@ fn table(relation: &Value) -> Table {
         references: Vec::new(),
         referred: Vec::new(),
         way: WriteWay::Copy,
+        triggers: Vec::new(),
         digest: digest(relation),
     }
 }

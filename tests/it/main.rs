@@ -33,5 +33,6 @@ mod status;
 mod support;
 mod tally;
 mod tls;
+mod triggers;
 mod values;
 mod verify;
