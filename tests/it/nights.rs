@@ -6,6 +6,7 @@
 mod case;
 mod drift;
 mod feed;
+mod rewriting;
 mod shape;
 mod value;
 
@@ -18,7 +19,7 @@ use crate::tally::{Drawn, Tally};
 /// After more failures another says nothing new.
 const FAILURES_MAX: u64 = 2;
 /// What every run of some length must have drawn in at least one case in twenty.
-const REQUIRED: [&str; 9] = [
+const REQUIRED: [&str; 10] = [
     "depth ≥ 2",
     "move",
     "keyless",
@@ -28,6 +29,7 @@ const REQUIRED: [&str; 9] = [
     feed::NULL_KEY,
     "position",
     "pair",
+    "rewritten by a trigger",
 ];
 
 /// Fails where something that matters was hardly drawn: the test would not be worth much.
