@@ -56,6 +56,22 @@ COMMENT ON COLUMN rowdelta.document.settled IS 'false: to be done again by the n
 COMMENT ON COLUMN rowdelta.document.absent IS 'its root row is marked: it was missing from a complete feed';
 COMMENT ON COLUMN rowdelta.document.coverage IS 'what its fingerprints cover, for who makes them anew from its rows';
 
+-- Rows that triggers stored otherwise than they were sent: of such a row both forms are known. Nothing is here of
+-- tables without such triggers, nor of rows that these left as they were. It is no part of rowdelta.document, since
+-- relations of one document may be stored at once.
+CREATE TABLE rowdelta.rewritten (
+    mapping  integer NOT NULL REFERENCES rowdelta.mapping ON DELETE CASCADE,
+    key      bytea NOT NULL,
+    relation text NOT NULL,
+    forms    bytea NOT NULL,
+    PRIMARY KEY (mapping, key, relation)
+);
+
+COMMENT ON TABLE rowdelta.rewritten IS 'rows that triggers stored otherwise than they were sent';
+COMMENT ON COLUMN rowdelta.rewritten.key IS 'of the document, as in rowdelta.document';
+COMMENT ON COLUMN rowdelta.rewritten.forms IS
+    'of each such row hashes of it, and of its cells, as they are stored and as they were sent';
+
 CREATE TABLE rowdelta.run (
     id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     mapping  integer NOT NULL REFERENCES rowdelta.mapping ON DELETE CASCADE,
@@ -106,7 +122,7 @@ BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_depend
                WHERE refclassid = 'pg_catalog.pg_extension'::regclass AND deptype = 'e'
                  AND classid = 'pg_catalog.pg_class'::regclass AND objid = 'rowdelta.mapping'::regclass) THEN
-        FOREACH v_table IN ARRAY ARRAY['mapping', 'document', 'run', 'failure', 'guard'] LOOP
+        FOREACH v_table IN ARRAY ARRAY['mapping', 'document', 'rewritten', 'run', 'failure', 'guard'] LOOP
             PERFORM pg_catalog.pg_extension_config_dump(('rowdelta.' || v_table)::regclass, '');
         END LOOP;
     END IF;
@@ -354,11 +370,49 @@ DECLARE
 BEGIN
     DELETE FROM rowdelta.document d WHERE d.mapping = p_mapping AND d.key = ANY (p_keys);
     GET DIAGNOSTICS v_count = ROW_COUNT;
+    DELETE FROM rowdelta.rewritten r WHERE r.mapping = p_mapping AND r.key = ANY (p_keys);
     RETURN v_count;
 END
 $$;
 
 COMMENT ON FUNCTION rowdelta.forget(integer, bytea[]) IS 'drops what is recorded of documents';
+
+-- rowdelta.rewritten_rows(p_mapping, p_keys)
+--
+-- The rows of documents that triggers stored otherwise than they were sent: one row for each relation that has any.
+CREATE FUNCTION rowdelta.rewritten_rows(p_mapping integer, p_keys bytea[])
+    RETURNS TABLE (key bytea, relation text, forms bytea)
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT r.key, r.relation, r.forms FROM rowdelta.rewritten r
+    WHERE r.mapping = p_mapping AND r.key = ANY (p_keys)
+$$;
+
+COMMENT ON FUNCTION rowdelta.rewritten_rows(integer, bytea[]) IS
+    'the rows of documents that triggers stored otherwise than they were sent';
+
+-- rowdelta.record_rewritten(p_mapping, p_keys, p_relations, p_forms)
+--
+-- Records the rewritten rows of relations of documents, in place of those that were known; none: an empty string.
+CREATE FUNCTION rowdelta.record_rewritten(p_mapping integer, p_keys bytea[], p_relations text[], p_forms bytea[])
+    RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    DELETE FROM rowdelta.rewritten r USING unnest(p_keys, p_relations, p_forms) AS n (key, relation, forms)
+    WHERE r.mapping = p_mapping AND r.key = n.key AND r.relation = n.relation AND n.forms = '';
+    INSERT INTO rowdelta.rewritten AS r (mapping, key, relation, forms)
+    SELECT p_mapping, n.key, n.relation, n.forms
+    FROM unnest(p_keys, p_relations, p_forms) AS n (key, relation, forms)
+    WHERE n.forms <> ''
+    ON CONFLICT ON CONSTRAINT rewritten_pkey DO UPDATE SET forms = excluded.forms;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.record_rewritten(integer, bytea[], text[], bytea[]) IS
+    'records the rows that triggers stored otherwise than they were sent';
 
 -- rowdelta.present(p_mapping): the keys of all documents but those that are marked as absent.
 CREATE FUNCTION rowdelta.present(p_mapping integer) RETURNS SETOF bytea

@@ -25,6 +25,7 @@ mod patience;
 mod prepare;
 mod registry;
 pub mod report;
+mod rewritten;
 mod roots;
 mod run;
 mod stepwise;
@@ -447,7 +448,8 @@ impl Engine {
         if purpose.trusts() {
             state::settled(&client, lease.mapping, remember).await?;
         }
-        let loaded = Loaded { lease: lease.clone(), registry };
+        let rewrites = rewritten::is_possible(&client, schema, lease.mapping).await?;
+        let loaded = Loaded { lease: lease.clone(), registry, rewrites };
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let (schema, options, patience) = (schema.clone(), self.options.clone(), patience.clone());
         Ok(Run::new(purpose, mapping, schema, connections, options, patience, loaded))

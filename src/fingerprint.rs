@@ -25,6 +25,7 @@
 //! `tests/vectors/fingerprint.json` pins fingerprints of known input, for this program and for others.
 
 mod coverage;
+pub mod rewritten;
 
 pub use coverage::{Coverage, Extent, coverage, digest};
 
@@ -124,12 +125,25 @@ fn update_cell(hash: &mut Sha256, ty: &ColumnType, cell: Cell<'_>) {
 
 /// All fingerprints of a document's rows.
 pub fn fingerprints(mapping: &Mapping, schema: &Schema, set: &RowSet) -> Fingerprints {
-    let rows: Vec<Vec<RowFingerprint>> = set
-        .relations
-        .iter()
-        .zip(&schema.tables)
-        .map(|(relation, table)| relation.rows.iter().map(|r| row(table, &r.tuple)).collect())
-        .collect();
+    of_rows(mapping, schema, set, rows(schema, set))
+}
+
+/// The fingerprints of a document's rows, one by one, per relation.
+pub fn rows(schema: &Schema, set: &RowSet) -> Vec<Vec<RowFingerprint>> {
+    let tables = set.relations.iter().zip(&schema.tables);
+    let of_table = |(relation, table): (&RelationRows, &Table)| {
+        relation.rows.iter().map(|r| row(table, &r.tuple)).collect()
+    };
+    tables.map(of_table).collect()
+}
+
+/// As [`fingerprints`], those of the rows being known.
+pub fn of_rows(
+    mapping: &Mapping,
+    schema: &Schema,
+    set: &RowSet,
+    rows: Vec<Vec<RowFingerprint>>,
+) -> Fingerprints {
     let level = |(relation, rows): (&RelationRows, &Vec<RowFingerprint>)| Level {
         rows: relation.rows.iter().map(|row| row.parent).zip(rows.iter().copied()).collect(),
         kept: relation.kept.clone(),

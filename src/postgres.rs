@@ -16,6 +16,7 @@ pub mod local;
 pub(crate) mod owners;
 pub(crate) mod park;
 pub(crate) mod questions;
+pub(crate) mod rewritten;
 pub(crate) mod state;
 pub mod tables;
 pub(crate) mod wire;

@@ -58,6 +58,8 @@ pub struct Table {
     pub referred: Vec<Attribute>,
     /// How new rows may be written.
     pub way: WriteWay,
+    /// The triggers that can change what is written, or suppress it.
+    pub triggers: Vec<Trigger>,
     /// Digest of what decides the relation's fingerprints: its mapping, its columns' types, the format.
     pub digest: [u8; 32],
 }
@@ -86,6 +88,11 @@ impl Table {
     /// Whether a stored row is found again by its physical place, which changes whenever it is written.
     pub fn is_found_by_place(&self) -> bool {
         self.locator.iter().any(|column| column.name == "ctid")
+    }
+
+    /// Whether what is stored may differ from what is sent.
+    pub fn is_rewritten(&self) -> bool {
+        self.triggers.iter().any(|trigger| trigger.insert || trigger.update)
     }
 
     /// What a column is to the mapping, if the mapping knows it.
@@ -127,6 +134,21 @@ impl Table {
     pub fn key_types(&self) -> Vec<&ColumnType> {
         self.key.iter().map(|&at| &self.columns[at]).collect()
     }
+}
+
+/// A trigger of the user's, enabled for the session, that can change what is written to a row, or suppress it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// Its name.
+    pub name: String,
+    /// Whether it fires before each row. Else it fires afterwards, and is one that updates the table.
+    pub before: bool,
+    /// Whether an INSERT fires it.
+    pub insert: bool,
+    /// Whether an UPDATE of columns that the mapping fills fires it.
+    pub update: bool,
+    /// Whether a DELETE fires it.
+    pub delete: bool,
 }
 
 /// What the values of some columns may not have in common with those of another row: a unique constraint, a
@@ -278,7 +300,8 @@ pub enum IdSource {
 pub enum WriteWay {
     /// `COPY … (FORMAT binary)` for many, `INSERT … SELECT unnest` for few.
     Copy,
-    /// Only `INSERT`: row-level security applies to the role.
+    /// Only `INSERT`: row-level security applies to the role, or triggers may change the row, and `RETURNING` says which
+    /// row it became. (COPY would insert the rows of such a table one by one, too.)
     Insert,
 }
 

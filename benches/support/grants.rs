@@ -98,6 +98,7 @@ fn table(relation: &Relation) -> Table {
         references: Vec::new(),
         referred: Vec::new(),
         way: WriteWay::Copy,
+        triggers: Vec::new(),
         digest: [7; 32],
     }
 }

@@ -18,6 +18,7 @@ use crate::engine::held::own_place;
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Turn};
 use crate::engine::report::Failure;
+use crate::engine::rewritten::{self, Known, Traces};
 use crate::engine::roots::{Roots, roots};
 use crate::engine::run::{Held, HeldRow, Run};
 use crate::engine::units::Scope;
@@ -106,6 +107,11 @@ impl Recorded<'_> {
         Batch { mapping: &run.mapping, schema: &run.schema, sides, documents, holds, marked }
     }
 
+    /// Whether a document's root row is marked as missing.
+    fn is_back(&self, at: usize) -> bool {
+        self.states[at].as_ref().is_some_and(|state| state.absent)
+    }
+
     /// The plan's groups as places among all documents, those that are as they should be before them.
     fn groups(&self, plan: &Plan) -> Vec<Vec<usize>> {
         if plan.groups.is_empty() {
@@ -127,6 +133,15 @@ struct Written {
     /// Per document looked at, whether removals of it wait for the end of the feed.
     held: Vec<bool>,
     removed: Removed,
+    traces: Traces,
+}
+
+impl Written {
+    fn view<'v>(&'v self, batch: &'v Recorded<'_>, active: &'v Active) -> rewritten::Batch<'v> {
+        let (documents, sides, plan, traces) = (&batch.looked_at, &self.sides, &self.plan, &self.traces);
+        let unmarked = batch.places.iter().map(|&at| batch.is_back(at)).collect();
+        rewritten::Batch { documents, active, sides, plan, traces, unmarked }
+    }
 }
 
 /// Per document, how many of its rows go, now or at the end of the feed, in each relation. Documents of which none
@@ -173,7 +188,10 @@ async fn transact_on(
         return Ok(Tried::Conflicts(repeats));
     }
     let active = active(run, &batch, &roots);
-    let compared = compare(&transaction, &run.mapping, &run.schema, &batch.looked_at, &active, roots).await?;
+    let mut known = Known::of(run, &transaction, &batch.looked_at, &former).await?;
+    let compared =
+        compare(&transaction, &run.mapping, &run.schema, &batch.looked_at, &active, roots, &mut known)
+            .await?;
     let (conflicts, robbed) = claims(run, &transaction, &batch.looked_at, &compared.sides, last).await?;
     if !conflicts.is_empty() {
         let place = |conflict: Conflict| Conflict { document: batch.places[conflict.document], ..conflict };
@@ -210,6 +228,7 @@ async fn transact_on(
     let news: Vec<Record<'_>> = records.into_iter().filter(Record::is_news).collect();
     state::record(&transaction, run.lease.mapping, &news).await?;
     unmark(run, &transaction, &batch).await?;
+    rewritten::record(run, &transaction, &known, written.view(&batch, &active)).await?;
     let named = |error: tokio_postgres::Error| named_by_table(&run.mapping, &run.schema, error.into());
     transaction.commit().await.map_err(named)?;
     reservation.into_iter().for_each(Reservation::keep);
@@ -324,8 +343,7 @@ pub(super) async fn removals(
 
 /// Takes the mark from the root rows of documents that are back.
 async fn unmark(run: &Run, transaction: &Transaction<'_>, batch: &Recorded<'_>) -> Result<(), Error> {
-    let is_back = |at: &usize| batch.states[*at].as_ref().is_some_and(|state| state.absent);
-    let documents = batch.places.iter().filter(|at| is_back(at)).map(|&at| &batch.documents[at]);
+    let documents = batch.places.iter().filter(|&&at| batch.is_back(at)).map(|&at| &batch.documents[at]);
     let keys: Vec<Tuple> = documents
         .map(|document| document.rows.relations[0].rows[0].tuple.project(&run.schema.tables[0].key))
         .collect();
@@ -341,7 +359,7 @@ async fn write(
     detached: &[Detached],
     removed: Removed,
 ) -> Result<Written, Error> {
-    let Compared { sides, times } = compared;
+    let Compared { sides, restored, traced, times } = compared;
     let marking = match batch.scope.settles() {
         true => Some(marking(run, transaction, &batch.looked_at, &plan).await?),
         false => None,
@@ -350,10 +368,12 @@ async fn write(
     let mut writer =
         Writer::new(transaction, &run.mapping, &run.schema, &sides, marking.as_ref(), &plan, rewritten)
             .await?;
+    writer.traced = traced;
     let times = writer.apply(&plan, times).await?;
     attach(transaction, &run.schema, detached, writer.rewritten()).await?;
+    let traces = Traces { restored, places: writer.places, references: writer.references };
     let held = held_documents(&sides, &plan, batch.looked_at.len());
-    Ok(Written { sides, plan, times, detached: detached.len() as u64, held, removed })
+    Ok(Written { sides, plan, times, detached: detached.len() as u64, held, removed, traces })
 }
 
 /// Counts and remembers what was committed. Gives the documents from which a child was taken meanwhile.

@@ -12,14 +12,17 @@ use futures_util::future::try_join_all;
 use tokio_postgres::Transaction;
 
 use crate::diff::{ChangeSet, Entry, Identity, Leftover, diff, pair};
+use crate::document::DocumentKey;
 use crate::engine::held::own_place;
 use crate::engine::prepare::Prepared;
+use crate::engine::rewritten::{Known, Original, revert};
 use crate::engine::roots::Roots;
 use crate::error::Error;
 use crate::fingerprint::{self, Level, RowFingerprint, TreeFingerprint, comparison_tuple, trees};
 use crate::mapping::{Mapping, Relation, RelationIx, RelationKind, UniqueIn, WhenAbsent, WhenNull};
 use crate::plan::{Sides, SourceRow, StoredRow};
 use crate::postgres::fetch::{Widths, attach, referable, rows};
+use crate::postgres::owners::owners;
 use crate::row::{Cell, Tuple};
 use crate::schema::{Schema, Table};
 use crate::value::{ColumnType, Kind};
@@ -27,6 +30,10 @@ use crate::value::{ColumnType, Kind};
 /// A batch compared with what is stored of it.
 pub(crate) struct Compared {
     pub sides: Vec<Sides>,
+    /// Per relation, stored rows that a trigger had rewritten: these have the form here in which they were sent.
+    pub restored: Vec<HashMap<u32, Original>>,
+    /// Per relation, whether it must be looked at what becomes of its rows.
+    pub traced: Vec<bool>,
     /// Time spent reading, per relation.
     pub times: Vec<Duration>,
 }
@@ -76,6 +83,7 @@ pub(crate) async fn compare(
     documents: &[&Prepared],
     active: &Active,
     roots: Roots,
+    known: &mut Known,
 ) -> Result<Compared, Error> {
     let count = mapping.relations.len();
     let (sides, kept) = sources(mapping, documents, active);
@@ -89,21 +97,26 @@ pub(crate) async fn compare(
         left_alone: vec![HashSet::new(); count],
         read: vec![HashSet::new(); count],
         carried: vec![HashSet::new(); count],
+        known,
+        restored: (0..count).map(|_| HashMap::new()).collect(),
         times: vec![Duration::ZERO; count],
     };
     comparison.sides[0].stored = roots.stored;
+    comparison.restore(0, 0);
     comparison.times[0] += roots.took;
     comparison.read_levels().await?;
     let trees = comparison.stored_trees();
     for (ix, trees) in trees.iter().enumerate() {
         comparison.read_more(ix).await?;
         comparison.hand_down(ix);
+        comparison.revert(ix);
         comparison.sides[ix].changes = comparison.diff(ix, trees);
         comparison.leave_alone(ix);
         comparison.hand_over(ix);
         comparison.carry(ix);
     }
-    Ok(Compared { sides: comparison.sides, times: comparison.times })
+    let Comparison { sides, restored, known, times, .. } = comparison;
+    Ok(Compared { sides, restored, traced: known.traced(schema), times })
 }
 
 struct Comparison<'a> {
@@ -120,6 +133,9 @@ struct Comparison<'a> {
     kept: Vec<HashSet<u32>>,
     /// Per relation, stored rows below those, at any depth: they are left alone.
     left_alone: Vec<HashSet<u32>>,
+    known: &'a mut Known,
+    /// Per relation, stored rows that a trigger had rewritten.
+    restored: Vec<HashMap<u32, Original>>,
     times: Vec<Duration>,
 }
 
@@ -200,10 +216,29 @@ impl Comparison<'_> {
     }
 
     fn add(&mut self, ix: RelationIx, parents: Vec<u32>, found: (Vec<StoredRow>, Duration)) {
+        let from = self.sides[ix].stored.len();
         self.sides[ix].stored.extend(found.0);
         self.read[ix].extend(parents);
         self.times[ix] += found.1;
         self.hand_down(ix);
+        self.restore(ix, from);
+    }
+
+    /// Gives rows, from one on, the form in which they were sent.
+    fn restore(&mut self, ix: RelationIx, from: usize) {
+        let found = self.known.restore(ix, &self.schema.tables[ix], &mut self.sides[ix], from);
+        self.restored[ix].extend(found);
+    }
+
+    /// Gives rows the form again in which they are stored, where that is asked for.
+    fn revert(&mut self, ix: RelationIx) {
+        let slots = self.slots(&self.mapping.relations[ix]);
+        let slot = |row: &StoredRow| match &slots {
+            Some(slots) => row.parent.map_or(u32::MAX, |parent| slots[parent as usize]),
+            // A root row's key is part of its content.
+            None => 0,
+        };
+        revert(&mut self.sides[ix], &self.restored[ix], slot);
     }
 
     /// A row belongs to the document of its parent.
@@ -301,8 +336,24 @@ impl Comparison<'_> {
             .map_err(|error| error.in_relation(&self.mapping.relations[ix].name))?;
         self.times[ix] += started.elapsed();
         let elsewhere = found.into_iter().filter(|row| wanted.contains_key(&compared_key(table, &row.tuple)));
+        let (elsewhere, from): (Vec<StoredRow>, usize) = (elsewhere.collect(), side.stored.len());
+        self.know_owners(ix, &elsewhere).await?;
         self.sides[ix].stored.extend(elsewhere);
+        self.restore(ix, from);
         Ok(())
+    }
+
+    /// What is recorded of rows found elsewhere, and of those below them, is recorded with the documents they belong to.
+    async fn know_owners(&mut self, ix: RelationIx, elsewhere: &[StoredRow]) -> Result<(), Error> {
+        if !self.known.is_possible() || elsewhere.is_empty() {
+            return Ok(());
+        }
+        let references: Vec<Tuple> = elsewhere.iter().map(|row| row.reference.clone()).collect();
+        let owners = owners(self.transaction, self.mapping, self.schema, ix, &references).await?;
+        let mut keys: Vec<&DocumentKey> = owners.values().map(|owner| &owner.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        self.known.read(self.transaction, self.mapping, &keys).await
     }
 
     fn diff(&self, ix: RelationIx, stored_trees: &[TreeFingerprint]) -> ChangeSet {

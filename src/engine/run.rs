@@ -65,6 +65,8 @@ impl Purpose {
 pub(crate) struct Loaded {
     pub lease: Lease,
     pub registry: Registry,
+    /// Whether rows may be stored otherwise than they are sent, or were.
+    pub rewrites: bool,
 }
 
 /// What the workers of a run share.
@@ -81,6 +83,8 @@ pub(crate) struct Run {
     pub units: Option<Units>,
     /// Bounds the transactions at once.
     pub slots: Semaphore,
+    /// Whether rows may be stored otherwise than they are sent, or were.
+    pub rewrites: bool,
     registry: Mutex<Registry>,
     tally: Mutex<Tally>,
     answers: Mutex<Vec<Answers>>,
@@ -143,7 +147,7 @@ impl Run {
         connections: Arc<dyn Connections>,
         options: Options,
         patience: Arc<Patience>,
-        Loaded { lease, registry }: Loaded,
+        Loaded { lease, registry, rewrites }: Loaded,
     ) -> Self {
         let guard = Guard::new(mapping.name.clone(), options.delete_limits);
         let tally = Mutex::new(Tally { report: Report::new(&mapping) });
@@ -161,6 +165,7 @@ impl Run {
             guard,
             units,
             slots,
+            rewrites,
             registry: Mutex::new(registry),
             tally,
             answers: Mutex::default(),

@@ -28,6 +28,7 @@ use crate::engine::feed::read_feed;
 use crate::engine::patience::Patience;
 use crate::engine::registry::Registry;
 use crate::engine::report::{Report, SyncError};
+use crate::engine::rewritten;
 use crate::engine::run::{Loaded, Purpose, Run};
 use crate::engine::{Engine, FeedItem, finish};
 use crate::error::Error;
@@ -107,13 +108,14 @@ impl Engine {
         let schema = catalog::read_for(&client, &self.mapping, false).await?;
         // Of a mapping that never ran nothing is recorded.
         let mapping = state::mapping_id(&client, &self.mapping.name).await?.unwrap_or_default();
+        let rewrites = rewritten::is_possible(&client, &schema, mapping).await?;
         drop(client);
         let lease = Lease { mapping, token: String::new() };
         let options = self.options.clone();
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let purpose = Purpose::Verify(findings);
         let patience = Arc::new(Patience::unstopped(&options));
-        let loaded = Loaded { lease, registry: Registry::default() };
+        let loaded = Loaded { lease, registry: Registry::default(), rewrites };
         let run = Arc::new(Run::new(purpose, mapping, schema, connections, options, patience, loaded));
         let (workers, broken) = read_feed(&run, None, feed).await?;
         finish(&run, workers, broken).await?;

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Fingerprints, LENGTH, RelationFingerprint, fingerprints};
 use crate::mapping::Mapping;
-use crate::row::{Cell, RowSet};
+use crate::row::{Cell, RowSet, Tuple};
 use crate::schema::Schema;
 
 /// What the fingerprints of a document cover.
@@ -107,11 +107,15 @@ fn forget_below(mapping: &Mapping, outer: usize, relations: &mut [Extent]) {
 impl Coverage {
     /// Leaves the columns out of rows that are not covered.
     pub fn mask(&self, set: &mut RowSet) {
-        for (extent, rows) in self.relations.iter().zip(&mut set.relations) {
-            let Extent::Rows { without, .. } = extent else { continue };
-            for row in rows.rows.iter_mut().filter(|_| !without.is_empty()) {
-                row.tuple = without.iter().fold(row.tuple.clone(), |tuple, &at| tuple.with(at, Cell::Kept));
-            }
+        for (ix, rows) in set.relations.iter_mut().enumerate() {
+            rows.rows.iter_mut().for_each(|row| self.mask_row(ix, &mut row.tuple));
+        }
+    }
+
+    /// Leaves the columns out of a row of this relation.
+    pub fn mask_row(&self, ix: usize, tuple: &mut Tuple) {
+        if let Extent::Rows { without, .. } = &self.relations[ix] {
+            without.iter().for_each(|&at| *tuple = tuple.with(at, Cell::Kept));
         }
     }
 
@@ -165,7 +169,7 @@ fn rows(columns: i16, rest: &mut &[u8]) -> Option<Extent> {
     Some(Extent::Rows { without, fingerprint })
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (taken, left) = rest.split_first_chunk()?;
     *rest = left;
     Some(*taken)

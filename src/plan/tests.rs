@@ -147,6 +147,7 @@ impl Rules {
                 .collect(),
             referred: if referred { vec![Attribute::Mapped(U)] } else { vec![] },
             way: WriteWay::Copy,
+            triggers: Vec::new(),
             digest: [0; 32],
             names,
         }

@@ -11,6 +11,7 @@ mod publications;
 mod read;
 mod relations;
 mod survey;
+mod triggers;
 mod values;
 
 pub(crate) use check::{CatalogFault, Mend};

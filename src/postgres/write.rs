@@ -3,6 +3,7 @@
 mod copy;
 mod detour;
 mod references;
+mod traced;
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -22,6 +23,9 @@ use crate::row::{Cell, Tuple};
 use crate::schema::{Attribute, Check, IdSource, PhysicalColumn, Schema, Table, WriteWay};
 use crate::value::ColumnType;
 use copy::copy_chunks;
+
+pub(crate) use traced::Places;
+use traced::{Subject, Verb};
 
 /// From so many rows on, new rows are sent by COPY. Below it one `INSERT … SELECT unnest` costs less across a
 /// network, because COPY waits for two more answers and cannot be sent along with other statements; over a Unix
@@ -47,9 +51,13 @@ pub(crate) struct Writer<'a> {
     /// Per relation, whether new rows' ids must be known before they are written.
     draws: Vec<bool>,
     /// Per relation and source row, what enclosed rows refer to.
-    references: Vec<Vec<Tuple>>,
+    pub references: Vec<Vec<Tuple>>,
     /// Of stored rows that an earlier step wrote.
     rewritten: Locators,
+    /// Per relation, whether rows that are written will be looked at again.
+    pub traced: Vec<bool>,
+    /// Where these are.
+    pub places: Places,
 }
 
 /// Locators of stored rows, by relation and number.
@@ -62,6 +70,9 @@ struct Statement {
     sql: String,
     params: Vec<Param>,
     rows: usize,
+    /// Whether it numbers its rows.
+    is_numbered: bool,
+    subject: Subject,
 }
 
 /// A column that a statement fills or compares, and its cell for each row.
@@ -122,8 +133,19 @@ impl<'a> Writer<'a> {
         let fills =
             |ix| plan.steps.iter().any(|s| s.relation == ix && matches!(s.action, Action::Fill { .. }));
         let draws = (0..sides.len()).map(|ix| mapping.enclosed(ix).next().is_some() || fills(ix)).collect();
-        let mut writer =
-            Writer { transaction, mapping, schema, sides, marking, draws, references, rewritten };
+        let (traced, places) = (schema.tables.iter().map(Table::is_rewritten).collect(), Places::new());
+        let mut writer = Writer {
+            transaction,
+            mapping,
+            schema,
+            sides,
+            marking,
+            draws,
+            references,
+            rewritten,
+            traced,
+            places,
+        };
         let ids = join_all((0..sides.len()).map(|ix| writer.new_ids(ix))).await;
         for (ix, ids) in ids.into_iter().enumerate() {
             let references = writer.referables(ix, ids?);
@@ -147,7 +169,9 @@ impl<'a> Writer<'a> {
                     let started = Instant::now();
                     let found = self.detour(step).await;
                     let name = &self.mapping.relations[step.relation].name;
-                    self.rewritten.extend(found.map_err(|error| error.in_relation(name))?);
+                    let found = found.map_err(|error| error.in_relation(name))?;
+                    self.trace(step, &found);
+                    self.rewritten.extend(found);
                     times[step.relation] += started.elapsed();
                 }
                 Action::Insert { columns, holes, rows } if self.copies(step.relation, rows.len()) => {
@@ -201,23 +225,30 @@ impl<'a> Writer<'a> {
     fn set_constraints(&self, names: &BTreeSet<String>, when: &str) -> Option<Statement> {
         let list = names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         let sql = format!("SET CONSTRAINTS {list} {when}");
-        (!names.is_empty()).then_some(Statement { relation: None, sql, params: Vec::new(), rows: 0 })
+        (!names.is_empty()).then_some(Statement {
+            relation: None,
+            sql,
+            params: Vec::new(),
+            rows: 0,
+            is_numbered: false,
+            subject: Subject::default(),
+        })
     }
 
     fn copies(&self, ix: RelationIx, rows: usize) -> bool {
         self.schema.tables[ix].way == WriteWay::Copy && rows >= COPY_ROWS_MIN
     }
 
-    async fn run(&self, statements: Vec<Statement>, times: &mut [Duration]) -> Result<(), Error> {
+    async fn run(&mut self, statements: Vec<Statement>, times: &mut [Duration]) -> Result<(), Error> {
         let started = Instant::now();
         let params: Vec<_> = statements.iter().map(|statement| typed(&statement.params)).collect();
-        let sent = statements.iter().zip(&params);
-        let sent = sent.map(|(statement, params)| self.transaction.execute_typed(&statement.sql, params));
+        let sent = statements.iter().zip(&params).map(|(statement, params)| self.send(statement, params));
+        let answers = join_all(sent).await;
         // The first error is the cause; those after it only say that the transaction has failed.
-        for (statement, answer) in statements.iter().zip(join_all(sent).await) {
-            let rows = answer.map_err(|error| self.named(error.into(), statement.relation))?;
-            check_count(&self.schema.tables[statement.relation.unwrap_or(0)], statement.rows, rows)
-                .map_err(|error| self.named(error, statement.relation))?;
+        for (statement, answer) in statements.iter().zip(answers) {
+            let answer = answer.map_err(|error| self.named(error.into(), statement.relation))?;
+            let places = self.written(statement, answer).await;
+            self.places.extend(places.map_err(|error| self.named(error, statement.relation))?);
         }
         // They ran one after the other, unseen from here: each gets its share.
         let share = started.elapsed() / statements.len().max(1) as u32;
@@ -296,13 +327,14 @@ impl<'a> Writer<'a> {
 
     fn delete(&self, ix: RelationIx, rows: &[u32]) -> Vec<Statement> {
         let (table, locator) = (&self.schema.tables[ix], self.locator_cells(ix, rows.iter().copied()));
-        self.split(ix, locator, rows.len(), |names, source| {
+        let statements = self.split(ix, locator, rows.len(), |names, source| {
             let condition = same_version(table, &names);
             match source {
                 Some(unnest) => format!("DELETE FROM {} t USING {unnest} WHERE {condition}", table.name),
                 None => format!("DELETE FROM {} t WHERE {condition}", table.name),
             }
-        })
+        });
+        self.about(ix, statements, Verb::Delete, rows, &[])
     }
 
     fn update(&self, ix: RelationIx, set: Vec<Filled<'_>>, rows: &[(u32, u32)]) -> Vec<Statement> {
@@ -310,10 +342,12 @@ impl<'a> Writer<'a> {
         let assigned = set.len();
         let mut filled = set;
         filled.extend(self.locator_cells(ix, rows.iter().map(|pair| pair.0)));
-        self.split(ix, filled, rows.len(), |names, source| {
+        let statements = self.split(ix, filled, rows.len(), |names, source| {
             let (set, locator) = names.split_at(assigned);
             update_sql(&table.name, set, source, &same_version(table, locator))
-        })
+        });
+        let (stored, source): (Vec<u32>, Vec<u32>) = rows.iter().copied().unzip();
+        self.about(ix, statements, Verb::Update, &stored, &source)
     }
 
     /// Sets columns of rows that this transaction inserted.
@@ -321,12 +355,13 @@ impl<'a> Writer<'a> {
         let table = &self.schema.tables[ix];
         let mut filled = self.source_cells(ix, columns, rows.iter().copied());
         filled.extend(self.new_row_cells(ix, rows));
-        self.split(ix, filled, rows.len(), |names, source| {
+        let statements = self.split(ix, filled, rows.len(), |names, source| {
             let (set, locator) = names.split_at(columns.len());
             let equal = |(column, value): &(&str, String)| format!("t.{} = {value}", quote(column));
             let condition = locator.iter().map(equal).collect::<Vec<_>>().join(" AND ");
             update_sql(&table.name, set, source, &condition)
-        })
+        });
+        self.about(ix, statements, Verb::Update, &[], rows)
     }
 
     fn insert(&self, ix: RelationIx, columns: &[usize], holes: &[usize], rows: &[u32]) -> Vec<Statement> {
@@ -334,15 +369,17 @@ impl<'a> Writer<'a> {
         let filled = self.inserted_cells(ix, columns, holes, rows);
         let names: Vec<String> = filled.iter().map(|filled| quote(filled.name)).collect();
         let names = names.join(", ");
+        let alias = if self.traced[ix] { " AS t" } else { "" };
         // OVERRIDING has an effect only on columns GENERATED ALWAYS AS IDENTITY, which COPY fills without being told.
-        self.split(ix, filled, rows.len(), |values, source| {
+        let statements = self.split(ix, filled, rows.len(), |values, source| {
             let list: Vec<&str> = values.iter().map(|(_, value)| value.as_str()).collect();
             let values = match source {
                 Some(unnest) => format!("SELECT {} FROM {unnest}", list.join(", ")),
                 None => format!("VALUES ({})", list.join(", ")),
             };
-            format!("INSERT INTO {} ({names}) OVERRIDING SYSTEM VALUE {values}", table.name)
-        })
+            format!("INSERT INTO {}{alias} ({names}) OVERRIDING SYSTEM VALUE {values}", table.name)
+        });
+        self.about(ix, statements, Verb::Insert, &[], rows)
     }
 
     /// One statement over `unnest`, or, where a column's type has no array, one a row.
@@ -358,8 +395,11 @@ impl<'a> Writer<'a> {
         if filled.iter().all(|column| column.ty.array_oid != 0) {
             let names =
                 filled.iter().enumerate().map(|(at, column)| (column.name, format!("v.c{at}"))).collect();
-            let places: Vec<String> = (1..=filled.len()).map(|n| format!("${n}")).collect();
-            let aliases: Vec<String> = (0..filled.len()).map(|at| format!("c{at}")).collect();
+            let is_numbered = self.traced[relation];
+            let count = filled.len() + usize::from(is_numbered);
+            let places: Vec<String> = (1..=count).map(|n| format!("${n}")).collect();
+            let mut aliases: Vec<String> = (0..filled.len()).map(|at| format!("c{at}")).collect();
+            aliases.extend(is_numbered.then(|| "n".to_owned()));
             let unnest = format!("unnest({}) AS v ({})", places.join(", "), aliases.join(", "));
             let sql = sql(names, Some(&unnest));
             let params = filled.iter().map(|column| {
@@ -367,7 +407,9 @@ impl<'a> Writer<'a> {
                 column.cells.iter().for_each(|cell| array.push(cell.as_deref()));
                 array.finish()
             });
-            return vec![Statement { relation: Some(relation), sql, params: params.collect(), rows }];
+            let params = params.chain(is_numbered.then(|| numbers(rows))).collect();
+            let (relation, subject) = (Some(relation), Subject::default());
+            return vec![Statement { relation, sql, params, rows, is_numbered, subject }];
         }
         let names =
             || filled.iter().enumerate().map(|(at, column)| (column.name, format!("${}", at + 1))).collect();
@@ -383,6 +425,8 @@ impl<'a> Writer<'a> {
                 sql: sql(names(), None),
                 params: scalar(row),
                 rows: 1,
+                is_numbered: false,
+                subject: Subject::default(),
             })
             .collect()
     }
@@ -573,13 +617,25 @@ fn update_sql(table: &str, set: &[(&str, String)], source: Option<&str>, conditi
 /// (NULL for a row that lost it), the version last. A version of this very transaction will do: a trigger of
 /// the user's may have touched the row since.
 fn same_version(table: &Table, columns: &[(&str, String)]) -> String {
+    found_at(table, columns, |version| format!("(t.xmin = {version} OR t.xmin = pg_current_xact_id()::xid)"))
+}
+
+/// Finds a row by its locator, of which the version is asked for by `is_version`.
+fn found_at(table: &Table, columns: &[(&str, String)], is_version: impl Fn(&str) -> String) -> String {
     let version = columns.len() - 1;
     let equal = |(at, (name, value)): (usize, &(&str, String))| match at {
-        _ if at == version => format!("(t.xmin = {value} OR t.xmin = pg_current_xact_id()::xid)"),
+        _ if at == version => is_version(value),
         _ if at < table.own_locator => format!("t.{} = {value}", quote(name)),
         _ => format!("t.{} IS NOT DISTINCT FROM {value}", quote(name)),
     };
     columns.iter().enumerate().map(equal).collect::<Vec<_>>().join(" AND ")
+}
+
+/// An array parameter of the numbers of so many rows.
+fn numbers(rows: usize) -> Param {
+    let mut numbers = ArrayBuilder::new(Type::INT4.oid(), Type::INT4_ARRAY.oid());
+    (0..rows as i32).for_each(|number| numbers.push(Some(&number.to_be_bytes())));
+    numbers.finish()
 }
 
 fn check_count(table: &Table, expected: usize, found: u64) -> Result<(), Error> {
@@ -590,8 +646,7 @@ fn check_count(table: &Table, expected: usize, found: u64) -> Result<(), Error> 
         WriteWay::Copy => "",
         WriteWay::Insert => ", or a policy of row-level security lets them be seen but not written",
     };
-    let message = format!(
-        "{found} of {expected} rows were written: someone changed the others meanwhile, or a trigger suppressed it{policy}"
-    );
+    let message =
+        format!("{found} of {expected} rows were written: someone changed the others meanwhile{policy}");
     Err(Error::new(ErrorKind::Transient, message))
 }

@@ -183,6 +183,7 @@ fn keyless(vector: &Value) -> Table {
         references: Vec::new(),
         referred: Vec::new(),
         way: WriteWay::Copy,
+        triggers: Vec::new(),
         digest: [0; 32],
     }
 }

@@ -38,6 +38,7 @@ mod status;
 mod support;
 mod tally;
 mod tls;
+mod triggers;
 mod type_matrix;
 mod values;
 mod verify;

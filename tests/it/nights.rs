@@ -8,6 +8,7 @@ mod drift;
 mod feed;
 mod kinds;
 mod print;
+mod rewriting;
 mod shape;
 mod spelling;
 mod value;
@@ -21,7 +22,7 @@ use crate::tally::{Drawn, Tally};
 /// After more failures another says nothing new.
 const FAILURES_MAX: u64 = 2;
 /// What every run of some length must have drawn in at least one case in twenty.
-const REQUIRED: [&str; 18] = [
+const REQUIRED: [&str; 19] = [
     "constant",
     "constant in a key",
     "where",
@@ -40,6 +41,7 @@ const REQUIRED: [&str; 18] = [
     feed::NULL_KEY,
     "position",
     "pair",
+    "rewritten by a trigger",
 ];
 
 /// Fails where something that matters was hardly drawn: the test would not be worth much.

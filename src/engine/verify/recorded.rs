@@ -7,11 +7,13 @@ use crate::document::DocumentKey;
 use crate::engine::Engine;
 use crate::engine::lease::{self, Heart};
 use crate::engine::patience::Patience;
+use crate::engine::rewritten::{self, Known};
 use crate::engine::verify::VerifyOptions;
 use crate::engine::verify::report::{Against, Difference, Kind, Repair, Unknown, Verification};
 use crate::engine::whole::whole;
 use crate::error::{Error, ErrorKind};
-use crate::fingerprint::{self, Coverage, Extent, RelationFingerprint, fingerprints};
+use crate::fingerprint::rewritten::Rewritten;
+use crate::fingerprint::{self, Coverage, Extent, RelationFingerprint};
 use crate::mapping::{Mapping, RelationIx};
 use crate::plan::StoredRow;
 use crate::postgres::state::{self, Lease, Recorded};
@@ -46,10 +48,11 @@ impl Engine {
             true => Some(lease::acquire(&client, mapping, &lease::holder(), &self.options, &patience).await?),
             false => None,
         };
+        let rewrites = rewritten::is_possible(&client, &schema, mapping).await?;
         drop(client);
         let verification = Verification::new(&self.mapping, Against::Record);
         let digest = fingerprint::digest(&schema);
-        let mut check = Check { engine: self, patience, schema, mapping, digest, verification };
+        let mut check = Check { engine: self, patience, schema, mapping, digest, rewrites, verification };
         let checked = check.all(lease.as_ref()).await;
         if let Some(lease) = &lease {
             let client = self.connections.get().await?;
@@ -68,6 +71,8 @@ struct Check<'a> {
     schema: Schema,
     mapping: i32,
     digest: [u8; 8],
+    /// Whether rows may be stored otherwise than they were sent.
+    rewrites: bool,
     verification: Verification,
 }
 
@@ -93,7 +98,7 @@ struct Differing {
 }
 
 /// What is recorded of a document whose fingerprints can be made anew.
-struct Known {
+struct Settled {
     key: DocumentKey,
     root: Tuple,
     relations: Vec<RelationFingerprint>,
@@ -144,10 +149,13 @@ impl Check<'_> {
         let last = recorded.last().map(|recorded| recorded.key.clone());
         let mut part = Part { last, read: recorded.len() as u64, ..Part::default() };
         let known = recorded.into_iter().filter_map(|recorded| self.known(recorded, &mut part.unknown));
-        let known: Vec<Known> = known.collect();
+        let known: Vec<Settled> = known.collect();
         let keys: Vec<&DocumentKey> = known.iter().map(|document| &document.key).collect();
         let stored = whole(&transaction, mapping, &self.schema, &keys).await?;
-        let sets = row_sets(mapping, stored, known.len());
+        let mut rewritten = Known::new(self.rewrites.then_some(self.mapping), mapping.relations.len());
+        rewritten.read(&transaction, mapping, &keys).await?;
+        let forms = rewritten.take_all(&self.schema, &stored);
+        let sets = row_sets(mapping, stored, forms, known.len());
         let columns = self.schema.tables[0].key_columns();
         for (document, set) in known.into_iter().zip(sets) {
             let relations = set.map(|set| self.altered(&document, set, &mut part.unknown));
@@ -166,7 +174,7 @@ impl Check<'_> {
     }
 
     /// What can be compared of a document; counts it where nothing can.
-    fn known(&self, recorded: Recorded, unknown: &mut Unknown) -> Option<Known> {
+    fn known(&self, recorded: Recorded, unknown: &mut Unknown) -> Option<Settled> {
         if !recorded.settled {
             unknown.unsettled += 1;
             return None;
@@ -176,7 +184,7 @@ impl Check<'_> {
         let coverage = coverage.filter(|coverage| coverage.digest == self.digest);
         match (coverage, key_cells(&self.schema, &recorded.key)) {
             (Some(coverage), Some(root)) if recorded.relations.len() == relations => {
-                Some(Known { key: recorded.key, root, relations: recorded.relations, coverage })
+                Some(Settled { key: recorded.key, root, relations: recorded.relations, coverage })
             }
             _ => {
                 unknown.other_mapping += 1;
@@ -186,9 +194,18 @@ impl Check<'_> {
     }
 
     /// The relations of a document whose rows are not those that were recorded.
-    fn altered(&self, document: &Known, mut set: RowSet, unknown: &mut Unknown) -> Vec<RelationIx> {
+    fn altered(
+        &self,
+        document: &Settled,
+        (mut set, forms): Stored,
+        unknown: &mut Unknown,
+    ) -> Vec<RelationIx> {
         document.coverage.mask(&mut set);
-        let found = fingerprints(&self.engine.mapping, &self.schema, &set).relations;
+        let mut rows = fingerprint::rows(&self.schema, &set);
+        for (row, form) in rows.iter_mut().flatten().zip(forms.into_iter().flatten()) {
+            *row = form.filter(|form| form.stored == *row).map_or(*row, |form| form.sent);
+        }
+        let found = fingerprint::of_rows(&self.engine.mapping, &self.schema, &set, rows).relations;
         let mut altered = Vec::new();
         for (ix, (found, recorded)) in found.into_iter().zip(&document.relations).enumerate() {
             match &document.coverage.relations[ix] {
@@ -245,24 +262,34 @@ impl Check<'_> {
     }
 }
 
+/// The rows of a document, each with what it was made of, if a trigger rewrote it.
+type Stored = (RowSet, Vec<Vec<Option<Rewritten>>>);
+
 /// The rows of each document; `None` where it has no root row.
-fn row_sets(mapping: &Mapping, stored: Vec<Vec<StoredRow>>, documents: usize) -> Vec<Option<RowSet>> {
-    let empty =
-        || RowSet { relations: vec![RelationRows::default(); mapping.relations.len()], ..RowSet::default() };
-    let mut sets: Vec<RowSet> = (0..documents).map(|_| empty()).collect();
+fn row_sets(
+    mapping: &Mapping,
+    stored: Vec<Vec<StoredRow>>,
+    forms: Vec<Vec<Option<Rewritten>>>,
+    documents: usize,
+) -> Vec<Option<Stored>> {
+    let relations = mapping.relations.len();
+    let empty = || RowSet { relations: vec![RelationRows::default(); relations], ..RowSet::default() };
+    let mut sets: Vec<Stored> = (0..documents).map(|_| (empty(), vec![Vec::new(); relations])).collect();
     // Per relation, where each row stands among those of its document.
     let mut places: Vec<Vec<u32>> = Vec::new();
-    for (ix, rows) in stored.into_iter().enumerate() {
+    for (ix, (rows, forms)) in stored.into_iter().zip(forms).enumerate() {
         let outer = mapping.relations[ix].enclosing;
         let mut standing = Vec::with_capacity(rows.len());
-        for row in rows {
+        for (row, form) in rows.into_iter().zip(forms) {
             let parent = outer.zip(row.parent).map_or(0, |(outer, parent)| places[outer][parent as usize]);
             let document = row.document.map_or(0, |document| document as usize);
-            let list = &mut sets[document].relations[ix].rows;
+            let (set, made_of) = &mut sets[document];
+            let list = &mut set.relations[ix].rows;
             standing.push(list.len() as u32);
             list.push(Row { parent, tuple: row.tuple });
+            made_of[ix].push(form);
         }
         places.push(standing);
     }
-    sets.into_iter().map(|set| (!set.relations[0].rows.is_empty()).then_some(set)).collect()
+    sets.into_iter().map(|set| (!set.0.relations[0].rows.is_empty()).then_some(set)).collect()
 }

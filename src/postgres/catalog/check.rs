@@ -245,6 +245,12 @@ impl<'m> Checker<'m> {
         }
         let (locator, own_locator) = locator(table, &parent);
         let nullable = |name: &String| table.column(name).is_some_and(|column| !column.not_null);
+        let triggers = table.triggers_on(|name| {
+            relation.columns.iter().any(|column| column.name == name)
+                || relation.parent.iter().any(|parent| parent == name)
+                || relation.kind == RelationKind::Root && self.mapping.sync.marks().any(|mark| mark == name)
+        });
+        let is_rewritten = triggers.iter().any(|trigger| trigger.insert || trigger.update);
         Some(Table {
             name: table.name.clone(),
             names: columns.iter().map(|column| column.name.clone()).collect(),
@@ -262,7 +268,8 @@ impl<'m> Checker<'m> {
             uniques: Names { relation, table }.uniques(),
             references: Vec::new(),
             referred: Names { relation, table }.referred(),
-            way: if table.row_security { WriteWay::Insert } else { WriteWay::Copy },
+            way: if table.row_security || is_rewritten { WriteWay::Insert } else { WriteWay::Copy },
+            triggers,
             digest: [0; 32],
         })
     }

@@ -10,6 +10,7 @@ use crate::mapping::TableName;
 use crate::postgres::catalog::constraints::{CatalogReference, CatalogUnique, references, uniques};
 use crate::postgres::catalog::equality::{Unequal, unequal};
 use crate::postgres::catalog::nested::nested;
+use crate::postgres::catalog::triggers::{CatalogTrigger, triggers};
 use crate::value::{ColumnType, Kind};
 
 /// One column as the catalog has it.
@@ -72,6 +73,8 @@ pub(super) struct CatalogTable {
     pub references: Vec<CatalogReference>,
     /// Columns that foreign keys of any table refer to.
     pub referred: Vec<String>,
+    /// Triggers that can change rows, or suppress their writes.
+    pub triggers: Vec<CatalogTrigger>,
 }
 
 impl CatalogTable {
@@ -127,6 +130,7 @@ pub(super) async fn read_tables(
     uniques(client, &mut found).await?;
     references(client, &mut found).await?;
     unequal(client, &mut found).await?;
+    triggers(client, &mut found).await?;
     Ok(tables)
 }
 
@@ -151,6 +155,7 @@ fn table(row: &Row) -> CatalogTable {
         unequal: Unequal::new(),
         references: Vec::new(),
         referred: Vec::new(),
+        triggers: Vec::new(),
     }
 }
 

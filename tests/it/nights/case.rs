@@ -14,10 +14,12 @@ use tokio_postgres::NoTls;
 
 use super::drift;
 use super::feed::{Night, World};
+use super::rewriting::Rewriting;
 use super::shape::{Col, Kind, Place, Rel, Shape, name};
 use crate::oracle::{Edit, Edits, State, Writes};
 use crate::shop::BY_RELATION;
 use crate::support::Database;
+use crate::support::database::describe;
 use crate::tally::Drawn;
 
 type Result<T> = std::result::Result<T, String>;
@@ -29,6 +31,7 @@ struct Case<'a> {
     engine: Engine,
     oracle: State,
     writes: Writes,
+    rewriting: Option<Rewriting>,
     dir: PathBuf,
 }
 
@@ -55,7 +58,12 @@ async fn nights(database: &Database, seed: u64, dir: &Path) -> Result<Drawn> {
     let mut rng = Rng::with_seed(seed);
     let mut drawn = Drawn::default();
     let shape = Shape::draw(&mut rng, &mut drawn);
-    let (mut toml, ddl) = (shape.toml("case"), shape.ddl());
+    let (mut toml, mut ddl) = (shape.toml("case"), shape.ddl());
+    let rewriting = Rewriting::draw(&shape, seed);
+    if let Some(rewriting) = &rewriting {
+        drawn.note("rewritten by a trigger");
+        ddl += &rewriting.ddl();
+    }
     if is_by_relation(seed) {
         drawn.note("relation by relation");
         toml += BY_RELATION;
@@ -68,7 +76,7 @@ async fn nights(database: &Database, seed: u64, dir: &Path) -> Result<Drawn> {
     let oracle = State::open(database.client().await, &dir.join("mapping.toml")).await?;
     let writes = Writes::count(database.client().await, &oracle.mapping).await?;
     let engine = engine(database, &toml, &mut rng).await?;
-    let case = Case { database, shape: &shape, engine, oracle, writes, dir: dir.to_owned() };
+    let case = Case { database, shape: &shape, engine, oracle, writes, rewriting, dir: dir.to_owned() };
     let mut world = World::new(&shape, &mut rng, &mut drawn);
     let mut last = None;
     for night in 0..rng.usize(3..7) {
@@ -114,7 +122,7 @@ impl Case<'_> {
         self.keep(&format!("night-{night}.ndjson"), &feed)?;
         self.oracle.feed(&feed.once).await?;
         let report = self.sync(&feed).await?;
-        self.oracle.check().await?;
+        self.check().await?;
         let (smallest, written) = (self.oracle.smallest_edit().await?, self.writes.take().await?);
         if smallest != written {
             return Err(format!("the smallest edit is {smallest:#?}\nwritten was {written:#?}"));
@@ -125,6 +133,17 @@ impl Case<'_> {
         self.check_survivors(&before, &written).await?;
         self.again(world, &feed, night, rng, drawn).await?;
         Ok(feed)
+    }
+
+    /// Compares the tables with what they should hold, by what was sent.
+    async fn check(&self) -> Result<()> {
+        let Some(rewriting) = &self.rewriting else { return self.oracle.check().await };
+        let client = self.database.client().await;
+        let run = async |sql: String| client.batch_execute(&sql).await.map_err(|error| describe(&error));
+        run(rewriting.undo()).await?;
+        let checked = self.oracle.check().await;
+        run(rewriting.redo()).await?;
+        checked
     }
 
     /// The same feed in other words writes nothing.
@@ -186,7 +205,7 @@ impl Case<'_> {
             return Err(format!("{sql}\nwritten was {written:#?}\nfound {found:#?}\nrepaired {repaired:#?}"));
         }
         if restores && found.total() > 0 {
-            self.oracle.check().await.map_err(|error| format!("{sql}\n{error}"))?;
+            self.check().await.map_err(|error| format!("{sql}\n{error}"))?;
         }
         let again = self.compared(feed, false).await?;
         if again.total() > 0 { Err(format!("{sql}\nstill differs {again:#?}")) } else { Ok(()) }

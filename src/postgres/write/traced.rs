@@ -1,0 +1,190 @@
+//! What became of rows that were written: where they are, and which a trigger did not let through.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::{Statement, Writer, check_count, found_at, same_version};
+use crate::error::{Error, ErrorKind};
+use crate::mapping::RelationIx;
+use crate::plan::{Action, Step};
+use crate::postgres::fetch::{cells, selected};
+use crate::postgres::wire::typed;
+use crate::row::Tuple;
+use crate::schema::{Table, Trigger};
+
+/// The own places of rows that were written, by relation and source row.
+pub(crate) type Places = HashMap<(RelationIx, u32), Tuple>;
+
+/// The rows of a statement.
+#[derive(Default)]
+pub(super) struct Subject {
+    verb: Verb,
+    /// The stored ones that it looks for.
+    stored: Vec<u32>,
+    /// The source ones whose places it returns.
+    traced: Vec<u32>,
+}
+
+/// What a statement does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Verb {
+    #[default]
+    Other,
+    Insert,
+    Update,
+    Delete,
+}
+
+impl Verb {
+    fn fires(self, trigger: &Trigger) -> bool {
+        trigger.before
+            && match self {
+                Verb::Insert => trigger.insert,
+                Verb::Update => trigger.update,
+                Verb::Delete => trigger.delete,
+                Verb::Other => false,
+            }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Verb::Insert => "inserted",
+            Verb::Delete => "deleted",
+            Verb::Update | Verb::Other => "updated",
+        }
+    }
+}
+
+/// What a statement was answered.
+pub(super) struct Answer {
+    count: u64,
+    rows: Vec<Row>,
+}
+
+impl Writer<'_> {
+    /// Says which rows statements are about: one about all of them, or one about each. Where rows are traced it has
+    /// their places returned.
+    pub(super) fn about(
+        &self,
+        ix: RelationIx,
+        statements: Vec<Statement>,
+        verb: Verb,
+        stored: &[u32],
+        source: &[u32],
+    ) -> Vec<Statement> {
+        let is_one = statements.len() == 1;
+        let part = |rows: &[u32], at: usize| match rows {
+            [] => Vec::new(),
+            all if is_one => all.to_vec(),
+            all => vec![all[at]],
+        };
+        let returning = returning(&self.schema.tables[ix]);
+        let about = |(at, mut statement): (usize, Statement)| {
+            let traced = if self.traced[ix] { part(source, at) } else { Vec::new() };
+            if !traced.is_empty() {
+                // Rows are inserted in the order in which they are given, but updated in any.
+                let number = if verb == Verb::Update && statement.is_numbered { ", v.n" } else { "" };
+                statement.sql += &format!(" RETURNING {returning}{number}");
+            }
+            statement.subject = Subject { verb, stored: part(stored, at), traced };
+            statement
+        };
+        statements.into_iter().enumerate().map(about).collect()
+    }
+
+    /// Notes where the rows of a step are that was not a mere statement. What is parked is written again.
+    pub(super) fn trace(&mut self, step: &Step, found: &[((RelationIx, u32), Tuple)]) {
+        let (ix, Action::Update { rows, .. }) = (step.relation, &step.action) else { return };
+        if self.traced[ix] {
+            let own: Vec<usize> = (0..self.schema.tables[ix].own_locator).collect();
+            let own = |locator: &Tuple| locator.project(&own);
+            let places = rows.iter().zip(found).map(|(pair, (_, locator))| ((ix, pair.1), own(locator)));
+            self.places.extend(places.collect::<Vec<_>>());
+        }
+    }
+
+    pub(super) async fn send(
+        &self,
+        statement: &Statement,
+        params: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Answer, tokio_postgres::Error> {
+        if statement.subject.traced.is_empty() {
+            let count = self.transaction.execute_typed(&statement.sql, params).await?;
+            return Ok(Answer { count, rows: Vec::new() });
+        }
+        let rows = self.transaction.query_typed(&statement.sql, params).await?;
+        Ok(Answer { count: rows.len() as u64, rows })
+    }
+
+    /// Checks how many rows a statement wrote; gives their places, where they are traced.
+    pub(super) async fn written(&self, statement: &Statement, answer: Answer) -> Result<Places, Error> {
+        if statement.rows as u64 != answer.count {
+            self.suppressed(statement, answer.count).await?;
+            check_count(&self.schema.tables[statement.relation.unwrap_or(0)], statement.rows, answer.count)?;
+        }
+        let (Some(ix), traced) = (statement.relation, &statement.subject.traced) else {
+            return Ok(Places::new());
+        };
+        let own = self.schema.tables[ix].own_locator;
+        let place = |(at, row): (usize, &Row)| {
+            let at = if row.len() > own { row.try_get::<_, i32>(own)? as usize } else { at };
+            Ok(((ix, traced[at]), cells(row, 0..own)?))
+        };
+        answer.rows.iter().enumerate().map(place).collect()
+    }
+
+    /// Fails where rows were not written that nobody else changed: then a trigger did not let them through, and will
+    /// not the next time.
+    async fn suppressed(&self, statement: &Statement, count: u64) -> Result<(), Error> {
+        let Some(ix) = statement.relation else { return Ok(()) };
+        let (table, Subject { verb, stored, .. }) = (&self.schema.tables[ix], &statement.subject);
+        let triggers = table.triggers.iter().filter(|trigger| verb.fires(trigger));
+        let names: Vec<String> = triggers.map(|trigger| format!("\"{}\"", trigger.name)).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let rows = match verb {
+            Verb::Insert => statement.rows as u64 - count,
+            _ => self.untouched(ix, *verb, stored).await?,
+        };
+        if rows == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "{rows} of {} rows of {} were not {}: a BEFORE trigger suppressed it ({}); have it let them through, or leave \
+             them out of the feed",
+            statement.rows,
+            table.name,
+            verb.words(),
+            names.join(", ")
+        );
+        Err(Error::new(ErrorKind::Rejected, message))
+    }
+
+    /// How many of these rows are as they were read.
+    async fn untouched(&self, ix: RelationIx, verb: Verb, stored: &[u32]) -> Result<u64, Error> {
+        let (table, locator) = (&self.schema.tables[ix], self.locator_cells(ix, stored.iter().copied()));
+        let statements = self.split(ix, locator, stored.len(), |names, source| {
+            let condition = match verb {
+                // A trigger may have written the row that it did not let go.
+                Verb::Delete => same_version(table, &names),
+                _ => found_at(table, &names, |version| format!("t.xmin = {version}")),
+            };
+            let from = source.map_or(String::new(), |unnest| format!(", {unnest}"));
+            format!("SELECT count(*) FROM {} t{from} WHERE {condition}", table.name)
+        });
+        let mut count = 0;
+        for statement in statements {
+            let row = self.transaction.query_typed_one(&statement.sql, &typed(&statement.params)).await?;
+            count += row.try_get::<_, i64>(0)? as u64;
+        }
+        Ok(count)
+    }
+}
+
+fn returning(table: &Table) -> String {
+    let own = table.locator[..table.own_locator].iter();
+    own.map(|column| selected("t", &column.name, &column.ty)).collect::<Vec<_>>().join(", ")
+}
