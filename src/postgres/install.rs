@@ -62,10 +62,11 @@ pub async fn check(client: &Client) -> Result<(), Error> {
     }
 }
 
-/// What a run needs of the schema's tables; of what is only read the first.
-const NEEDED: [(&str, &str); 5] = [
+/// What a run needs of the schema's tables. One that only reads needs the first three.
+const NEEDED: [(&str, &str); 6] = [
     ("mapping", "SELECT, INSERT, UPDATE"),
     ("document", "SELECT, INSERT, UPDATE, DELETE"),
+    ("rewritten", "SELECT, INSERT, UPDATE, DELETE"),
     ("run", "SELECT, INSERT, UPDATE"),
     ("failure", "INSERT"),
     ("guard", "SELECT"),
@@ -85,7 +86,7 @@ GROUP BY t.name, t.place ORDER BY t.place";
 pub(crate) async fn check_privileges(client: &Client, writes: bool) -> Result<(), Error> {
     let needed: Vec<(&str, &str)> = match writes {
         true => NEEDED.to_vec(),
-        false => NEEDED[..2].iter().map(|(table, _)| (*table, "SELECT")).collect(),
+        false => NEEDED[..3].iter().map(|(table, _)| (*table, "SELECT")).collect(),
     };
     let (tables, privileges): (Vec<&str>, Vec<&str>) = needed.into_iter().unzip();
     let params: &[(&(dyn ToSql + Sync), Type)] =

@@ -23,6 +23,15 @@ async fn p22_every_fault_against_the_catalog_says_where_it_is_what_it_is_and_wha
     client.batch_execute(&format!("SET ROLE {role}")).await.unwrap();
     let said = catalog::read(&client, &mapping).await.unwrap_err().to_string();
     db.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
-    assert_eq!(said, include_str!("catalog_faults/faults.txt").trim_end());
+    let said = said.replace(&role, "checker");
+    if std::env::var_os("ROWDELTA_FAULTS_RENEW").is_some() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/catalog_faults/faults.txt");
+        std::fs::write(file, format!("{said}\n")).unwrap();
+    }
+    assert_eq!(
+        said,
+        include_str!("catalog_faults/faults.txt").trim_end(),
+        "ROWDELTA_FAULTS_RENEW=1 writes it anew"
+    );
     assert!(said.lines().count() > 40, "{said}");
 }

@@ -14,7 +14,7 @@ use crate::mapping::{
     UniqueIn,
 };
 use crate::postgres::quote;
-use crate::schema::{Check, IdColumn, IdSource, LookupTable, Marks, PhysicalColumn, Table, WriteWay};
+use crate::schema::{Check, IdColumn, IdSource, LookupTable, Marks, PhysicalColumn, Table};
 use crate::value::{ColumnType, Kind, is_integer};
 
 pub(super) struct Checker<'m> {
@@ -245,12 +245,7 @@ impl<'m> Checker<'m> {
         }
         let (locator, own_locator) = locator(table, &parent);
         let nullable = |name: &String| table.column(name).is_some_and(|column| !column.not_null);
-        let triggers = table.triggers_on(|name| {
-            relation.columns.iter().any(|column| column.name == name)
-                || relation.parent.iter().any(|parent| parent == name)
-                || relation.kind == RelationKind::Root && self.mapping.sync.marks().any(|mark| mark == name)
-        });
-        let is_rewritten = triggers.iter().any(|trigger| trigger.insert || trigger.update);
+        let (way, triggers) = (table.way(self.mapping, relation), table.triggers_on(self.mapping, relation));
         Some(Table {
             name: table.name.clone(),
             names: columns.iter().map(|column| column.name.clone()).collect(),
@@ -268,7 +263,7 @@ impl<'m> Checker<'m> {
             uniques: Names { relation, table }.uniques(),
             references: Vec::new(),
             referred: Names { relation, table }.referred(),
-            way: if table.row_security || is_rewritten { WriteWay::Insert } else { WriteWay::Copy },
+            way,
             triggers,
             digest: [0; 32],
         })

@@ -118,6 +118,10 @@ impl Checker<'_> {
 /// Whether the role has a privilege on a column. One that is not there is another fault.
 fn has(table: &CatalogTable, name: &str, privilege: &str) -> bool {
     let Some(column) = table.column(name) else { return !table.hidden.iter().any(|hidden| hidden == name) };
+    // What the database makes itself is another fault.
+    if column.generated && privilege != "SELECT" {
+        return true;
+    }
     let Access { select, insert, update } = column.access;
     match privilege {
         "SELECT" => select,

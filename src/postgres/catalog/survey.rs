@@ -6,9 +6,11 @@ use tokio_postgres::Client;
 
 use super::check::CatalogFault;
 use super::read::{CatalogColumn, CatalogTable};
+use super::relations::unfit;
 use super::{check, tables};
 use crate::error::Error;
 use crate::mapping::{Mapping, TableName};
+use crate::schema::WriteWay;
 use crate::value::{ColumnType, Kind};
 
 /// The tables that are there, in the mapping's order, and every fault.
@@ -26,8 +28,10 @@ pub(crate) struct SurveyedTable {
     pub name: String,
     /// `relkind`.
     pub kind: String,
-    pub row_security: bool,
-    pub rules: bool,
+    /// How new rows are written, where it is a relation's.
+    pub way: Option<WriteWay>,
+    /// Whether it can be written to at all.
+    pub is_writable: bool,
     pub primary_key: Vec<String>,
     /// The columns of each key that no two rows share.
     pub uniques: Vec<Vec<String>>,
@@ -44,11 +48,6 @@ pub(crate) struct SurveyedColumn {
 }
 
 impl SurveyedTable {
-    /// Whether it can be written to at all.
-    pub fn is_writable(&self) -> bool {
-        matches!(self.kind.as_str(), "r" | "p") && !self.rules
-    }
-
     pub fn is_partitioned(&self) -> bool {
         self.kind == "p"
     }
@@ -71,21 +70,22 @@ pub(crate) async fn survey(client: &Client, mapping: &Mapping) -> Result<Survey,
     let mut tables: Vec<SurveyedTable> = Vec::new();
     for name in names.chain(mapping.lookups.iter().map(|lookup| &lookup.table)) {
         if let Some(table) = found.get(name).filter(|_| tables.iter().all(|known| known.asked != *name)) {
-            tables.push(surveyed(name, table));
+            tables.push(surveyed(mapping, name, table));
         }
     }
     Ok(Survey { tables, faults })
 }
 
-fn surveyed(asked: &TableName, table: &CatalogTable) -> SurveyedTable {
+fn surveyed(mapping: &Mapping, asked: &TableName, table: &CatalogTable) -> SurveyedTable {
+    let relation = mapping.relations.iter().find(|relation| relation.table == *asked);
     let uniques = table.uniques.iter().filter(|unique| unique.is_key);
     SurveyedTable {
         asked: asked.clone(),
         oid: table.oid,
         name: table.name.clone(),
         kind: table.kind.clone(),
-        row_security: table.row_security,
-        rules: !table.rules.is_empty(),
+        way: relation.map(|relation| table.way(mapping, relation)),
+        is_writable: unfit(asked, table).is_empty(),
         primary_key: table.primary_key().to_vec(),
         uniques: uniques.map(|unique| unique.key.clone()).collect(),
         columns: table.columns.iter().map(column).collect(),
@@ -102,7 +102,7 @@ fn column(column: &CatalogColumn) -> SurveyedColumn {
 
 fn is_by_server(ty: &ColumnType) -> bool {
     match &ty.kind {
-        Kind::Server => true,
+        Kind::Json | Kind::Domain(_) | Kind::Server => true,
         Kind::Array(element) => is_by_server(&element.ty),
         Kind::Composite(attributes) => attributes.iter().any(|attribute| is_by_server(&attribute.ty)),
         _ => false,

@@ -5,7 +5,8 @@ use tokio_postgres::{Client, Row};
 
 use super::read::CatalogTable;
 use crate::error::Error;
-use crate::schema::Trigger;
+use crate::mapping::{Mapping, Relation, RelationKind};
+use crate::schema::{Trigger, WriteWay};
 
 /// A trigger as the catalog has it.
 pub(super) struct CatalogTrigger {
@@ -15,14 +16,28 @@ pub(super) struct CatalogTrigger {
 }
 
 impl CatalogTable {
-    /// The triggers that fire, the columns that are written being these.
-    pub fn triggers_on(&self, is_written: impl Fn(&str) -> bool) -> Vec<Trigger> {
+    /// The triggers that fire where the columns of a relation are written.
+    pub fn triggers_on(&self, mapping: &Mapping, relation: &Relation) -> Vec<Trigger> {
+        let is_written = |name: &str| {
+            relation.columns.iter().any(|column| column.name == name)
+                || relation.parent.iter().any(|parent| parent == name)
+                || relation.kind == RelationKind::Root && mapping.sync.marks().any(|mark| mark == name)
+        };
         let fires = |one: &CatalogTrigger| {
             let update = one.columns.is_empty() || one.columns.iter().any(|column| is_written(column));
             let trigger = Trigger { update: one.trigger.update && update, ..one.trigger.clone() };
             (trigger.insert || trigger.update || trigger.delete).then_some(trigger)
         };
         self.triggers.iter().filter_map(fires).collect()
+    }
+
+    /// How new rows may be written: what triggers make of them is seen by `INSERT … RETURNING` only.
+    pub fn way(&self, mapping: &Mapping, relation: &Relation) -> WriteWay {
+        let rewrites = |trigger: &Trigger| trigger.insert || trigger.update;
+        match self.row_security || self.triggers_on(mapping, relation).iter().any(rewrites) {
+            true => WriteWay::Insert,
+            false => WriteWay::Copy,
+        }
     }
 }
 

@@ -97,7 +97,7 @@ pub(super) async fn look(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> 
 /// The rows of a document are asked for by what they refer to.
 fn parents(exam: &mut Exam<'_>, indexes: &[Index], sizes: &BTreeMap<u32, Measured>) {
     for relation in exam.mapping.relations.iter().filter(|relation| !relation.parent.is_empty()) {
-        let Some(table) = exam.table(&relation.table).filter(|table| table.is_writable()) else { continue };
+        let Some(table) = exam.table(&relation.table).filter(|table| table.is_writable) else { continue };
         let there = relation.parent.iter().all(|name| table.column(name).is_some());
         if !there || serves(indexes, table.oid, &relation.parent) {
             continue;

@@ -46,7 +46,7 @@ pub(super) async fn look(
     demanded(exam, client, facts).await?;
     for relation in &exam.mapping.relations {
         let in_parent = relation.kind == RelationKind::Link || relation.unique_in == UniqueIn::Parent;
-        let Some(table) = exam.table(&relation.table).filter(|table| table.is_writable()) else { continue };
+        let Some(table) = exam.table(&relation.table).filter(|table| table.is_writable) else { continue };
         if relation.parent.is_empty() || !relation.is_keyed() || !in_parent {
             continue;
         }

@@ -10,6 +10,7 @@ use super::{Exam, Severity, ask};
 use crate::error::Error;
 use crate::mapping::{Missing, Relation, RelationKind, Source, TableName};
 use crate::postgres::catalog::SurveyedTable;
+use crate::schema::WriteWay;
 
 /// The table of a relation or of a lookup.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -39,7 +40,7 @@ pub struct TableFacts {
 pub enum Way {
     /// `COPY … (FORMAT binary)` for many new rows, `INSERT` for few.
     Copy,
-    /// `INSERT` only: row-level security applies to the role; or a catalogue's missing rows.
+    /// `INSERT` only: row-level security applies to the role, or a trigger may change rows; or a catalogue's missing rows.
     Insert,
     /// They are only read.
     Read,
@@ -121,7 +122,10 @@ pub(super) async fn facts(
 ) -> Result<Vec<TableFacts>, Error> {
     let measured = measure(transaction, &exam.oids()).await?;
     let relations = exam.mapping.relations.iter().map(|relation| {
-        let way = |table: &SurveyedTable| if table.row_security { Way::Insert } else { Way::Copy };
+        let way = |table: &SurveyedTable| match table.way {
+            Some(WriteWay::Copy) => Way::Copy,
+            _ => Way::Insert,
+        };
         fact(exam, &measured, &relation.name, &relation.table, way, None)
     });
     let lookups = exam.mapping.lookups.iter().map(|lookup| {
@@ -156,7 +160,7 @@ fn fact(
         index_bytes: sizes.map_or(0, |sizes| sizes.index_bytes),
         way: match found {
             None => Way::Missing,
-            Some(table) if table.is_writable() => way(table),
+            Some(table) if table.is_writable => way(table),
             Some(_) => Way::Refused,
         },
         found_by: key.or(found.map(|table| &table.primary_key[..])).unwrap_or_default().to_vec(),
@@ -186,7 +190,7 @@ async fn updated(
     relation: &Relation,
     measured: &BTreeMap<u32, Measured>,
 ) -> Result<(), Error> {
-    let Some(oid) = exam.table(&relation.table).filter(|table| table.is_writable()).map(|table| table.oid)
+    let Some(oid) = exam.table(&relation.table).filter(|table| table.is_writable).map(|table| table.oid)
     else {
         return Ok(());
     };

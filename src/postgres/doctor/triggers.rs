@@ -80,7 +80,7 @@ fn report(exam: &mut Exam<'_>, trigger: &Trigger) {
         let message =
             format!("trigger {name} ({function}) fires before {events}, and may keep rows from going");
         exam.about(Severity::Warning, "suppressing_trigger", trigger.table, message)
-            .costs("a document fails of which a row should go and stays, as if somebody else had written it")
+            .costs("a document fails of which a row should go and stays, by the trigger's name")
             .advise("its function must RETURN OLD (NEW is NULL there), or raise an error that says why");
     }
 }
@@ -113,18 +113,20 @@ fn rewrites(exam: &mut Exam<'_>, trigger: &Trigger, events: &str) {
             let finding = exam.about(Severity::Warning, "rewriting_trigger", trigger.table, message);
             finding.columns(&named);
             finding.costs(
-                "a row whose stored value differs from its document's counts as changed when it is compared",
+                "no COPY: new rows go by INSERT and are read back, and of those that it changed both forms are \
+                 remembered; a document fails whose key it changes",
             );
             finding.advise(
-                "have the feed say what the trigger makes of it, or leave the column out of the mapping",
+                "where that takes too long: have the feed say what the trigger makes of it, or leave the column out of \
+                 the mapping",
             );
         }
         _ => {
             let message = format!("{fires}, and may rewrite or suppress rows");
             exam.about(Severity::Warning, "rewriting_trigger", trigger.table, message)
                 .costs(
-                    "a rewritten value differs from its document's and counts as changed when it is compared; a \
-                     document of which a row is suppressed fails, as if somebody else had written it",
+                    "no COPY: new rows go by INSERT and are read back, and of those that it changes both forms are \
+                     remembered; a document fails whose key it changes, or of which it suppresses a row",
                 )
                 .advise("look at what it does with mapped columns, and whether it returns NULL");
         }

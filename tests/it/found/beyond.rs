@@ -82,7 +82,10 @@ async fn p40_to_verify_it_is_enough_to_read() {
     let verify = || command::run(&["verify", "-d", &url, "-m", mapping.to_str().unwrap()]);
     for (grant, missing) in [
         ("USAGE ON SCHEMA rowdelta", "GRANT USAGE ON SCHEMA rowdelta TO"),
-        ("SELECT ON rowdelta.mapping, rowdelta.document", "GRANT SELECT ON rowdelta.mapping TO"),
+        (
+            "SELECT ON rowdelta.mapping, rowdelta.document, rowdelta.rewritten",
+            "GRANT SELECT ON rowdelta.mapping TO",
+        ),
         ("SELECT (xmin, k, n) ON t", "root: the role may not SELECT; GRANT SELECT ON public.t TO"),
     ] {
         let (code, errors) = verify();
