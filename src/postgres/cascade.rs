@@ -201,7 +201,7 @@ SELECT t.oid, format('%s.%I', c.relnamespace::regnamespace, c.relname),
              JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.number ORDER BY k.place),
        has_table_privilege(c.oid, 'SELECT')
 FROM unnest($1::oid[]) AS t (oid)
-JOIN pg_constraint f ON f.contype = 'f' AND f.confdeltype = 'c' AND f.conparentid = 0
-     AND (f.confrelid = t.oid OR f.confrelid IN (SELECT relid FROM pg_partition_ancestors(t.oid)))
+CROSS JOIN LATERAL (SELECT t.oid UNION SELECT relid FROM pg_partition_ancestors(t.oid)) AS whole (oid)
+JOIN pg_constraint f ON f.contype = 'f' AND f.confdeltype = 'c' AND f.conparentid = 0 AND f.confrelid = whole.oid
 JOIN pg_class c ON c.oid = f.conrelid
 ORDER BY 1, 2, f.conname";

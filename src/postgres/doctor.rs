@@ -22,7 +22,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Transaction};
 
 use crate::error::Error;
-use crate::mapping::{Mapping, Missing, Relation, TableName};
+use crate::mapping::{Mapping, Missing, OnAbsent, Relation, TableName};
 use crate::postgres::catalog::{SurveyedTable, survey};
 use crate::postgres::{Limits, begin};
 
@@ -183,6 +183,17 @@ impl<'m> Exam<'m> {
         let inserted = self.mapping.lookups.iter().filter(|lookup| lookup.missing == Missing::Insert);
         let inserted = inserted.filter_map(|lookup| Some(self.table(&lookup.table)?.oid));
         self.relation_oids().into_iter().chain(inserted).collect()
+    }
+
+    /// Whether a sync sends such a command to a table.
+    fn needs(&self, oid: u32, command: &str) -> bool {
+        let is_root = self.relations().next().is_some_and(|(_, root)| root.oid == oid);
+        match command {
+            "SELECT" => true,
+            "INSERT" => self.written_oids().contains(&oid),
+            "DELETE" if is_root => self.mapping.sync.on_absent == OnAbsent::Delete,
+            _ => self.relation_oids().contains(&oid),
+        }
     }
 
     /// All tables of the mapping that are there.

@@ -3,7 +3,7 @@
 //! Every test gets a database of its own on a real server made for the run; see [`support`].
 
 mod atomic;
-mod catalog_faults;
+mod catalog_check;
 mod conformance;
 mod constraints;
 mod ddl;

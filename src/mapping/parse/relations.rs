@@ -403,7 +403,7 @@ impl<'a> Reader<'_, 'a> {
     fn constant(&mut self, at: &At<'a>, value: &At<'a>) -> Option<Source> {
         self.only_alone(
             at,
-            &["path", "zone", "lookup", "match", "when_absent", "nullable", "nul", "nfc"],
+            &["path", "zone", "lookup", "match", "when_absent", "ignore", "nullable", "nul", "nfc"],
             "the value is the same in every row; leave this out, or value",
         );
         Some(Source::Constant { value: self.faults.constant(value)? })
@@ -420,7 +420,7 @@ impl<'a> Reader<'_, 'a> {
     fn position(&mut self, at: &At<'a>, position: &At<'a>) -> Option<Source> {
         self.only_alone(
             at,
-            &["path", "value", "zone", "lookup", "match", "when_absent", "nullable", "nul", "nfc"],
+            &["path", "value", "zone", "lookup", "match", "when_absent", "ignore", "nullable", "nul", "nfc"],
             "the value is the row's place in its list; leave this out, or position",
         );
         match position.node.value {

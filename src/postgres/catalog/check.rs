@@ -42,8 +42,8 @@ pub(crate) enum Mend {
     Grant(String),
     /// A unique index over these columns; with NULL as a value like any other or not.
     Unique(Vec<String>, bool),
-    /// This statement.
-    Statement(String),
+    /// This statement, which is done as soon as it has its lock.
+    AtOnce(String),
 }
 
 impl std::fmt::Display for CatalogFault {
@@ -87,6 +87,10 @@ impl<'m> Checker<'m> {
 
     fn written(&mut self, place: &str, table: &CatalogTable, name: &str) -> Option<PhysicalColumn> {
         let column = self.column(place, table, name)?;
+        if table.column(name).is_some_and(|found| !found.is_binary) {
+            let message = format!("column \"{name}\" is {}, of which there is no binary form", column.ty.sql);
+            self.fault(place, format!("{message}; leave it out of the mapping"));
+        }
         if table.column(name).is_some_and(|found| found.generated) {
             self.fault(
                 place,
@@ -370,7 +374,7 @@ impl<'m> Checker<'m> {
             if table.column(name).is_some_and(|column| column.not_null) {
                 let mend = format!("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", table.name, quote(name));
                 let message = format!("column \"{name}\" is NULL for a document that is there: {mend}");
-                self.fault("sync.mark_absent", message);
+                self.mendable("sync.mark_absent", message, Mend::AtOnce(mend));
             }
         }
         marks

@@ -60,10 +60,11 @@ FROM (SELECT root.oid AS root, c.oid, format('%s.%I', c.relnamespace::regnamespa
       JOIN pg_class c ON c.oid = part.oid
       WHERE c.relkind = 'r' AND c.relpersistence = 'p') AS leaf
 CROSS JOIN LATERAL (
-    SELECT array_agg(DISTINCT quote_ident(p.pubname)) AS names FROM pg_publication p
-    CROSS JOIN LATERAL pg_get_publication_tables(p.pubname::text) g
-    WHERE (p.pubupdate OR p.pubdelete)
-      AND (g.relid = leaf.oid OR g.relid IN (SELECT relid FROM pg_partition_ancestors(leaf.oid)))) AS published
+    SELECT array_agg(quote_ident(p.pubname) ORDER BY p.pubname) AS names FROM pg_publication p
+    WHERE (p.pubupdate OR p.pubdelete) AND (p.puballtables OR EXISTS (
+        SELECT FROM pg_publication_tables t JOIN pg_class c ON c.relname = t.tablename
+        JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schemaname
+        WHERE t.pubname = p.pubname AND (c.oid = leaf.oid OR c.oid IN (SELECT relid FROM pg_partition_ancestors(leaf.oid)))))) AS published
 WHERE published.names IS NOT NULL ORDER BY 2";
 
 fn without_identity(row: &Row) -> Option<(String, Option<Mend>)> {
@@ -84,7 +85,7 @@ fn without_identity(row: &Row) -> Option<(String, Option<Mend>)> {
          {mend}",
         names.join(", ")
     );
-    Some((message, Some(Mend::Statement(mend))))
+    Some((message, Some(Mend::AtOnce(mend))))
 }
 
 /// What the server says against updates of these columns and deletes of all rows, planned but not run.

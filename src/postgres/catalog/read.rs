@@ -19,7 +19,10 @@ pub(super) struct CatalogColumn {
     pub number: i16,
     pub ty: ColumnType,
     pub modifier: i32,
+    /// Whether NULL is refused: by the column, or by a domain.
     pub not_null: bool,
+    /// Whether values can be sent and read in binary form.
+    pub is_binary: bool,
     pub generated: bool,
     /// SQL of a generated column's value, and the columns it is made of.
     pub generation: Option<(String, Vec<String>)>,
@@ -218,7 +221,8 @@ WHERE CASE WHEN wanted.schema IS NULL THEN c.oid = to_regclass(quote_ident(wante
 const COLUMNS: &str = "
 SELECT a.attrelid AS table, a.attname::text AS name, a.attnum AS number, a.atttypid AS oid, a.atttypmod AS modifier, t.typtype::text,
        CASE WHEN b.typtype = 'c' THEN 0 ELSE t.typarray END AS array_oid,
-       format_type(a.atttypid, a.atttypmod) AS sql, a.attnotnull AS not_null,
+       format_type(a.atttypid, a.atttypmod) AS sql, a.attnotnull OR base.not_null AS not_null,
+       NOT EXISTS (SELECT FROM pg_type p WHERE p.oid IN (b.oid, b.typelem) AND 0 IN (p.typsend, p.typreceive)) AS is_binary,
        a.attgenerated <> '' AS generated, a.attidentity <> '' AS is_identity,
        CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END AS generation,
        (SELECT coalesce(array_agg(s.attname::text), '{}') FROM pg_depend p
@@ -243,10 +247,11 @@ SELECT a.attrelid AS table, a.attname::text AS name, a.attnum AS number, a.attty
        has_column_privilege(a.attrelid, a.attnum, 'UPDATE') AS may_update
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 CROSS JOIN LATERAL (
-    WITH RECURSIVE below (oid, modifier, depth) AS (
-        SELECT a.atttypid, a.atttypmod, 0
-        UNION ALL SELECT u.typbasetype, u.typtypmod, depth + 1 FROM below JOIN pg_type u ON u.oid = below.oid WHERE u.typtype = 'd')
-    SELECT oid, modifier FROM below ORDER BY depth DESC LIMIT 1) AS base
+    WITH RECURSIVE below (oid, modifier, not_null, depth) AS (
+        SELECT a.atttypid, a.atttypmod, false, 0
+        UNION ALL SELECT u.typbasetype, u.typtypmod, below.not_null OR u.typnotnull, depth + 1
+                  FROM below JOIN pg_type u ON u.oid = below.oid WHERE u.typtype = 'd')
+    SELECT oid, modifier, not_null FROM below ORDER BY depth DESC LIMIT 1) AS base
 JOIN pg_type b ON b.oid = base.oid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 LEFT JOIN LATERAL (
@@ -280,6 +285,7 @@ fn column(row: &Row) -> CatalogColumn {
         ty,
         modifier,
         not_null: row.get("not_null"),
+        is_binary: row.get("is_binary"),
         generated: row.get("generated"),
         generation: row.get::<_, Option<String>>("generation").map(|sql| (sql, row.get("made_of"))),
         default: row.get("default"),

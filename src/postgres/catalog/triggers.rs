@@ -33,8 +33,7 @@ impl CatalogTable {
 
     /// How new rows may be written: what triggers make of them is seen by `INSERT … RETURNING` only.
     pub fn way(&self, mapping: &Mapping, relation: &Relation) -> WriteWay {
-        let rewrites = |trigger: &Trigger| trigger.insert || trigger.update;
-        match self.row_security || self.triggers_on(mapping, relation).iter().any(rewrites) {
+        match self.row_security || self.triggers_on(mapping, relation).iter().any(|trigger| trigger.insert) {
             true => WriteWay::Insert,
             false => WriteWay::Copy,
         }
@@ -74,8 +73,8 @@ const DELETE: i16 = 1 << 3;
 const UPDATE: i16 = 1 << 4;
 
 /// Of the tables, and of their partitions, which may have triggers of their own: those that fire before each row (1 |
-/// 2), and those that fire afterwards and whose function, by its text, updates the table. Most of the latter only take
-/// notes, and rows need not be read back because of them.
+/// 2), and those that fire afterwards and whose function, by its text, updates the table or one that is not known before
+/// it runs. Most of the latter only take notes, and rows need not be read back because of them.
 const TRIGGERS: &str = r#"
 WITH RECURSIVE below (top, oid) AS (
     SELECT t, t FROM unnest($1) AS t
@@ -88,6 +87,7 @@ JOIN pg_class c ON c.oid = g.tgrelid
 WHERE NOT g.tgisinternal
   AND g.tgenabled = ANY (CASE current_setting('session_replication_role') WHEN 'replica' THEN '{R,A}' ELSE '{O,A}' END::"char"[])
   AND (g.tgtype & 3 = 3
-       OR g.tgtype & 2 = 0 AND p.prosrc ~* '\m(update|merge)\M'
-          AND (strpos(lower(p.prosrc), lower(c.relname)) > 0 OR p.prosrc ~* '\mtg_(relid|relname|table_name)\M'))
+       OR g.tgtype & 2 = 0 AND (
+          p.prosrc ~* ('\m(update|merge\s+into)\s+(only\s+)?("?\w+"?\s*\.\s*)?"?' || regexp_replace(c.relname, '(\W)', '\\\1', 'g') || '("|\M)')
+          OR p.prosrc ~* '\mexecute\M.*\m(update|merge\s+into)\s+(only\s+)?(%|''\s*\|\|)'))
 ORDER BY name"#;

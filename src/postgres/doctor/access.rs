@@ -31,32 +31,8 @@ pub(super) fn report_closed(exam: &mut Exam<'_>, closed: &[String]) {
 }
 
 pub(super) async fn look(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> Result<(), Error> {
-    sequences(exam, transaction).await?;
     row_security(exam, transaction).await
 }
-
-/// Defaults that draw from a sequence which is no identity's need a privilege of their own.
-async fn sequences(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> Result<(), Error> {
-    let role = exam.server.quoted_role();
-    for row in ask(transaction, SEQUENCES, &exam.written_oids()).await? {
-        let (sequence, column): (String, String) = (row.get("sequence"), row.get("column"));
-        let message = format!(
-            "the role may not draw from {sequence}, of which the default of \"{column}\" is made: new rows fail"
-        );
-        let finding = exam.about(Severity::Error, "privilege", row.get("table"), message);
-        finding.columns(&[column]).mend(format!("GRANT USAGE ON SEQUENCE {sequence} TO {role}"));
-    }
-    Ok(())
-}
-
-/// Of what is no sequence the question is an error, in whatever order conditions are looked at.
-const SEQUENCES: &str = "
-SELECT DISTINCT a.attrelid AS table, a.attname::text AS column, quote_ident(n.nspname) || '.' || quote_ident(s.relname) AS sequence
-FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
-JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S' JOIN pg_namespace n ON n.oid = s.relnamespace
-WHERE d.adrelid = ANY ($1) AND NOT CASE WHEN s.relkind = 'S' THEN has_sequence_privilege(s.oid, 'USAGE, UPDATE') END
-ORDER BY 3";
 
 async fn row_security(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> Result<(), Error> {
     for row in ask(transaction, ROW_SECURITY, &exam.oids()).await? {
@@ -83,7 +59,7 @@ async fn row_security(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> Res
             "sync with a role that sees all rows of the table (its owner, or BYPASSRLS), or whose policies \
                         hide none that documents have",
         );
-        let needed = |command: &String| is_written || command == "SELECT";
+        let needed = |command: &String| exam.needs(oid, command);
         let without: Vec<String> = without.into_iter().filter(needed).collect();
         if !without.is_empty() {
             let commands = without.join(", ");

@@ -199,7 +199,7 @@ SELECT quote_ident(f.conname) AS name, f.conrelid AS from, quote_ident(n.nspname
        array(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY AS k (number, place)
              JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.number ORDER BY k.place) AS columns
 FROM unnest($1::oid[]) AS t (oid)
-JOIN pg_constraint f ON f.contype = 'f' AND f.conparentid = 0
-     AND (f.confrelid = t.oid OR f.confrelid IN (SELECT relid FROM pg_partition_ancestors(t.oid::regclass)))
+CROSS JOIN LATERAL (SELECT t.oid UNION SELECT relid FROM pg_partition_ancestors(t.oid::regclass)) AS whole (oid)
+JOIN pg_constraint f ON f.contype = 'f' AND f.conparentid = 0 AND f.confrelid = whole.oid
 JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 ORDER BY 4, 3, 1";

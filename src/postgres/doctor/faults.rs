@@ -61,9 +61,7 @@ fn remedy(
 ) -> Option<(String, Option<&'static str>)> {
     match mend {
         Mend::Grant(what) => Some((format!("GRANT {what} TO {}", exam.server.quoted_role()), None)),
-        Mend::Statement(statement) => {
-            Some((statement.clone(), Some("it waits for all that use the table, and they for it")))
-        }
+        Mend::AtOnce(statement) => Some((statement.clone(), None)),
         Mend::Unique(columns, with_null) => {
             let table = table?;
             let nulls = match with_null {

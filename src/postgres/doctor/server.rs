@@ -78,7 +78,8 @@ SELECT current_setting('server_version_num')::integer AS version,
 FROM pg_roles r, pg_database d,
      (SELECT count(*) AS all, count(*) FILTER (WHERE datname = current_database()) AS of_database,
              count(*) FILTER (WHERE usename = current_user) AS of_role
-      FROM pg_stat_activity WHERE coalesce(backend_type, 'client backend') = 'client backend' AND datname IS NOT NULL) AS a,
+      FROM pg_stat_activity WHERE coalesce(backend_type, 'client backend') = 'client backend' AND datname IS NOT NULL
+        AND pid <> pg_backend_pid()) AS a,
      (SELECT array_agg(name::text ORDER BY name) AS names,
              array_agg((CASE WHEN name LIKE '%timeout' THEN reset_val ELSE setting END)::text ORDER BY name) AS values
       FROM pg_settings WHERE name IN ('default_transaction_read_only', 'idle_session_timeout', 'max_connections',

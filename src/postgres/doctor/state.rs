@@ -188,7 +188,7 @@ async fn privileges(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> Resul
 const PRIVILEGES: &str = "
 SELECT 'rowdelta.' || n.name AS what, array_agg(p ORDER BY place) AS missing
 FROM (VALUES ('mapping', ARRAY['SELECT', 'INSERT', 'UPDATE']), ('document', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
-             ('rewritten', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('run', ARRAY['SELECT', 'INSERT', 'UPDATE']), ('failure', ARRAY['SELECT', 'INSERT']), ('guard', ARRAY['SELECT']))
+             ('rewritten', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('run', ARRAY['SELECT', 'INSERT', 'UPDATE']), ('failure', ARRAY['INSERT']), ('guard', ARRAY['SELECT']))
      AS n (name, needed)
 CROSS JOIN LATERAL unnest(n.needed) WITH ORDINALITY AS k (p, place)
 WHERE NOT has_table_privilege(to_regclass('rowdelta.' || n.name), p)

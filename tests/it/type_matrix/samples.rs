@@ -7,8 +7,8 @@ pub struct Sampled {
     pub values: &'static [&'static str],
 }
 
-/// Types whose input refuses every text, or that have no binary form.
-pub const REFUSED: [&str; 9] = [
+/// Types whose input refuses every text; of the first one there is no binary form either.
+pub const REFUSED: [&str; 8] = [
     "aclitem",
     "gtsvector",
     "pg_brin_bloom_summary",
@@ -17,7 +17,6 @@ pub const REFUSED: [&str; 9] = [
     "pg_mcv_list",
     "pg_ndistinct",
     "pg_node_tree",
-    "pg_ddl_command",
 ];
 
 const fn of(sql: &'static str, values: &'static [&'static str]) -> Sampled {
@@ -37,7 +36,6 @@ pub const SAMPLES: &[Sampled] = &[
         &["1.50", "-0", r#""NaN""#, r#""-Infinity""#, "1e-20", "123456789012345678901234567890.10", "1e300"],
     ),
     of("numeric(10,2)", &["1.005", "1", "1.0", "-0.001", r#""NaN""#]),
-    of("numeric(3,-2)", &["12345", "50", "49"]),
     of("money", &["12.5", r#""$1,234.56""#, "-92233720368547758.08"]),
     of("text", &[r#""a\u00e1\n\t\\""#, r#""""#, r#""ñ \" '""#, r#""e\u0301""#]),
     of("character varying(5)", &[r#""ñandú""#, r#""""#, r#""ab   ""#]),

@@ -1,4 +1,4 @@
-//! Every fault of a mapping against the catalog, by its words: `catalog_faults/` holds a mapping and tables that are full
+//! Every fault of a mapping against the catalog, by its words: `catalog_check/` holds a mapping and tables that are full
 //! of them, and what is said. Messages must not depend on the server's version.
 
 use rowdelta::mapping::Mapping;
@@ -9,7 +9,7 @@ use crate::support::db;
 #[tokio::test]
 async fn p22_every_fault_against_the_catalog_says_where_it_is_what_it_is_and_what_mends_it() {
     let db = db().await;
-    db.execute(include_str!("catalog_faults/schema.sql")).await;
+    db.execute(include_str!("catalog_check/schema.sql")).await;
     let role = format!("checker_of_{}", db.value("SELECT current_database()").await);
     db.execute(&format!(
         "CREATE ROLE {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role};
@@ -18,19 +18,19 @@ async fn p22_every_fault_against_the_catalog_says_where_it_is_what_it_is_and_wha
          REVOKE INSERT, UPDATE ON spelled FROM {role}; GRANT INSERT (call_id, word), UPDATE (call_id, word) ON spelled TO {role}"
     ))
     .await;
-    let mapping = Mapping::from_toml(include_str!("catalog_faults/mapping.toml")).unwrap();
+    let mapping = Mapping::from_toml(include_str!("catalog_check/mapping.toml")).unwrap();
     let client = db.client().await;
     client.batch_execute(&format!("SET ROLE {role}")).await.unwrap();
     let said = catalog::read(&client, &mapping).await.unwrap_err().to_string();
     db.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
     let said = said.replace(&role, "checker");
     if std::env::var_os("ROWDELTA_FAULTS_RENEW").is_some() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/catalog_faults/faults.txt");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/catalog_check/faults.txt");
         std::fs::write(file, format!("{said}\n")).unwrap();
     }
     assert_eq!(
         said,
-        include_str!("catalog_faults/faults.txt").trim_end(),
+        include_str!("catalog_check/faults.txt").trim_end(),
         "ROWDELTA_FAULTS_RENEW=1 writes it anew"
     );
     assert!(said.lines().count() > 40, "{said}");
