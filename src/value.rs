@@ -96,6 +96,16 @@ pub enum Kind {
     Server,
 }
 
+impl Kind {
+    /// The type itself, or what a domain is over.
+    pub fn base(&self) -> &Kind {
+        match self {
+            Kind::Domain(base) => base.kind.base(),
+            kind => kind,
+        }
+    }
+}
+
 /// What encoding a value came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Encoded {

@@ -109,11 +109,11 @@ impl<'a> Terms<'a> {
 
     /// A value in the width of its column.
     fn own(&self, ix: RelationIx, attribute: &Attribute, bytes: Vec<u8>) -> Option<Vec<u8>> {
-        let kind = self.table(ix).column(attribute)?.ty.kind;
-        if !is_integer(&kind) {
-            return Some(bytes);
+        let column = self.table(ix).column(attribute)?;
+        match column.ty.kind.base() {
+            kind if is_integer(kind) => resized(&bytes, &Kind::Int8, kind).map(Cow::into_owned),
+            _ => Some(bytes),
         }
-        resized(&bytes, &Kind::Int8, &kind).map(Cow::into_owned)
     }
 
     /// The key that a node's row has, and the one that it comes to have.
@@ -145,14 +145,14 @@ fn value(kind: &Kind, cell: Cell<'_>) -> Term {
         Cell::Kept => Term::Unknown,
         Cell::Value(bytes) => {
             let form = comparison_form(kind, bytes);
-            Term::Value(resized(&form, kind, &Kind::Int8).unwrap_or(Cow::Borrowed(&form)).into_owned())
+            Term::Value(resized(&form, kind.base(), &Kind::Int8).unwrap_or(Cow::Borrowed(&form)).into_owned())
         }
     }
 }
 
 /// An id that stands for that of a new row, of the integer types; far up, but with room above it.
 fn placeholder(kind: &Kind, row: u32) -> Option<Vec<u8>> {
-    match kind {
+    match kind.base() {
         Kind::Int2 => Some((i16::MAX - 1 - (row % 1000) as i16).to_be_bytes().to_vec()),
         Kind::Int4 => Some((i32::MAX - 1 - (row % (1 << 30)) as i32).to_be_bytes().to_vec()),
         Kind::Int8 => Some((i64::MAX - 1 - i64::from(row)).to_be_bytes().to_vec()),

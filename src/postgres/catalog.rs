@@ -182,7 +182,10 @@ fn relation_digest(mapping: &Mapping, schema: &Schema, ix: RelationIx, outer: &[
     part(table.name.as_bytes());
     for ((column, ty), number) in relation.columns.iter().zip(&table.columns).zip(&table.numbers) {
         part(ty.sql.as_bytes());
-        part(ty.parts().as_bytes());
+        let parts = ty.parts();
+        if !parts.is_empty() {
+            part(parts.as_bytes());
+        }
         part(&number.to_be_bytes());
         if let Source::Lookup { lookup, .. } = column.source {
             part(&serde_json::to_vec(&mapping.lookups[lookup]).unwrap_or_default());

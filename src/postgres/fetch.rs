@@ -53,7 +53,30 @@ pub(crate) fn matching(
         let nulls = value.cells().map(|cell| cell.bytes().is_none()).collect();
         by_nulls.entry(nulls).or_default().push(value);
     }
-    by_nulls.into_iter().map(|(nulls, values)| matching_nulls(alias, columns, &nulls, values)).collect()
+    let conditions = by_nulls.into_iter().flat_map(|(nulls, values)| {
+        let is_single = |(column, null): (&PhysicalColumn, &bool)| !null && column.ty.array_oid == 0;
+        match columns.iter().zip(&nulls).any(is_single) {
+            true => values.into_iter().map(|value| matching_one(alias, columns, value)).collect(),
+            false => vec![matching_nulls(alias, columns, &nulls, values)],
+        }
+    });
+    conditions.collect()
+}
+
+/// For one value, where one of its columns has a type of which there are no arrays: an array's.
+fn matching_one(alias: &str, columns: &[PhysicalColumn], value: &Tuple) -> (String, Vec<Param>) {
+    let (mut conditions, mut params) = (Vec::new(), Vec::new());
+    for (column, cell) in columns.iter().zip(value.cells()) {
+        let name = format!("{alias}.{}", quote(&column.name));
+        match cell.bytes() {
+            None => conditions.push(format!("{name} IS NULL")),
+            Some(bytes) => {
+                params.push(Param::scalar(column.ty.oid, Some(bytes)));
+                conditions.push(format!("{name} = ${}", params.len()));
+            }
+        }
+    }
+    (format!(" WHERE {}", conditions.join(" AND ")), params)
 }
 
 /// For values that have NULL in the same columns, by arrays that an index can answer: one column takes `= ANY`,

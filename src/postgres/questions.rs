@@ -89,20 +89,29 @@ async fn look_up(
     let transaction = begin(client, limits).await?;
     found.extend(find(&transaction, table, &rows).await?);
     transaction.commit().await?;
-    let lost = rows.iter().any(|row| !found.contains_key(&comparison_tuple(&types, &row.key)));
-    if let Some(error) = outrun.filter(|_| lost) {
-        let message = format!("rows for {} were inserted by someone else meanwhile: {error}", table.name);
-        return Err(Error::new(ErrorKind::Transient, message));
+    let total = rows.len();
+    rows.retain(|row| !found.contains_key(&comparison_tuple(&types, &row.key)));
+    if rows.is_empty() {
+        return Ok((found, inserted));
     }
-    if lost {
-        let message = format!(
-            "a row for {} was not found by its key after the insert: a trigger changes it, or another unique \
-             constraint keeps it out",
-            table.name
-        );
-        return Err(Error::new(ErrorKind::Rejected, message));
-    }
-    Ok((found, inserted))
+    Err(match outrun {
+        // Some of what was missing is there by now: who inserted it was in the way.
+        Some(error) if rows.len() < total => {
+            let message = format!("rows for {} were inserted by someone else meanwhile: {error}", table.name);
+            Error::new(ErrorKind::Transient, message)
+        }
+        Some(error) => {
+            Error::new(ErrorKind::Rejected, format!("a row for {} is refused: {error}", table.name))
+        }
+        None => {
+            let message = format!(
+                "a row for {} was not found by its key after the insert: a trigger changes it, or another unique \
+                 constraint keeps it out",
+                table.name
+            );
+            Error::new(ErrorKind::Rejected, message)
+        }
+    })
 }
 
 async fn find(
@@ -143,6 +152,22 @@ async fn insert_rows(
     rows: &[&CatalogueRow],
 ) -> Result<u64, Error> {
     let columns: Vec<&PhysicalColumn> = table.key.iter().chain(&table.columns).collect();
+    let names = columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
+    let places = (1..=columns.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
+    let or_not = if table.is_deferrable { "" } else { " ON CONFLICT DO NOTHING" };
+    let insert = |values: String| format!("INSERT INTO {} ({names}) {values}{or_not}", table.name);
+    // Of arrays there are no arrays.
+    if columns.iter().any(|column| column.ty.array_oid == 0) {
+        let sql = insert(format!("VALUES ({places})"));
+        let mut inserted = 0;
+        for row in rows {
+            let cells = columns.iter().zip(row.key.cells().chain(row.columns.cells()));
+            let params: Vec<Param> =
+                cells.map(|(column, cell)| Param::scalar(column.ty.oid, cell.bytes())).collect();
+            inserted += transaction.execute_typed(&sql, &typed(&params)).await?;
+        }
+        return Ok(inserted);
+    }
     let mut arrays: Vec<ArrayBuilder> =
         columns.iter().map(|column| ArrayBuilder::new(column.ty.oid, column.ty.array_oid)).collect();
     for row in rows {
@@ -151,10 +176,7 @@ async fn insert_rows(
         }
     }
     let params: Vec<Param> = arrays.into_iter().map(ArrayBuilder::finish).collect();
-    let names = columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
-    let places = (1..=params.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
-    let or_not = if table.is_deferrable { "" } else { " ON CONFLICT DO NOTHING" };
-    let sql = format!("INSERT INTO {} ({names}) SELECT * FROM unnest({places}){or_not}", table.name);
+    let sql = insert(format!("SELECT * FROM unnest({places})"));
     Ok(transaction.execute_typed(&sql, &typed(&params)).await?)
 }
 

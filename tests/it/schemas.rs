@@ -97,6 +97,76 @@ async fn p06_domains_ranges_composites_and_arrays_are_converted_by_the_server() 
 }
 
 #[tokio::test]
+async fn p20_arrays_are_keys_of_documents_and_of_catalogues() {
+    let case = Case::new(
+        "CREATE TABLE sector (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, code int[] UNIQUE, tags text[], at point);
+         CREATE TABLE t (a int[], b text, sector_id int REFERENCES sector, n int, PRIMARY KEY (a, b));
+         CREATE TABLE c (t_a int[], t_b text, k date[] UNIQUE, n int, FOREIGN KEY (t_a, t_b) REFERENCES t)",
+        r#"version = 1
+           name = "arrays"
+           [root]
+           table = "t"
+           key = ["a", "b"]
+           [root.columns]
+           a = "a"
+           b = "b"
+           n = "n"
+           sector_id = { lookup = "sector", match = { code = "sector.code" } }
+           [[root.children]]
+           name = "c"
+           table = "c"
+           parent = ["t_a", "t_b"]
+           key = ["k"]
+           unique_in = "all"
+           columns = { k = "k", n = "n" }
+           [lookups.sector]
+           table = "sector"
+           id = "id"
+           key = ["code"]
+           missing = "insert"
+           columns = { tags = "sector.tags", at = "sector.at" }"#,
+    )
+    .await;
+    let one = |a: &str, n: u32| {
+        format!(
+            r#"{{"a": [{a}], "b": "x", "n": {n}, "sector": {{"code": [7, null], "tags": ["p", "q r"], "at": "(1,2)"}},
+                "c": [{{"k": ["2024-01-0{a}"], "n": {n}}}]}}"#
+        )
+        .replace('\n', "")
+    };
+    case.sync_and_adopt(&[&one("1", 1), &one("2", 1)]).await;
+    assert_eq!(case.sync(&[&one("1", 1), &one("2", 5)]).succeeded().rows_written(), 2);
+    assert_eq!(
+        case.db.value("SELECT string_agg(code::text || tags::text, ';') FROM sector").await,
+        "{7,NULL}{p,\"q r\"}"
+    );
+}
+
+#[tokio::test]
+async fn p20_a_domain_refers_to_an_integer_that_comes_with_it() {
+    let case = Case::new(
+        "CREATE DOMAIN reference AS int;
+         CREATE TABLE t (k int PRIMARY KEY);
+         CREATE TABLE line (t_k int REFERENCES t, no int PRIMARY KEY, prev reference REFERENCES line)",
+        r#"version = 1
+           name = "domains"
+           [root]
+           table = "t"
+           key = ["k"]
+           columns = { k = "k" }
+           [[root.children]]
+           name = "lines"
+           table = "line"
+           parent = "t_k"
+           key = ["no"]
+           columns = { no = "no", prev = "prev" }"#,
+    )
+    .await;
+    case.sync_and_adopt(&[r#"{"k": 1, "lines": [{"no": 1, "prev": null}]}"#]).await;
+    case.sync_and_adopt(&[r#"{"k": 1, "lines": [{"no": 1, "prev": 2}, {"no": 2, "prev": null}]}"#]).await;
+}
+
+#[tokio::test]
 async fn p20_an_identity_that_is_always_generated_may_be_the_key() {
     let case = Case::new(
         "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, n int, twice int GENERATED ALWAYS AS (n * 2) STORED)",
