@@ -45,3 +45,64 @@ async fn p21_p25_a_trigger_that_replaces_the_id_fails_the_document_by_name() {
         }
     }
 }
+
+const HUSH: &str = "CREATE FUNCTION hush() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;";
+
+/// What fails because of it is not what is wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p21_p25_p27_a_suppressed_write_that_another_write_needs_is_looked_at_again() {
+    let shop = Shop::open().await;
+    let mut docs = vec![order(1)];
+    shop.db.execute(&format!("{HUSH} CREATE UNIQUE INDEX ON line (order_id, label)")).await;
+    shop.run(&docs).await.succeeded();
+    let quiet =
+        "CREATE TRIGGER quiet BEFORE UPDATE ON line FOR EACH ROW WHEN (OLD.no = 1) EXECUTE FUNCTION hush()";
+    shop.db.execute(quiet).await;
+    docs[0]["lines"][0]["label"] = json!("three");
+    docs[0]["lines"][1]["label"] = json!("One");
+    let ran = shop.run_with(&docs, &["--retries", "1"]).await;
+    let message = "0 of 1 rows were written: someone changed the others meanwhile, or a BEFORE trigger suppressed it \
+                   (\"quiet\")";
+    assert_eq!(failures(&ran), [format!("feed.ndjson:1 [N1] lines: {message} retryable")]);
+    assert!(ran.code == 6 && ran.report["retries"] != 0, "{}", ran.stderr);
+    shop.db.execute("DROP TRIGGER quiet ON line").await;
+    shop.run(&docs).await.succeeded();
+    assert_eq!(shop.rows("SELECT no, label FROM line ORDER BY 1").await, ["1|three", "2|One"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p19_p21_p25_a_suppressed_detour_fails_the_document_by_name() {
+    let shop = Shop::open().await;
+    let mut docs = vec![order(1), order(2)];
+    shop.db.execute(&format!("{HUSH} CREATE UNIQUE INDEX ON line (order_id, label)")).await;
+    shop.run(&docs).await.succeeded();
+    shop.db.execute("CREATE TRIGGER quiet BEFORE UPDATE ON line FOR EACH ROW EXECUTE FUNCTION hush()").await;
+    docs[1]["lines"][0]["label"] = json!("two");
+    docs[1]["lines"][1]["label"] = json!("One");
+    let ran = shop.run(&docs).await;
+    let message = "rows swap values of label, and none can be parked meanwhile: 1 of 1 rows of public.line were not \
+                   updated: a BEFORE trigger suppressed it (\"quiet\"); have it let them through, or leave them out of \
+                   the feed";
+    assert_eq!(failures(&ran), [format!("feed.ndjson:2 [N2] lines: {message}")]);
+    assert_eq!((ran.code, ran.report["retries"].as_u64()), (1, Some(0)), "{}", ran.stderr);
+}
+
+/// A new order and its file refer to each other: the order is inserted without, and filled in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p18_p21_p25_a_suppressed_fill_fails_the_document_by_name() {
+    let shop = Shop::open().await;
+    shop.db
+        .execute(&format!(
+            "{HUSH} ALTER TABLE orders ADD FOREIGN KEY (units) REFERENCES file (official);
+             CREATE TRIGGER quiet BEFORE UPDATE ON orders FOR EACH ROW WHEN (OLD.number = 'N2') EXECUTE FUNCTION hush()"
+        ))
+        .await;
+    let mut docs = vec![order(1), order(2), order(3)];
+    docs.iter_mut().zip(1..).for_each(|(doc, file)| doc["units"] = json!(file));
+    let ran = shop.run(&docs).await;
+    let message = "1 of 1 rows of public.orders were not updated: a BEFORE trigger suppressed it (\"quiet\"); have it \
+                   let them through, or leave them out of the feed";
+    assert_eq!(failures(&ran), [format!("feed.ndjson:2 [N2] shop: {message}")]);
+    assert_eq!((ran.code, ran.report["retries"].as_u64()), (1, Some(0)), "{}", ran.stderr);
+    assert_eq!(shop.rows("SELECT number, units FROM orders ORDER BY 1").await, ["N1|1", "N3|3"]);
+}
