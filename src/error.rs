@@ -60,6 +60,13 @@ impl Error {
         self
     }
 
+    /// Adds to what it says.
+    #[must_use]
+    pub(crate) fn and(mut self, more: &str) -> Self {
+        self.message += more;
+        self
+    }
+
     /// Marks an error after which the connection cannot be used any more.
     pub(crate) fn out_of_step(mut self) -> Self {
         self.out_of_step = true;

@@ -188,7 +188,7 @@ async fn transact_on(
         return Ok(Tried::Conflicts(repeats));
     }
     let active = active(run, &batch, &roots);
-    let mut known = Known::of(run, &transaction, &batch.looked_at, &former).await?;
+    let mut known = Known::of(run, &transaction, &batch.looked_at, &roots).await?;
     let compared =
         compare(&transaction, &run.mapping, &run.schema, &batch.looked_at, &active, roots, &mut known)
             .await?;

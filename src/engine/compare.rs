@@ -353,7 +353,7 @@ impl Comparison<'_> {
         let mut keys: Vec<&DocumentKey> = owners.values().map(|owner| &owner.key).collect();
         keys.sort_unstable();
         keys.dedup();
-        self.known.read(self.transaction, self.mapping, &keys).await
+        self.known.read(self.transaction, self.mapping, self.schema, &keys).await
     }
 
     fn diff(&self, ix: RelationIx, stored_trees: &[TreeFingerprint]) -> ChangeSet {

@@ -7,6 +7,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::iter::successors;
 use std::mem::replace;
 
 use tokio_postgres::{Client, Transaction};
@@ -15,17 +16,18 @@ use crate::document::DocumentKey;
 use crate::engine::compare::Active;
 use crate::engine::held::own_place;
 use crate::engine::prepare::Prepared;
+use crate::engine::roots::Roots;
 use crate::engine::run::Run;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::rewritten::{Column, Mark, Rewritten, cell_mark, from_bytes, row_mark, to_bytes};
 use crate::fingerprint::{self, Coverage, RowFingerprint};
 use crate::mapping::{Mapping, RelationIx};
 use crate::plan::{Action, Plan, Sides, SourceRow, StoredRow, changed_columns};
-use crate::postgres::fetch::rows;
+use crate::postgres::fetch::{Widths, referable, rows};
 use crate::postgres::rewritten::{self, Recorded};
 use crate::postgres::write::Places;
 use crate::row::{Cell, Tuple};
-use crate::schema::{Schema, Table};
+use crate::schema::{IdSource, Schema, Table};
 
 /// Whether rows of a mapping's tables may be stored otherwise than they are sent, or were.
 pub(crate) async fn is_possible(client: &Client, schema: &Schema, mapping: i32) -> Result<bool, Error> {
@@ -36,6 +38,8 @@ pub(crate) async fn is_possible(client: &Client, schema: &Schema, mapping: i32) 
 pub(crate) struct Known {
     /// The mapping, where anything can be recorded of it.
     mapping: Option<i32>,
+    /// Of documents whose key changes the former one.
+    former: HashMap<DocumentKey, DocumentKey>,
     /// Per relation, rows by what they are recognised by.
     forms: Vec<HashMap<Mark, Vec<Rewritten>>>,
     /// By document and relation, as it is recorded.
@@ -56,17 +60,20 @@ impl Known {
         run: &Run,
         transaction: &Transaction<'_>,
         documents: &[&Prepared],
-        former: &[DocumentKey],
+        roots: &Roots,
     ) -> Result<Self, Error> {
         let mut known = Known::new(run.rewrites.then_some(run.lease.mapping), run.mapping.relations.len());
-        let keys = documents.iter().map(|document| &document.key).chain(former);
-        known.read(transaction, &run.mapping, &keys.collect::<Vec<_>>()).await?;
+        let former = || roots.former(documents);
+        known.former = former().map(|(at, former)| (documents[at].key.clone(), former.clone())).collect();
+        let keys = documents.iter().map(|document| &document.key).chain(former().map(|(_, key)| key));
+        known.read(transaction, &run.mapping, &run.schema, &keys.collect::<Vec<_>>()).await?;
         Ok(known)
     }
 
     /// `mapping`: `None`, where nothing can be recorded.
     pub fn new(mapping: Option<i32>, relations: usize) -> Self {
-        Known { mapping, forms: vec![HashMap::new(); relations], recorded: HashMap::new() }
+        let (former, recorded) = (HashMap::new(), HashMap::new());
+        Known { mapping, former, forms: vec![HashMap::new(); relations], recorded }
     }
 
     /// Reads what is recorded of further documents.
@@ -74,6 +81,7 @@ impl Known {
         &mut self,
         transaction: &Transaction<'_>,
         mapping: &Mapping,
+        schema: &Schema,
         keys: &[&DocumentKey],
     ) -> Result<(), Error> {
         let Some(id) = self.mapping else { return Ok(()) };
@@ -82,7 +90,7 @@ impl Known {
                 continue;
             };
             let Entry::Vacant(entry) = self.recorded.entry((key, ix)) else { continue };
-            for form in from_bytes(&forms) {
+            for form in from_bytes(&schema.tables[ix].numbers, &forms) {
                 self.forms[ix].entry(form.row).or_default().push(form);
             }
             entry.insert(forms);
@@ -101,12 +109,17 @@ impl Known {
         tables.map(|(table, forms)| table.is_rewritten() || !forms.is_empty()).collect()
     }
 
+    /// What is recorded of a relation of a document; nothing: an empty list.
+    fn recorded(&self, key: &DocumentKey, ix: RelationIx) -> &[u8] {
+        self.recorded.get(&(key.clone(), ix)).map_or(&[], Vec::as_slice)
+    }
+
     /// What a stored row was made of, if a trigger rewrote it. Of equal rows each is found once.
     fn take(&mut self, ix: RelationIx, table: &Table, row: &StoredRow) -> Option<Rewritten> {
         if self.forms[ix].is_empty() {
             return None;
         }
-        self.forms[ix].get_mut(&row_mark(table, &row.reference, &row.tuple))?.pop()
+        self.forms[ix].get_mut(&row_mark(table, &row.reference, &own_place(table, row), &row.tuple))?.pop()
     }
 
     /// Of stored rows, per relation, what they were made of.
@@ -230,12 +243,20 @@ pub(crate) async fn record(
     let traced = known.traced(&run.schema);
     for ix in (0..traced.len()).filter(|&ix| traced[ix]) {
         let name = &run.mapping.relations[ix].name;
+        // Below a list of which a document says nothing no rows were read.
+        let around = || successors(Some(ix), |&ix| run.mapping.relations[ix].enclosing);
+        let is_read = |active: &[bool]| around().all(|ix| active[ix]);
         let forms = batch.forms(run, transaction, ix).await.map_err(|error| error.in_relation(name))?;
         for ((document, mut forms), active) in batch.documents.iter().zip(forms).zip(batch.active) {
-            let key = (document.key.clone(), ix);
-            let forms = to_bytes(&mut forms);
-            if active[ix] && known.recorded.get(&key).map_or(&[][..], Vec::as_slice) != forms {
-                news.push(Recorded { key: key.0, relation: name.clone(), forms });
+            let (key, before) = (&document.key, known.recorded(&document.key, ix));
+            let forms = match known.former.get(key) {
+                _ if is_read(active) => to_bytes(&run.schema.tables[ix].numbers, &mut forms),
+                // It says nothing of these rows, which have its new key now.
+                Some(former) => known.recorded(former, ix).to_vec(),
+                None => continue,
+            };
+            if before != forms {
+                news.push(Recorded { key: key.clone(), relation: name.clone(), forms });
             }
         }
     }
@@ -254,8 +275,8 @@ impl Batch<'_> {
         let mut forms: Vec<Vec<Rewritten>> = self.documents.iter().map(|_| Vec::new()).collect();
         let places = self.places(ix, table);
         for (source, row) in read_back(transaction, table, &places).await? {
-            let source = &side.source[source as usize];
             self.check(run, ix, &row, source)?;
+            let source = &side.source[source as usize];
             forms[source.document as usize].extend(self.form(ix, table, &row, &row.tuple, source));
         }
         let matched: HashMap<u32, u32> = side.changes.matched().collect();
@@ -304,7 +325,9 @@ impl Batch<'_> {
         stored: &Tuple,
         source: &SourceRow,
     ) -> Option<Rewritten> {
-        let columns = changed_columns(table, stored, &source.tuple);
+        let mut columns = changed_columns(table, stored, &source.tuple);
+        // One that is ignored may differ because it was not sent.
+        columns.retain(|at| !table.ignored.contains(at));
         if columns.is_empty() {
             return None;
         }
@@ -318,16 +341,17 @@ impl Batch<'_> {
         let mark = |tuple: &Tuple, at: usize| cell_mark(&table.columns[at], tuple.cell(at));
         let column = |at: usize| Column { at, stored: mark(stored, at), sent: mark(&source.tuple, at) };
         Some(Rewritten {
-            row: row_mark(table, &row.reference, stored),
+            row: row_mark(table, &row.reference, &own_place(table, row), stored),
             stored: fingerprint(stored),
             sent: fingerprint(&source.tuple),
             columns: columns.into_iter().map(column).collect(),
         })
     }
 
-    /// By its key a row is found again, and by what it refers to.
-    fn check(&self, run: &Run, ix: RelationIx, row: &StoredRow, source: &SourceRow) -> Result<(), Error> {
+    /// By its key a row is found again, and by what it refers to; by its id those are that refer to it.
+    fn check(&self, run: &Run, ix: RelationIx, row: &StoredRow, source_at: u32) -> Result<(), Error> {
         let (relation, table) = (&run.mapping.relations[ix], &run.schema.tables[ix]);
+        let source = &self.sides[ix].source[source_at as usize];
         let keys = [table.key.clone(), relation.alternate_key_columns()].concat();
         let changed = changed_columns(table, &row.tuple, &source.tuple);
         let changed = changed.into_iter().filter(|at| keys.contains(at)).map(|at| &table.names[at]);
@@ -336,11 +360,23 @@ impl Batch<'_> {
             let (parent, outer_table) = (source.parent as usize, &run.schema.tables[outer]);
             // Where the key that it refers to was corrected, a foreign key has had the row follow.
             let key = || self.sides[outer].source[parent].tuple.project(&outer_table.key);
-            self.traces.references[outer][parent] == row.reference
-                || outer_table.id.is_none() && key() == row.reference
+            let widths = Widths::of(table, outer_table);
+            let is_it = |referable: Tuple| widths.reference(referable).as_ref() == Some(&row.reference);
+            is_it(self.traces.references[outer][parent].clone()) || outer_table.id.is_none() && is_it(key())
         };
         if relation.enclosing.is_some_and(|outer| !refers(outer)) {
             changed.extend(table.parent.iter().map(|column| format!("\"{}\"", column.name)));
+        }
+        if let Some(id) = &table.id {
+            let sent = match id.source {
+                IdSource::Mapped(at) => source.tuple.project(&[at]),
+                // Where nothing refers to it, nothing: then the server has chosen.
+                IdSource::Expression(_) => self.traces.references[ix][source_at as usize].clone(),
+            };
+            let is_sent = matches!(sent.cells().next(), Some(Cell::Value(_)));
+            let is_other = is_sent && sent != referable(table, row);
+            let name = format!("\"{}\"", id.column.name);
+            changed.extend((is_other && !changed.contains(&name)).then_some(name));
         }
         if changed.is_empty() {
             return Ok(());

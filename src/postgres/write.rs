@@ -244,10 +244,11 @@ impl<'a> Writer<'a> {
         let params: Vec<_> = statements.iter().map(|statement| typed(&statement.params)).collect();
         let sent = statements.iter().zip(&params).map(|(statement, params)| self.send(statement, params));
         let answers = join_all(sent).await;
+        let has_failed = answers.iter().any(Result::is_err);
         // The first error is the cause; those after it only say that the transaction has failed.
         for (statement, answer) in statements.iter().zip(answers) {
             let answer = answer.map_err(|error| self.named(error.into(), statement.relation))?;
-            let places = self.written(statement, answer).await;
+            let places = self.written(statement, answer, has_failed).await;
             self.places.extend(places.map_err(|error| self.named(error, statement.relation))?);
         }
         // They ran one after the other, unseen from here: each gets its share.

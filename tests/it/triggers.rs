@@ -1,5 +1,8 @@
 //! Triggers that change what they are given, or do not let it through: a row is known in both forms.
 
+mod forms;
+mod refused;
+
 use serde_json::{Value, json};
 
 use crate::oracle::Edits;

@@ -153,7 +153,7 @@ impl Check<'_> {
         let keys: Vec<&DocumentKey> = known.iter().map(|document| &document.key).collect();
         let stored = whole(&transaction, mapping, &self.schema, &keys).await?;
         let mut rewritten = Known::new(self.rewrites.then_some(self.mapping), mapping.relations.len());
-        rewritten.read(&transaction, mapping, &keys).await?;
+        rewritten.read(&transaction, mapping, &self.schema, &keys).await?;
         let forms = rewritten.take_all(&self.schema, &stored);
         let sets = row_sets(mapping, stored, forms, known.len());
         let columns = self.schema.tables[0].key_columns();

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::{Filled, Writer, check_count, same_version, update_sql};
+use super::{Filled, Verb, Writer, same_version, update_sql};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::RelationIx;
 use crate::plan::{Action, Step};
@@ -196,10 +196,12 @@ impl Writer<'_> {
         let typed: Vec<Vec<(&(dyn ToSql + Sync), Type)>> =
             params.iter().map(|params| typed(params)).collect();
         let sent = typed.iter().map(|params| self.transaction.query_typed(&sql, params));
+        let answers = join_all(sent).await;
+        let has_failed = answers.iter().any(Result::is_err);
         let mut locators = Vec::new();
-        for (&row, answer) in rows.iter().zip(join_all(sent).await) {
+        for (&row, answer) in rows.iter().zip(answers) {
             let found = answer?;
-            check_count(table, 1, found.len() as u64)?;
+            self.check_written(ix, Verb::Update, &[row], (1, found.len() as u64), has_failed).await?;
             self.check_parked(ix, row, set, &found[0])?;
             locators.push(((ix, row), cells(&found[0], 0..table.locator.len())?));
         }

@@ -118,15 +118,18 @@ impl Writer<'_> {
         Ok(Answer { count: rows.len() as u64, rows })
     }
 
-    /// Checks how many rows a statement wrote; gives their places, where they are traced.
-    pub(super) async fn written(&self, statement: &Statement, answer: Answer) -> Result<Places, Error> {
-        if statement.rows as u64 != answer.count {
-            self.suppressed(statement, answer.count).await?;
-            check_count(&self.schema.tables[statement.relation.unwrap_or(0)], statement.rows, answer.count)?;
-        }
+    /// Checks how many rows a statement wrote; gives their places, where they are traced. `has_failed`: the transaction.
+    pub(super) async fn written(
+        &self,
+        statement: &Statement,
+        answer: Answer,
+        has_failed: bool,
+    ) -> Result<Places, Error> {
         let (Some(ix), traced) = (statement.relation, &statement.subject.traced) else {
             return Ok(Places::new());
         };
+        let Subject { verb, stored, .. } = &statement.subject;
+        self.check_written(ix, *verb, stored, (statement.rows, answer.count), has_failed).await?;
         let own = self.schema.tables[ix].own_locator;
         let place = |(at, row): (usize, &Row)| {
             let at = if row.len() > own { row.try_get::<_, i32>(own)? as usize } else { at };
@@ -135,30 +138,41 @@ impl Writer<'_> {
         answer.rows.iter().enumerate().map(place).collect()
     }
 
-    /// Fails where rows were not written that nobody else changed: then a trigger did not let them through, and will
-    /// not the next time.
-    async fn suppressed(&self, statement: &Statement, count: u64) -> Result<(), Error> {
-        let Some(ix) = statement.relation else { return Ok(()) };
-        let (table, Subject { verb, stored, .. }) = (&self.schema.tables[ix], &statement.subject);
+    /// Fails where not as many rows were written as should be. If nobody else changed them a trigger did not let them
+    /// through, and will not the next time. `stored`: which they are, if they are older than the transaction.
+    pub(super) async fn check_written(
+        &self,
+        ix: RelationIx,
+        verb: Verb,
+        stored: &[u32],
+        (expected, count): (usize, u64),
+        has_failed: bool,
+    ) -> Result<(), Error> {
+        let table = &self.schema.tables[ix];
         let triggers = table.triggers.iter().filter(|trigger| verb.fires(trigger));
         let names: Vec<String> = triggers.map(|trigger| format!("\"{}\"", trigger.name)).collect();
-        if names.is_empty() {
-            return Ok(());
+        if expected as u64 == count || names.is_empty() {
+            return check_count(table, expected, count);
         }
-        let rows = match verb {
-            Verb::Insert => statement.rows as u64 - count,
-            _ => self.untouched(ix, *verb, stored).await?,
+        let names = names.join(", ");
+        let rows = match stored {
+            // Nobody else sees them.
+            [] => (expected as u64).saturating_sub(count),
+            // Then nothing can be asked.
+            _ if has_failed => {
+                let suppressed = format!(", or a BEFORE trigger suppressed it ({names})");
+                return check_count(table, expected, count).map_err(|error| error.and(&suppressed));
+            }
+            _ => self.untouched(ix, verb, stored).await?,
         };
         if rows == 0 {
-            return Ok(());
+            return check_count(table, expected, count);
         }
         let message = format!(
-            "{rows} of {} rows of {} were not {}: a BEFORE trigger suppressed it ({}); have it let them through, or leave \
-             them out of the feed",
-            statement.rows,
+            "{rows} of {expected} rows of {} were not {}: a BEFORE trigger suppressed it ({names}); have it let them \
+             through, or leave them out of the feed",
             table.name,
             verb.words(),
-            names.join(", ")
         );
         Err(Error::new(ErrorKind::Rejected, message))
     }
