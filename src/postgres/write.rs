@@ -1,5 +1,6 @@
 //! Applies a plan: steps become statements, and every count is checked.
 
+mod cells;
 mod copy;
 mod detour;
 mod references;
@@ -16,12 +17,12 @@ use tokio_postgres::types::Type;
 use crate::error::{Error, ErrorKind};
 use crate::mapping::{Mapping, RelationIx};
 use crate::plan::{Action, Plan, Sides, Step};
-use crate::postgres::fetch::{Widths, matching, raw, referable};
+use crate::postgres::fetch::{matching, raw, referable};
 use crate::postgres::quote;
 use crate::postgres::wire::{ArrayBuilder, Param, typed};
 use crate::row::{Cell, Tuple};
-use crate::schema::{Attribute, Check, IdSource, PhysicalColumn, Schema, Table, WriteWay};
-use crate::value::ColumnType;
+use crate::schema::{Check, IdSource, Schema, Table, WriteWay};
+use cells::Filled;
 use copy::copy_chunks;
 
 pub(crate) use traced::Places;
@@ -73,13 +74,6 @@ struct Statement {
     /// Whether it numbers its rows.
     is_numbered: bool,
     subject: Subject,
-}
-
-/// A column that a statement fills or compares, and its cell for each row.
-struct Filled<'c> {
-    name: &'c str,
-    ty: &'c ColumnType,
-    cells: Vec<Option<Vec<u8>>>,
 }
 
 /// The time of the transaction, as the `mark_time` column stores it.
@@ -430,143 +424,6 @@ impl<'a> Writer<'a> {
                 subject: Subject::default(),
             })
             .collect()
-    }
-
-    fn source_cells(
-        &self,
-        ix: RelationIx,
-        columns: &[usize],
-        rows: impl Iterator<Item = u32>,
-    ) -> Vec<Filled<'a>> {
-        let (schema, sides) = (self.schema, self.sides);
-        let (table, side) = (&schema.tables[ix], &sides[ix]);
-        let mut filled: Vec<Filled<'a>> = columns
-            .iter()
-            .map(|&at| Filled { name: &table.names[at], ty: &table.columns[at], cells: Vec::new() })
-            .collect();
-        for row in rows {
-            let cells: Vec<Cell<'_>> = side.source[row as usize].tuple.cells().collect();
-            for (filled, &at) in filled.iter_mut().zip(columns) {
-                filled.cells.push(cells[at].bytes().map(<[u8]>::to_vec));
-            }
-        }
-        filled
-    }
-
-    fn physical_cells<'t>(
-        &self,
-        columns: impl IntoIterator<Item = &'a PhysicalColumn>,
-        tuples: impl Iterator<Item = &'t Tuple>,
-    ) -> Vec<Filled<'a>> {
-        let columns = columns.into_iter();
-        let mut filled: Vec<Filled<'a>> =
-            columns.map(|column| Filled { name: &column.name, ty: &column.ty, cells: Vec::new() }).collect();
-        for tuple in tuples {
-            for (filled, cell) in filled.iter_mut().zip(tuple.cells()) {
-                filled.cells.push(cell.bytes().map(<[u8]>::to_vec));
-            }
-        }
-        filled
-    }
-
-    /// The columns that an update sets, without marks.
-    fn changed_cells(
-        &self,
-        ix: RelationIx,
-        columns: &[usize],
-        moves: bool,
-        rows: &[(u32, u32)],
-    ) -> Vec<Filled<'a>> {
-        let source = || rows.iter().map(|pair| pair.1);
-        let mut set = self.source_cells(ix, columns, source());
-        if moves {
-            set.extend(self.parent_cells(ix, source()));
-        }
-        set
-    }
-
-    fn locator_cells(&self, ix: RelationIx, stored: impl Iterator<Item = u32>) -> Vec<Filled<'a>> {
-        let rows = stored.map(|row| self.locator(ix, row));
-        self.physical_cells(&self.schema.tables[ix].locator, rows)
-    }
-
-    fn locator(&self, ix: RelationIx, row: u32) -> &Tuple {
-        self.rewritten.get(&(ix, row)).unwrap_or(&self.sides[ix].stored[row as usize].locator)
-    }
-
-    /// The columns by which new rows are found again.
-    fn new_row_cells(&self, ix: RelationIx, rows: &[u32]) -> Vec<Filled<'a>> {
-        let schema = self.schema;
-        let table = &schema.tables[ix];
-        let rows = || rows.iter().copied();
-        let filled =
-            table.new_row_key().unwrap_or_default().into_iter().filter_map(|attribute| match attribute {
-                Attribute::Mapped(at) => self.source_cells(ix, &[at], rows()).pop(),
-                Attribute::Parent(at) => Some(self.parent_cells(ix, rows()).swap_remove(at)),
-                Attribute::Id => {
-                    let references = rows().map(|row| &self.references[ix][row as usize]);
-                    self.physical_cells(table.id.as_ref().map(|id| &id.column), references).pop()
-                }
-                Attribute::Unmapped { .. } => None,
-            });
-        filled.collect()
-    }
-
-    fn parent_cells(&self, ix: RelationIx, source: impl Iterator<Item = u32>) -> Vec<Filled<'a>> {
-        let Some(outer) = self.mapping.relations[ix].enclosing else { return Vec::new() };
-        let table = &self.schema.tables[ix];
-        let parents = source.map(|row| self.sides[ix].source[row as usize].parent);
-        let references = parents.map(|parent| &self.references[outer][parent as usize]);
-        let widths = Widths::of(table, &self.schema.tables[outer]);
-        if !widths.differ() {
-            return self.physical_cells(&table.parent, references);
-        }
-        let fit = "references are checked before anything is written";
-        let references: Vec<Tuple> =
-            references.map(|referable| widths.reference(referable.clone()).expect(fit)).collect();
-        self.physical_cells(&table.parent, references.iter())
-    }
-
-    fn mark_cells(&self, source: impl Iterator<Item = u32> + Clone) -> Vec<Filled<'a>> {
-        let Some(marking) = self.marking else { return Vec::new() };
-        let marks = &self.schema.tables[0].marks;
-        let document = |row: u32| self.sides[0].source[row as usize].document as usize;
-        let hash = marks.hash.as_ref().map(|column| {
-            let cells = source.clone().map(|row| Some(marking.hashes[document(row)].clone().into_bytes()));
-            Filled { name: &column.name, ty: &column.ty, cells: cells.collect() }
-        });
-        let time = marks.time.as_ref().map(|column| {
-            let cells = source.clone().map(|_| marking.time.clone());
-            Filled { name: &column.name, ty: &column.ty, cells: cells.collect() }
-        });
-        hash.into_iter().chain(time).collect()
-    }
-
-    /// All cells of new rows: the id if it was drawn, the parent, the mapped columns, the marks.
-    fn inserted_cells(
-        &self,
-        ix: RelationIx,
-        columns: &[usize],
-        holes: &[usize],
-        rows: &[u32],
-    ) -> Vec<Filled<'a>> {
-        let table = &self.schema.tables[ix];
-        let mut filled = Vec::new();
-        let drawn = matches!(&table.id, Some(id) if matches!(id.source, IdSource::Expression(_)));
-        if let (Some(id), true, true) = (&table.id, drawn, self.draws[ix]) {
-            let references = rows.iter().map(|&row| &self.references[ix][row as usize]);
-            filled.extend(self.physical_cells([&id.column], references));
-        }
-        filled.extend(self.parent_cells(ix, rows.iter().copied()));
-        let mut mapped = self.source_cells(ix, columns, rows.iter().copied());
-        for (_, hole) in columns.iter().zip(&mut mapped).filter(|(at, _)| holes.contains(at)) {
-            hole.cells.fill(None);
-        }
-        filled.extend(mapped);
-        if ix == 0 {
-            filled.extend(self.mark_cells(rows.iter().copied()));
-        }
-        filled
     }
 
     async fn copy(

@@ -275,7 +275,12 @@ struct Set<'c> {
 
 impl<'c> Set<'c> {
     fn of(filled: &'c Filled<'c>) -> Self {
-        Set { name: filled.name, ty: filled.ty, parks: None, cells: filled.cells.clone() }
+        Set {
+            name: filled.name,
+            ty: filled.ty,
+            parks: None,
+            cells: filled.cells.iter().map(|cell| cell.as_deref().map(<[u8]>::to_vec)).collect(),
+        }
     }
 
     fn null(column: &'c PhysicalColumn, rows: usize) -> Self {
