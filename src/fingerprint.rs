@@ -102,13 +102,24 @@ pub fn row(table: &Table, tuple: &Tuple) -> RowFingerprint {
 /// The comparison form of a tuple whose cells have these types.
 pub fn comparison_tuple(types: &[&ColumnType], tuple: &Tuple) -> Tuple {
     let mut compared = Tuple::default();
-    for (ty, cell) in types.iter().zip(tuple.cells()) {
-        match cell {
-            Cell::Value(bytes) => compared.push(Cell::Value(&comparison_form(&ty.kind, bytes))),
-            other => compared.push(other),
-        }
-    }
+    types.iter().zip(tuple.cells()).for_each(|(ty, cell)| push_compared(&mut compared, ty, cell));
     compared
+}
+
+/// The comparison form of a row's key.
+pub fn comparison_key(table: &Table, row: &Tuple) -> Tuple {
+    let mut key = Tuple::default();
+    for &at in &table.key {
+        push_compared(&mut key, &table.columns[at], row.cell(at));
+    }
+    key
+}
+
+fn push_compared(compared: &mut Tuple, ty: &ColumnType, cell: Cell<'_>) {
+    match cell {
+        Cell::Value(bytes) => compared.push(Cell::Value(&comparison_form(&ty.kind, bytes))),
+        other => compared.push(other),
+    }
 }
 
 fn update_cell(hash: &mut Sha256, ty: &ColumnType, cell: Cell<'_>) {

@@ -123,7 +123,7 @@ fn expand(value: LazyValue<'_>) -> Result<Json<'_>, JsonError> {
             let mut object = Vec::new();
             for member in members {
                 let (name, value) = member.map_err(invalid)?;
-                object.push((Cow::Owned(name.to_string()), expand(value)?));
+                object.push((name, expand(value)?));
             }
             Json::Object(object)
         }

@@ -56,6 +56,11 @@ impl Tuple {
         self.push(value.map_or(Cell::Null, Cell::Value));
     }
 
+    /// Takes all cells away, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// A tuple of these cells.
     pub fn of<'a>(cells: impl IntoIterator<Item = Cell<'a>>) -> Self {
         let mut tuple = Self::default();
@@ -101,6 +106,11 @@ impl Tuple {
             };
         }
         Some(Tuple(bytes))
+    }
+
+    /// As [`as_bytes`](Self::as_bytes), without a copy.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
     }
 
     /// The encoded form: per cell int32 length and bytes.

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::document::DocumentKey;
-use crate::fingerprint::{self, Level, TreeFingerprint, comparison_tuple, trees};
+use crate::fingerprint::{self, Level, TreeFingerprint, comparison_key, comparison_tuple, trees};
 use crate::json::Json;
 use crate::mapping::{
     Column, LookupIx, Mapping, Missing, OnDuplicate, Path, RelationIx, RelationKind, Source, TextForm,
@@ -49,12 +49,12 @@ pub struct ShredError {
 
 /// The key of the document that a root row belongs to.
 pub fn document_key(schema: &Schema, root: &Tuple) -> DocumentKey {
-    document_key_of(schema, &root.project(&schema.tables[0].key))
+    DocumentKey(comparison_key(&schema.tables[0], root).into_bytes())
 }
 
 /// The key of the document whose root row has this key.
 pub fn document_key_of(schema: &Schema, key: &Tuple) -> DocumentKey {
-    DocumentKey(comparison_tuple(&schema.tables[0].key_types(), key).as_bytes().to_vec())
+    DocumentKey(comparison_tuple(&schema.tables[0].key_types(), key).into_bytes())
 }
 
 /// The cells of a document's key. `None` where it is malformed, or of another shape than the mapping's: then it says
@@ -137,6 +137,8 @@ struct Shredder<'s> {
     asked: Asked,
     /// Keys seen in the whole document, of relations whose key is unique in the table.
     claimed: HashMap<RelationIx, HashMap<Tuple, String>>,
+    /// What a row, and a cell, is made in, for the next one to be made in as well.
+    scratch: (Tuple, Vec<u8>),
 }
 
 /// How often something was asked: more than there are different questions where two items ask the same.
@@ -174,6 +176,7 @@ impl<'s> Shredder<'s> {
             questions: Questions::default(),
             asked: Asked::default(),
             claimed: HashMap::new(),
+            scratch: Default::default(),
         }
     }
 
@@ -261,11 +264,26 @@ impl<'s> Shredder<'s> {
         Ok((!missing && !lacks_key).then_some(tuple))
     }
 
+    /// All cells of an item.
     fn tuple_of(&mut self, ix: RelationIx, item: &Item<'_>, wanted: Wanted) -> Result<Tuple, ShredError> {
+        let (mut tuple, mut bytes) = std::mem::take(&mut self.scratch);
+        tuple.clear();
+        let filled = self.fill(ix, item, wanted, &mut tuple, &mut bytes);
+        let made = tuple.clone();
+        self.scratch = (tuple, bytes);
+        filled.map(|()| made)
+    }
+
+    fn fill(
+        &mut self,
+        ix: RelationIx,
+        item: &Item<'_>,
+        wanted: Wanted,
+        tuple: &mut Tuple,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), ShredError> {
         let relation = &self.mapping.relations[ix];
         let table = &self.schema.tables[ix];
-        let mut tuple = Tuple::default();
-        let mut bytes = Vec::new();
         for (at, column) in relation.columns.iter().enumerate() {
             if wanted == Wanted::Key && !table.key.contains(&at) {
                 tuple.push(Cell::Null);
@@ -275,13 +293,13 @@ impl<'s> Shredder<'s> {
             let asked = self.asked;
             // Without its target a link is no row: what else it refers to is not asked.
             let is_target = relation.kind == RelationKind::Link && at == 0;
-            let cell = match self.cell(column, &table.columns[at], item, &mut bytes) {
+            let cell = match self.cell(column, &table.columns[at], item, bytes) {
                 Ok(cell) => cell,
                 Err(Hole::Skipped) => {
                     self.set.skipped_lookups += 1;
                     tuple.push(Cell::Null);
                     if is_target {
-                        return Ok(tuple);
+                        return Ok(());
                     }
                     continue;
                 }
@@ -290,7 +308,7 @@ impl<'s> Shredder<'s> {
                     self.set.lacking.push(Lacking { relation: ix, lookup, key, whole });
                     tuple.push(Cell::Null);
                     if is_target {
-                        return Ok(tuple);
+                        return Ok(());
                     }
                     continue;
                 }
@@ -302,10 +320,10 @@ impl<'s> Shredder<'s> {
             }
             tuple.push(cell);
             if is_target && !answered {
-                return Ok(tuple);
+                return Ok(());
             }
         }
-        Ok(tuple)
+        Ok(())
     }
 
     fn cell<'b>(
@@ -565,7 +583,7 @@ impl<'s> Shredder<'s> {
 
     fn row_key(&self, ix: RelationIx, tuple: &Tuple) -> Tuple {
         let table = &self.schema.tables[ix];
-        comparison_tuple(&table.key_types(), &tuple.project(&table.key))
+        comparison_key(table, tuple)
     }
 
     /// A key that is unique in the table may stand under one parent only. While questions are open, items that

@@ -18,7 +18,9 @@ use crate::engine::prepare::Prepared;
 use crate::engine::rewritten::{Known, Original, revert};
 use crate::engine::roots::Roots;
 use crate::error::Error;
-use crate::fingerprint::{self, Level, RowFingerprint, TreeFingerprint, comparison_tuple, trees};
+use crate::fingerprint::{
+    self, Level, RowFingerprint, TreeFingerprint, comparison_key, comparison_tuple, trees,
+};
 use crate::mapping::{Mapping, Relation, RelationIx, RelationKind, UniqueIn, WhenAbsent, WhenNull};
 use crate::plan::{Sides, SourceRow, StoredRow};
 use crate::postgres::fetch::{Widths, attach, referable, rows};
@@ -447,7 +449,7 @@ impl Identities<'_> {
             return document.unwrap_or(u32::MAX).to_be_bytes().to_vec();
         }
         if self.relation.is_keyed() {
-            return compared_key(self.table, tuple).as_bytes().to_vec();
+            return compared_key(self.table, tuple).into_bytes();
         }
         if self.places.is_empty() {
             return fingerprint.0.to_vec();
@@ -461,7 +463,7 @@ impl Identities<'_> {
 fn place_in_order(table: &Table, row: &StoredRow) -> Vec<u8> {
     let (mut bytes, kind) = match (&row.id, &table.id) {
         (Some(id), Some(column)) => (id.clone(), &column.column.ty.kind),
-        _ => (own_place(table, row).as_bytes().to_vec(), &Kind::Server),
+        _ => (own_place(table, row).into_bytes(), &Kind::Server),
     };
     if let (Kind::Int2 | Kind::Int4 | Kind::Int8, Some(first)) = (kind, bytes.first_mut()) {
         *first ^= 0x80;
@@ -479,7 +481,7 @@ fn identity(relation: &Relation) -> Identity {
 
 /// The key of a row in comparison form.
 pub(crate) fn compared_key(table: &Table, tuple: &Tuple) -> Tuple {
-    compared_cells(table, &tuple.project(&table.key))
+    comparison_key(table, tuple)
 }
 
 /// The cells of a key in comparison form.
