@@ -1,12 +1,15 @@
 //! One source record, as it was read: bytes, and where they stood.
 
+use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 /// One document of a feed, not parsed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
-    /// The JSON text.
-    pub bytes: Vec<u8>,
+    /// The JSON text. It may share its memory with what stood around it in the feed.
+    pub bytes: Bytes,
     /// Where it stood.
     pub origin: Origin,
 }
@@ -14,7 +17,7 @@ pub struct Document {
 impl From<&str> for Document {
     /// A document without a place; the engine counts it.
     fn from(json: &str) -> Self {
-        Document { bytes: json.as_bytes().to_vec(), origin: Origin::default() }
+        Document { bytes: Bytes::copy_from_slice(json.as_bytes()), origin: Origin::default() }
     }
 }
 
@@ -45,7 +48,7 @@ impl std::fmt::Display for Origin {
 pub struct DocumentKey(pub Vec<u8>);
 
 impl DocumentKey {
-    /// Eight bytes that stand for the key where remembering all of it would cost too much.
+    /// Eight bytes that stand for the key in this process, where remembering all of it would cost too much.
     /// Two of a million documents share them with a probability below 10⁻⁷.
     pub fn short(&self) -> u64 {
         short(&self.0)
@@ -54,6 +57,7 @@ impl DocumentKey {
 
 /// Eight bytes that stand for a key in comparison form: see [`DocumentKey::short`].
 pub(crate) fn short(key: &[u8]) -> u64 {
-    let hash = blake3::hash(key);
-    u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+    let mut hasher = DefaultHasher::new();
+    hasher.write(key);
+    hasher.finish()
 }

@@ -170,8 +170,9 @@ impl Contestant {
             .build(self.pool.clone())
             .await
             .map_err(|error| error.to_string())?;
-        let feed =
-            documents.iter().map(|bytes| Ok(Document { bytes: bytes.clone(), origin: Origin::default() }));
+        let feed = documents
+            .iter()
+            .map(|bytes| Ok(Document { bytes: bytes.clone().into(), origin: Origin::default() }));
         let report = engine.sync(stream::iter(feed)).await.map_err(|error| error.to_string())?;
         Ok(Cell::of_report(&report, mapping))
     }

@@ -44,12 +44,15 @@ impl Default for FeedOptions {
 /// The documents of several files, in order. Ends after a fatal error.
 pub struct Feed {
     waiting: VecDeque<PathBuf>,
-    current: Option<Documents>,
+    current: Option<Box<dyn Documents>>,
     options: FeedOptions,
 }
 
 /// The documents of one file.
-type Documents = Box<dyn Iterator<Item = FeedItem> + Send>;
+trait Documents: Iterator<Item = FeedItem> + Send {
+    /// Whether the next item comes without waiting for more of the file.
+    fn is_at_hand(&self) -> bool;
+}
 
 impl Feed {
     /// Opens a feed; `-` is standard input. Every file is looked at now, so that a name with a slip
@@ -63,6 +66,20 @@ impl Feed {
             waiting.extend(files::of(path)?);
         }
         Ok(Self { waiting, current: None, options })
+    }
+
+    /// The next items, as many as come without waiting, but not many more than this number of bytes. Empty at the end.
+    pub fn chunk(&mut self, bytes_max: usize) -> Vec<FeedItem> {
+        let mut bytes = 0;
+        let mut chunk = Vec::new();
+        while let Some(item) = self.next() {
+            bytes += item.as_ref().map_or(0, |document| document.bytes.len());
+            chunk.push(item);
+            if bytes >= bytes_max || !self.current.as_ref().is_some_and(|documents| documents.is_at_hand()) {
+                break;
+            }
+        }
+        chunk
     }
 
     fn next_item(&mut self) -> Option<FeedItem> {
@@ -92,7 +109,7 @@ impl Iterator for Feed {
     }
 }
 
-fn open(path: &Path, bytes_max: usize) -> io::Result<Documents> {
+fn open(path: &Path, bytes_max: usize) -> io::Result<Box<dyn Documents>> {
     let (input, block_bytes) = text::open(path)?;
     documents(path, input, block_bytes, bytes_max)
 }
@@ -103,7 +120,7 @@ fn documents(
     input: Box<dyn Read + Send>,
     block_bytes: usize,
     bytes_max: usize,
-) -> io::Result<Documents> {
+) -> io::Result<Box<dyn Documents>> {
     let (input, layout) = text::unpack(input, block_bytes)?;
     let text = Text { file: path.to_string_lossy().into(), input, bytes_max };
     let layout = if files::promises_lines(path) { Layout::Lines } else { layout };

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::args;
@@ -16,8 +16,9 @@ use rowdelta::engine::{Engine, FeedItem, default_workers};
 use rowdelta::mapping::Mapping;
 use rowdelta::postgres::install;
 
-/// Documents read ahead of the engine.
-const READ_AHEAD: usize = 64;
+/// What is read ahead of the engine: so many chunks of so many bytes, unless a document is longer.
+const READ_AHEAD: usize = 4;
+const CHUNK_BYTES: usize = 512 * 1024;
 
 /// Installs the schema `rowdelta`.
 ///
@@ -108,16 +109,19 @@ pub fn write_report(file: &Path, json: &str) -> Result<(), String> {
 }
 
 /// Reads a feed on a thread of its own: decompression keeps a core busy, and standard input may block.
-pub fn read(feed: Feed) -> impl futures_util::Stream<Item = FeedItem> + Send {
+pub fn read(mut feed: Feed) -> impl futures_util::Stream<Item = FeedItem> + Send {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     std::thread::spawn(move || {
-        for item in feed {
-            if sender.blocking_send(item).is_err() {
+        loop {
+            let chunk = feed.chunk(CHUNK_BYTES);
+            if chunk.is_empty() || sender.blocking_send(chunk).is_err() {
                 return;
             }
         }
     });
-    stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
+    let chunks =
+        stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
+    chunks.flat_map(stream::iter)
 }
 
 /// Resolves when a signal comes, and only then.

@@ -1,9 +1,11 @@
 //! Reads a feed: what is known by its bytes is skipped, the rest handed to workers in batches.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt};
+use bytes::Bytes;
+use futures_util::stream::{self, FusedStream};
+use futures_util::{FutureExt as _, Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 
@@ -14,10 +16,10 @@ use crate::engine::patience::stopped;
 use crate::engine::prepare::{Prepared, Unread, prepare};
 use crate::engine::registry::Glance;
 use crate::engine::report::Failure;
-use crate::engine::run::Run;
+use crate::engine::run::{Run, Tally};
 use crate::engine::{FeedError, FeedItem, batch, panicked};
 use crate::error::{Error, ErrorKind};
-use crate::fingerprint;
+use crate::fingerprint::{self, RawFingerprint};
 
 /// Worker tasks, and a bound on how many there are.
 pub(crate) struct Workers {
@@ -86,6 +88,16 @@ fn by_rows(documents: Vec<Arc<Prepared>>, rows_max: usize) -> Vec<Vec<Arc<Prepar
     parts
 }
 
+/// How much is hashed in one go, off the thread that drives the run. More documents at a time would do nothing for speed
+/// and hold more memory.
+const CHUNK_BYTES: usize = 512 * 1024;
+const CHUNK_DOCUMENTS: usize = 1_000;
+/// A chunk of fewer bytes is hashed where it is: that takes less than handing it over.
+const HANDED_OVER_BYTES_MIN: usize = 32 * 1024;
+
+/// An item of a feed with the hash of its bytes.
+type Hashed = Result<(Document, RawFingerprint), FeedError>;
+
 /// Reads the feed to its end: skips what is known by its bytes, hands out the rest in batches. Gives the
 /// workers, and why the feed broke off, or was read no further.
 pub(crate) async fn read_feed(
@@ -94,83 +106,191 @@ pub(crate) async fn read_feed(
     feed: impl Stream<Item = FeedItem> + Send,
 ) -> Result<(Workers, Option<Error>), Error> {
     let free = Arc::new(Semaphore::new(run.options.workers));
-    let mut workers = Workers { tasks: JoinSet::new(), free, admitted: None };
-    let (mut batch, mut bytes, mut sequence) = (Vec::new(), 0, 0);
-    let mut broken = None;
-    let mut feed = pin!(feed);
+    let mut reader = Reader {
+        run,
+        workers: Workers { tasks: JoinSet::new(), free, admitted: None },
+        batch: Vec::new(),
+        bytes: 0,
+        sequence: 0,
+    };
+    let feed = pin!(feed.fuse());
+    let chunks = pin!(chunks(feed));
+    let mut hashed = chunks.map(|chunk| hash(run, chunk)).buffered(run.options.workers);
     // One for all documents: most are passed over by a hash.
     let mut stop = pin!(run.patience.stopped());
     loop {
         let next = tokio::select! {
             biased;
-            () = &mut stop => {
-                broken = Some(stopped());
-                break;
-            }
-            next = feed.next() => next,
+            () = &mut stop => return reader.end(Some(stopped())).await,
+            next = hashed.next() => next,
         };
-        let Some(item) = next else { break };
+        let Some(chunk) = next else { break };
         if heart.is_some_and(Heart::is_lost) {
             return Err(Error::new(ErrorKind::Busy, "the lease was lost to another run"));
         }
-        sequence += 1;
-        let mut document = match item {
-            Ok(document) => document,
-            Err(error) if error.fatal => {
-                broken = Some(Error::new(ErrorKind::Feed, error.to_string()));
-                break;
+        let (unread, broken) = reader.glance(chunk?);
+        for unread in unread {
+            if !reader.add(unread).await? {
+                return Ok((reader.workers, Some(stopped())));
             }
-            Err(error) => {
-                unreadable(run, &error);
-                continue;
-            }
-        };
-        if document.origin == Origin::default() {
-            document.origin.line = sequence;
         }
-        let length = document.bytes.len();
-        let Some(unread) = glance(run, document, sequence) else { continue };
-        if bytes + length > run.options.batch_bytes_max || batch.len() == run.options.batch_documents_max {
-            if !workers.hand_out(run, std::mem::take(&mut batch)).await? {
-                broken = Some(stopped());
-                break;
-            }
-            bytes = 0;
+        if broken.is_some() {
+            return reader.end(broken).await;
         }
-        bytes += length;
-        batch.push(unread);
     }
-    if !workers.hand_out(run, batch).await? {
-        broken.get_or_insert_with(stopped);
-    }
-    Ok((workers, broken))
+    reader.end(None).await
 }
 
-fn unreadable(run: &Run, error: &FeedError) {
-    run.registry().unfit(None);
-    run.tally(|tally| {
-        tally.report.documents.read += 1;
-        tally.fail_all(vec![Failure::of_document(&error.origin, None, error.message.clone())]);
-    });
+/// What the feed has ready, up to a chunk of it; at least one item.
+fn chunks<'f>(
+    feed: Pin<&'f mut (impl FusedStream<Item = FeedItem> + Send)>,
+) -> impl Stream<Item = Vec<FeedItem>> + Send + 'f {
+    stream::unfold(feed, |mut feed| async move {
+        let mut next = Some(feed.next().await?);
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        while let Some(item) = next.take() {
+            bytes += item.as_ref().map_or(0, |document| document.bytes.len());
+            chunk.push(item);
+            if bytes < CHUNK_BYTES && chunk.len() < CHUNK_DOCUMENTS {
+                next = feed.next().now_or_never().flatten();
+            }
+        }
+        Some((chunk, feed))
+    })
 }
 
-/// Looks at the bytes of a document. `None`: that was enough.
-fn glance(run: &Run, document: Document, sequence: u64) -> Option<Unread> {
-    let raw = fingerprint::raw(&run.schema, &document.bytes);
-    let glance = run.registry().glance(raw, sequence, &document.origin);
-    run.tally(|tally| {
-        let report = &mut tally.report;
-        report.documents.read += 1;
-        report.bytes_read += document.bytes.len() as u64;
+/// Hashes the documents of a chunk.
+///
+/// # Errors
+/// A panic.
+async fn hash(run: &Arc<Run>, chunk: Vec<FeedItem>) -> Result<Vec<Hashed>, Error> {
+    let bytes: usize = chunk.iter().flatten().map(|document| document.bytes.len()).sum();
+    if bytes < HANDED_OVER_BYTES_MIN {
+        return Ok(hashed(run, chunk));
+    }
+    let run = run.clone();
+    tokio::task::spawn_blocking(move || hashed(&run, chunk)).await.map_err(panicked)
+}
+
+fn hashed(run: &Run, chunk: Vec<FeedItem>) -> Vec<Hashed> {
+    let with_hash = |document: Document| {
+        let raw = fingerprint::raw(&run.schema, &document.bytes);
+        (document, raw)
+    };
+    chunk.into_iter().map(|item| item.map(with_hash)).collect()
+}
+
+/// Sorts what comes from the feed into what is known and batches of the rest.
+struct Reader<'r> {
+    run: &'r Arc<Run>,
+    workers: Workers,
+    batch: Vec<Unread>,
+    /// Length of the documents of the batch.
+    bytes: usize,
+    /// Items read so far.
+    sequence: u64,
+}
+
+impl Reader<'_> {
+    /// Looks at the hashes of documents. Gives those for which that was not enough; and, if the feed broke off, why.
+    fn glance(&mut self, chunk: Vec<Hashed>) -> (Vec<Unread>, Option<Error>) {
+        let (mut unread, mut broken) = (Vec::new(), None);
+        let mut seen = Seen::default();
+        let mut registry = self.run.registry();
+        for item in chunk {
+            self.sequence += 1;
+            match item {
+                Ok((mut document, raw)) => {
+                    if document.origin == Origin::default() {
+                        document.origin.line = self.sequence;
+                    }
+                    let glance = registry.glance(raw, self.sequence, &document.origin);
+                    if seen.count(&document, glance) {
+                        // What is kept must not keep alive the block of the feed that it was cut from.
+                        document.bytes = Bytes::copy_from_slice(&document.bytes);
+                        unread.push(Unread { sequence: self.sequence, document, raw });
+                    }
+                }
+                Err(error) if error.fatal => {
+                    broken = Some(Error::new(ErrorKind::Feed, error.to_string()));
+                    break;
+                }
+                Err(error) => {
+                    registry.unfit(None);
+                    seen.unreadable(&error);
+                }
+            }
+        }
+        drop(registry);
+        self.run.tally(|tally| seen.tally(tally));
+        (unread, broken)
+    }
+
+    /// Adds a document to the batch in hand, which is handed out before if it is full. False: the run was told to stop.
+    async fn add(&mut self, unread: Unread) -> Result<bool, Error> {
+        let (options, length) = (&self.run.options, unread.document.bytes.len());
+        let full =
+            self.bytes + length > options.batch_bytes_max || self.batch.len() == options.batch_documents_max;
+        if full && !self.hand_out().await? {
+            return Ok(false);
+        }
+        self.bytes += length;
+        self.batch.push(unread);
+        Ok(true)
+    }
+
+    async fn hand_out(&mut self) -> Result<bool, Error> {
+        self.bytes = 0;
+        self.workers.hand_out(self.run, std::mem::take(&mut self.batch)).await
+    }
+
+    /// Hands out what is left.
+    async fn end(mut self, mut broken: Option<Error>) -> Result<(Workers, Option<Error>), Error> {
+        if !self.hand_out().await? {
+            broken.get_or_insert_with(stopped);
+        }
+        Ok((self.workers, broken))
+    }
+}
+
+/// What a chunk of the feed adds to the report.
+#[derive(Default)]
+struct Seen {
+    read: u64,
+    bytes: u64,
+    unchanged: u64,
+    repeated: u64,
+    failures: Vec<Failure>,
+}
+
+impl Seen {
+    /// Counts a document. Whether it must be looked at.
+    fn count(&mut self, document: &Document, glance: Glance) -> bool {
+        self.read += 1;
+        self.bytes += document.bytes.len() as u64;
         match glance {
-            Glance::Look => {}
-            Glance::Unchanged => report.documents.unchanged += 1,
-            Glance::Repeated => report.documents.repeated += 1,
-            Glance::Differs(ref first) => {
+            Glance::Look => return true,
+            Glance::Unchanged => self.unchanged += 1,
+            Glance::Repeated => self.repeated += 1,
+            Glance::Differs(first) => {
                 let message = format!("stands twice in the feed with different content: first at {first}");
-                tally.fail_all(vec![Failure::of_document(&document.origin, None, message)]);
+                self.failures.push(Failure::of_document(&document.origin, None, message));
             }
         }
-    });
-    (glance == Glance::Look).then_some(Unread { sequence, document, raw })
+        false
+    }
+
+    fn unreadable(&mut self, error: &FeedError) {
+        self.read += 1;
+        self.failures.push(Failure::of_document(&error.origin, None, error.message.clone()));
+    }
+
+    fn tally(self, tally: &mut Tally) {
+        let report = &mut tally.report;
+        report.documents.read += self.read;
+        report.bytes_read += self.bytes;
+        report.documents.unchanged += self.unchanged;
+        report.documents.repeated += self.repeated;
+        tally.fail_all(self.failures);
+    }
 }

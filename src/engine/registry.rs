@@ -6,6 +6,8 @@
 //! twice in a feed, and whether one that a child would be taken from is in the
 //! feed too.
 
+mod uniform;
+
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,6 +16,10 @@ use crate::document::{DocumentKey, Origin};
 use crate::fingerprint::{DocumentFingerprint, RawFingerprint};
 use crate::mapping::RelationIx;
 use crate::row::Tuple;
+use uniform::Uniform;
+
+/// What stands for the keys of documents: [`DocumentKey::short`].
+pub(crate) type Shorts = HashSet<u64, Uniform>;
 
 /// Where a document stands, in eight bytes, ordered as the feed is; [`Stretch`] has the rest of its [`Origin`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,8 +110,8 @@ pub(crate) enum Claim {
 
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    known: HashMap<RawFingerprint, Known>,
-    handed: HashMap<u64, Handed>,
+    known: HashMap<RawFingerprint, Known, Uniform>,
+    handed: HashMap<u64, Handed, Uniform>,
     /// Where documents stand that were handed out, by their alternate key.
     alternates: HashMap<u64, Place>,
     /// In the order of the feed.
@@ -122,6 +128,11 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
+    /// Whether all documents that are known are among these.
+    pub fn is_within(&self, shorts: &Shorts) -> bool {
+        self.known.values().all(|known| shorts.contains(&known.key))
+    }
+
     pub fn remember(&mut self, raw: RawFingerprint, key: &DocumentKey) {
         self.known.insert(raw, Known { key: key.short(), seen: Place::default() });
     }
@@ -156,7 +167,7 @@ impl Registry {
     }
 
     /// What stands for the keys of all documents of the feed. Two of different keys may share one.
-    pub fn seen(&self) -> HashSet<u64> {
+    pub fn seen(&self) -> Shorts {
         let skipped = self.known.values().filter(|known| known.seen != Place::default());
         let skipped = skipped.map(|known| known.key);
         self.handed.keys().copied().chain(skipped).chain(self.unfit.iter().copied()).collect()

@@ -6,8 +6,11 @@ use tokio_postgres::{Client, GenericClient, Transaction};
 
 use crate::document::DocumentKey;
 use crate::error::{Error, ErrorKind};
-use crate::fingerprint::{DocumentFingerprint, LENGTH, RawFingerprint, RelationFingerprint};
+use crate::fingerprint::{
+    DocumentFingerprint, LENGTH, RawFingerprint, RelationFingerprint, comparison_tuple,
+};
 use crate::mapping::Mapping;
+use crate::postgres::fetch::{cells, selected};
 use crate::postgres::wire::{Param, Raw, bool_array, bytea_array, text_array, typed};
 use crate::schema::{Schema, Table};
 
@@ -321,6 +324,25 @@ fn key_sql(root: &Table) -> String {
     root.key.iter().map(cell).collect::<Vec<_>>().join(" || ")
 }
 
+/// Calls `each` with the key of every root row, as documents have it.
+pub(crate) async fn root_keys(
+    client: &Client,
+    root: &Table,
+    mut each: impl FnMut(DocumentKey),
+) -> Result<(), Error> {
+    let columns = root.key.iter().map(|&at| selected("r", &root.names[at], &root.columns[at]));
+    let sql = format!("SELECT {} FROM {} r", columns.collect::<Vec<_>>().join(", "), root.name);
+    let types = root.key_types();
+    let mut rows = std::pin::pin!(client.query_typed_raw(&sql, NO_PARAMS).await?);
+    while let Some(row) = rows.try_next().await? {
+        let key = comparison_tuple(&types, &cells(&row, 0..types.len())?);
+        each(DocumentKey(key.into_bytes()));
+    }
+    Ok(())
+}
+
+const NO_PARAMS: [(i32, Type); 0] = [];
+
 /// Finds documents whose root row is gone, and forgets them. Gives their number.
 pub(crate) async fn unsettle_lost_roots(client: &Client, mapping: i32, root: &Table) -> Result<u64, Error> {
     let key = key_sql(root);
@@ -403,9 +425,10 @@ pub(crate) async fn set_filled(client: &Client, mapping: i32, names: &[String]) 
     Ok(())
 }
 
-/// Whether a table holds any row.
-pub(crate) async fn holds_rows(client: &Client, table: &Table) -> Result<bool, Error> {
-    let sql = format!("SELECT EXISTS (SELECT FROM {})", table.name);
+/// Of each table whether it holds any row.
+pub(crate) async fn hold_rows(client: &Client, tables: &[Table]) -> Result<Vec<bool>, Error> {
+    let held = tables.iter().map(|table| format!("EXISTS (SELECT FROM {})", table.name));
+    let sql = format!("SELECT ARRAY[{}]", held.collect::<Vec<_>>().join(", "));
     Ok(client.query_typed_one(&sql, &[]).await?.get(0))
 }
 

@@ -2,46 +2,117 @@
 
 use std::io;
 
-use rowdelta::document::Origin;
+use bytes::{Buf as _, Bytes};
+use rowdelta::document::{Document, Origin};
 use rowdelta::engine::{FeedError, FeedItem};
 
+use super::Documents;
 use super::text::{Partial, Text};
 
 /// The lines of one file that are not blank.
 pub struct Lines {
     text: Text,
+    /// What is read and not yet handed out. Lines are cut from it, not copied.
+    block: Bytes,
+    /// Where in it the next line ends.
+    end: Option<usize>,
     /// The last line that was complete.
     line: u64,
 }
 
+/// A line without what ends it.
+enum Line {
+    /// Within one block.
+    Cut(Bytes),
+    /// Over several.
+    Pieced(Partial),
+}
+
 impl Lines {
     pub fn of(text: Text) -> Self {
-        Self { text, line: 0 }
+        Self { text, block: Bytes::new(), end: None, line: 0 }
     }
 
     /// The next line with what ends it taken off; `None` at the end of the file.
-    fn next_line(&mut self) -> io::Result<Option<Partial>> {
-        let mut line = Partial::default();
+    fn next_line(&mut self) -> io::Result<Option<Line>> {
+        if let Some(line) = self.cut() {
+            return Ok(Some(Line::Cut(line)));
+        }
         // The carriage return before a line feed is not part of the document.
         let keep_max = self.text.bytes_max.saturating_add(1);
+        let mut line = Partial::default();
         loop {
-            let block = self.text.block()?;
-            if block.is_empty() {
-                return Ok((line.length > 0).then_some(line));
+            line.push(&std::mem::take(&mut self.block), keep_max);
+            self.read()?;
+            if self.block.is_empty() {
+                return Ok((line.length > 0).then_some(Line::Pieced(line)));
             }
-            let end = memchr::memchr(b'\n', block);
-            let part = &block[..end.unwrap_or(block.len())];
-            line.push(part, keep_max);
-            let used = part.len() + usize::from(end.is_some());
-            self.text.input.consume(used);
-            if end.is_some() {
-                return Ok(Some(line));
+            if let Some(rest) = self.cut() {
+                line.push(&rest, keep_max);
+                return Ok(Some(Line::Pieced(line)));
             }
         }
     }
 
+    /// What the block holds of the line, if that ends in it.
+    fn cut(&mut self) -> Option<Bytes> {
+        let line = self.block.split_to(self.end?);
+        self.block.advance(1);
+        self.end = memchr::memchr(b'\n', &self.block);
+        Some(line)
+    }
+
+    /// Reads on, however little is there; nothing at the end. A block takes no more memory than it needs: lines that
+    /// trickle in must not keep a large one alive each.
+    fn read(&mut self) -> io::Result<()> {
+        self.block = Bytes::copy_from_slice(self.text.block()?);
+        self.text.input.consume(self.block.len());
+        self.end = memchr::memchr(b'\n', &self.block);
+        Ok(())
+    }
+
     fn origin(&self) -> Origin {
         Origin { file: Some(self.text.file.clone()), line: self.line, item: None }
+    }
+}
+
+impl Line {
+    fn into_item(self, origin: Origin, bytes_max: usize) -> FeedItem {
+        let mut partial = match self {
+            Line::Cut(bytes) if bytes.len() <= bytes_max => return Ok(Document { bytes, origin }),
+            // A block may be longer than a document may be.
+            Line::Cut(bytes) => Partial { length: bytes.len() as u64, bytes: Vec::new() },
+            Line::Pieced(partial) => partial,
+        };
+        partial.bytes.shrink_to_fit();
+        partial.into_item(origin, bytes_max)
+    }
+
+    fn trim_carriage_return(&mut self) {
+        match self {
+            Line::Cut(bytes) if bytes.ends_with(b"\r") => bytes.truncate(bytes.len() - 1),
+            Line::Pieced(line) if line.bytes.ends_with(b"\r") => {
+                line.bytes.pop();
+                line.length -= 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn is_blank(&self) -> bool {
+        let bytes: &[u8] = match self {
+            Line::Cut(bytes) => bytes,
+            // One that is too long was not kept.
+            Line::Pieced(line) if line.bytes.is_empty() && line.length > 0 => return false,
+            Line::Pieced(line) => &line.bytes,
+        };
+        bytes.iter().all(u8::is_ascii_whitespace)
+    }
+}
+
+impl Documents for Lines {
+    fn is_at_hand(&self) -> bool {
+        self.end.is_some()
     }
 }
 
@@ -58,12 +129,8 @@ impl Iterator for Lines {
                 }
             };
             self.line += 1;
-            if line.bytes.last() == Some(&b'\r') {
-                line.bytes.pop();
-                line.length -= 1;
-            }
-            let given_up = line.bytes.is_empty() && line.length > 0;
-            if given_up || !line.bytes.iter().all(u8::is_ascii_whitespace) {
+            line.trim_carriage_return();
+            if !line.is_blank() {
                 return Some(line.into_item(self.origin(), self.text.bytes_max));
             }
         }

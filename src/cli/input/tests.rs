@@ -46,7 +46,7 @@ fn feed(paths: &[PathBuf], document_bytes_max: usize) -> Vec<FeedItem> {
 /// An item as text: `line: document`, `line.item: document`, or what is wrong, without the file.
 fn said(item: &FeedItem) -> String {
     let (origin, text) = match item {
-        Ok(document) => (&document.origin, String::from_utf8(document.bytes.clone()).unwrap()),
+        Ok(document) => (&document.origin, String::from_utf8(document.bytes.to_vec()).unwrap()),
         Err(error) => {
             (&error.origin, format!("{}{}", if error.fatal { "fatal: " } else { "" }, error.message))
         }
@@ -221,7 +221,7 @@ fn torn(bytes: &[u8]) -> (Vec<String>, FeedError) {
     let mut items = feed(&[temp.write("torn", bytes), temp.write("second", "never read")], 1 << 20);
     let error = items.pop().unwrap().unwrap_err();
     assert!(error.fatal && error.origin.file.as_ref().unwrap().ends_with("torn"));
-    let text = |item: FeedItem| String::from_utf8(item.unwrap().bytes).unwrap();
+    let text = |item: FeedItem| String::from_utf8(item.unwrap().bytes.into()).unwrap();
     (items.into_iter().map(text).collect(), error)
 }
 
@@ -404,6 +404,21 @@ fn parsed(items: &[FeedItem]) -> Vec<serde_json::Value> {
     let value =
         |item: &FeedItem| serde_json::from_slice(&item.as_ref().map_err(ToString::to_string).unwrap().bytes);
     items.iter().map(|item| value(item).unwrap()).collect()
+}
+
+#[test]
+fn a_chunk_holds_what_comes_without_waiting() {
+    let temp = Temp::new();
+    let lines = format!("{}\n", "x".repeat(99)).repeat(2 * BLOCK_BYTES / 100);
+    let mut feed = Feed::open(&[temp.write("feed", &lines)], FeedOptions::default()).unwrap();
+    let chunks: Vec<usize> =
+        std::iter::from_fn(|| Some(feed.chunk(9_900).len()).filter(|&length| length > 0)).collect();
+    // A line over two blocks ends a chunk before its time.
+    assert!(
+        chunks.iter().all(|&length| length <= 100) && chunks.len() <= lines.len() / 10_000 + 4,
+        "{chunks:?}"
+    );
+    assert_eq!(chunks.iter().sum::<usize>(), lines.len() / 100);
 }
 
 #[test]

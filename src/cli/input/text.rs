@@ -74,7 +74,7 @@ impl Partial {
     pub fn into_item(self, origin: Origin, bytes_max: usize) -> FeedItem {
         let Self { bytes, length } = self;
         if length <= bytes_max as u64 {
-            return Ok(Document { bytes, origin });
+            return Ok(Document { bytes: bytes.into(), origin });
         }
         Err(FeedError { origin, message: format!("the document is too long: {length} bytes"), fatal: false })
     }

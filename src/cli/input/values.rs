@@ -10,6 +10,7 @@ use std::io;
 use rowdelta::document::Origin;
 use rowdelta::engine::{FeedError, FeedItem};
 
+use super::Documents;
 use super::scan::{Extent, is_space};
 use super::text::{Layout, Partial, Text};
 
@@ -118,6 +119,12 @@ impl Values {
                 return Ok(next);
             }
         }
+    }
+}
+
+impl Documents for Values {
+    fn is_at_hand(&self) -> bool {
+        false
     }
 }
 

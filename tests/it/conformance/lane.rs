@@ -212,7 +212,7 @@ async fn sync(engine: &Engine, feed: &Feed) -> Result<Report> {
     let lines = feed.documents.lines().filter(|line| !line.trim().is_empty());
     let document = |(at, line): (usize, &str)| -> FeedItem {
         let origin = Origin { file: None, line: at as u64 + 1, item: None };
-        Ok(Document { bytes: line.as_bytes().to_vec(), origin })
+        Ok(Document { bytes: line.as_bytes().to_vec().into(), origin })
     };
     let items: Vec<FeedItem> = lines.enumerate().map(document).collect();
     match engine.sync(futures_util::stream::iter(items)).await {

@@ -270,7 +270,7 @@ impl Case<'_> {
     async fn sync(&self, feed: &[String]) -> std::result::Result<Report, SyncError> {
         let document = |(at, text): (usize, &String)| -> FeedItem {
             let origin = Origin { file: None, line: at as u64 + 1, item: None };
-            Ok(Document { bytes: text.clone().into_bytes(), origin })
+            Ok(Document { bytes: text.clone().into_bytes().into(), origin })
         };
         let items: Vec<FeedItem> = feed.iter().enumerate().map(document).collect();
         self.engine.sync(futures_util::stream::iter(items)).await

@@ -291,7 +291,7 @@ impl Case<'_> {
 fn items(feed: &Night) -> Vec<FeedItem> {
     let document = |(at, text): (usize, &String)| -> FeedItem {
         let origin = Origin { file: None, line: at as u64 + 1, item: None };
-        Ok(Document { bytes: text.clone().into_bytes(), origin })
+        Ok(Document { bytes: text.clone().into_bytes().into(), origin })
     };
     feed.docs.iter().enumerate().map(document).collect()
 }
