@@ -78,7 +78,7 @@ async fn p25_bad_elements_of_an_array_are_reported_with_line_and_item_and_all_ot
     assert_eq!(
         found,
         [
-            "feed.json:1, item 2: not JSON: invalid JSON value at column 28",
+            "feed.json:1, item 2: not JSON: expected a value at column 28",
             "feed.json:1, item 3 shop .: expected an object, found a number",
             r#"feed.json:2, item 4 [WORD] shop units: invalid input syntax for type bigint: "two""#,
             "feed.json:5, item 5: the document is too long: 327 bytes",
