@@ -54,7 +54,7 @@ struct Known {
 
 impl Known {
     async fn load(url: &str) -> Outcome<Self> {
-        let client = connect(url, 1).await?.remove(0);
+        let client = connect(url).await?;
         let mapping = Mapping::from_toml(MAPPING)?;
         let schema = catalog::read(&client, &mapping).await?;
         let mut answers = Answers::default();
@@ -116,7 +116,7 @@ impl Stream {
 /// included, is set-up.
 pub async fn copy(url: &str, feed: &Path, setup: Setup) -> Outcome<()> {
     let streams = flatten(url, feed).await?;
-    let mut client = connect(url, 1).await?.remove(0);
+    let mut client = connect(url).await?;
     setup.done();
     let transaction = client.transaction().await?;
     for stream in streams {

@@ -52,25 +52,23 @@ pub fn run(options: &Options, server: &Server, dir: &Path) -> Outcome<Results> {
 }
 
 impl Site<'_> {
-    fn feed(&self, name: &str) -> PathBuf {
-        self.dir.join(format!("{name}.ndjson"))
-    }
-
-    fn write(&self, name: &str, night: Night) -> Outcome<PathBuf> {
-        let path = self.feed(name);
+    /// Writes the feed of a night.
+    fn write(&self, night: Night) -> Outcome<PathBuf> {
+        let path = self.dir.join("night.ndjson");
         let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
         for document in self.calls.night(night) {
             file.write_all(&document)?;
             file.write_all(b"\n")?;
         }
-        file.flush()?;
+        // So that it is not written to the disk during somebody's run.
+        file.into_inner()?.sync_all()?;
         Ok(path)
     }
 
     /// The first night, and the databases that are copied.
     fn prepare(&self) -> Outcome<()> {
         self.say(&format!("{} documents: the first night", self.calls.count));
-        let feed = self.write("first", FIRST)?;
+        let feed = self.write(FIRST)?;
         self.server.create(EMPTY, "template1")?;
         let peer = format!("CREATE SCHEMA peer; {}; {}", seen::TABLE, staging::tables_sql());
         self.server.execute(EMPTY, &[TABLES, &peer])?;
@@ -79,7 +77,11 @@ impl Site<'_> {
         let task = self.task(LOADED, &feed, false);
         measure::run(Contestant::Rowdelta.command(&task)?)?;
         self.server.with(LOADED, async |client| remember(client, &feed).await)?;
-        self.server.execute(LOADED, &["VACUUM (ANALYZE)"])?;
+        self.server.execute(LOADED, &["VACUUM (ANALYZE)"])
+    }
+
+    /// Makes everybody forget the first night.
+    fn adopt(&self) -> Outcome<()> {
         self.server.create(ADOPTED, LOADED)?;
         self.server.execute(ADOPTED, &["TRUNCATE rowdelta.mapping, peer.seen CASCADE", "VACUUM (ANALYZE)"])
     }
@@ -92,7 +94,7 @@ impl Site<'_> {
     fn scenario(&self, scenario: &'static Scenario, options: &Options, results: &mut Results) -> Outcome<()> {
         let documents = self.calls.count;
         let contestants = options.contestants(documents, scenario);
-        let feed = self.write("night", scenario.night)?;
+        let feed = self.write(scenario.night)?;
         let task = self.task(NIGHT, &feed, scenario.complete);
         if scenario.is_edit() {
             let edit = Edit::between(self.calls.night(FIRST), self.calls.night(scenario.night))?;
@@ -101,6 +103,9 @@ impl Site<'_> {
         }
         let cell = |&contestant| Cell { documents, scenario, contestant, samples: Vec::new() };
         let mut cells: Vec<Cell> = contestants.iter().map(cell).collect();
+        if scenario.start == Start::Adopted {
+            self.adopt()?;
+        }
         let mut expected = None;
         for round in 0..options.rounds() {
             // Nobody is always the first, or always after the same one.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::OnceCell;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls};
 
@@ -30,10 +31,11 @@ pub enum Way {
 }
 
 /// One night of a peer.
-pub struct Night {
+struct Night {
+    url: String,
     blocks: Blocks,
-    /// The ids of catalogue entries.
-    pub catalogues: Catalogues,
+    /// Read by who needs them first.
+    catalogues: OnceCell<Catalogues>,
     seen: Option<Seen>,
     /// Keys of the documents that were parsed, if those that are missing have to go.
     met: Option<Mutex<HashSet<String>>>,
@@ -60,26 +62,27 @@ enum Writer {
 
 /// Runs a night. `by_hash`: documents with a known hash are passed over; `complete`: those that are missing go.
 pub async fn run(url: &str, feed: &Path, way: Way, by_hash: bool, complete: bool) -> Outcome<()> {
-    let mut clients = connect(url, 2 * cores()).await?;
-    let seen = if by_hash { Some(Seen::load(&clients[0]).await?) } else { None };
+    let first = connect(url).await?;
+    let seen = if by_hash { Some(Seen::load(&first).await?) } else { None };
     let night = Arc::new(Night {
+        url: url.to_owned(),
         blocks: Blocks::open(feed)?,
-        catalogues: Catalogues::load(&clients[0]).await?,
+        catalogues: OnceCell::new(),
         seen,
         met: complete.then(Mutex::default),
         records: Mutex::default(),
     });
-    let workers: Vec<_> = clients
-        .drain(..)
-        .map(|client| {
-            let night = night.clone();
+    let mut first = Some(first);
+    let workers: Vec<_> = (0..2 * cores())
+        .map(|_| {
+            let (night, client) = (night.clone(), first.take());
             tokio::spawn(async move { night.work(client, way).await })
         })
         .collect();
-    let mut staged = 0;
+    let (mut clients, mut staged) = (Vec::new(), 0);
     for worker in workers {
         let (client, more) = worker.await??;
-        clients.push(client);
+        clients.extend(client);
         staged += more;
     }
     if way == Way::Staging && staged > 0 {
@@ -92,20 +95,17 @@ pub async fn run(url: &str, feed: &Path, way: Way, by_hash: bool, complete: bool
     night.remove_gone(&mut clients[0]).await
 }
 
-/// Connections to a database.
-pub async fn connect(url: &str, count: usize) -> Outcome<Vec<Client>> {
-    let mut clients = Vec::new();
-    for _ in 0..count {
-        let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-        tokio::spawn(connection);
-        clients.push(client);
-    }
-    Ok(clients)
+/// A connection to a database.
+pub async fn connect(url: &str) -> Outcome<Client> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
 }
 
 impl Night {
-    /// What one worker does; gives its connection back, and how many documents it staged.
-    async fn work(&self, client: Client, way: Way) -> Outcome<(Client, usize)> {
+    /// What one worker does, over a connection that it makes when it has something to write. Gives that connection,
+    /// and how many documents it staged.
+    async fn work(&self, mut client: Option<Client>, way: Way) -> Outcome<(Option<Client>, usize)> {
         let mut writer = None;
         let (mut pending, mut bytes, mut staged) = (Vec::new(), 0, 0);
         loop {
@@ -118,7 +118,11 @@ impl Night {
                 }
             }
             if bytes >= BATCH_BYTES || block.is_none() && !pending.is_empty() {
-                staged += self.write(&client, way, &mut writer, &std::mem::take(&mut pending)).await?;
+                let client = match &mut client {
+                    Some(client) => client,
+                    none => none.insert(connect(&self.url).await?),
+                };
+                staged += self.write(client, way, &mut writer, &std::mem::take(&mut pending)).await?;
                 bytes = 0;
             }
             if block.is_none() {
@@ -179,15 +183,16 @@ impl Night {
 
     /// The rows of calls; entries that catalogues lack are inserted first.
     async fn changed<'a>(&self, client: &Client, calls: &'a [&'a Call<'a>]) -> Outcome<Vec<Changed<'a>>> {
+        let catalogues = self.catalogues.get_or_try_init(|| Catalogues::load(client)).await?;
         loop {
-            let missing = match self.catalogues.rows(calls) {
+            let missing = match catalogues.rows(calls) {
                 Ok(rows) => {
                     let of = |(call, rows): (&&'a Call<'a>, Rows<'a>)| Changed { code: &call.codigo.0, rows };
                     return Ok(calls.iter().zip(rows).map(of).collect());
                 }
                 Err(missing) => missing,
             };
-            self.catalogues.insert(client, &missing).await?;
+            catalogues.insert(client, &missing).await?;
         }
     }
 

@@ -29,7 +29,7 @@ type Grouped = BTreeMap<(u8, String), Vec<Vec<Option<String>>>>;
 /// Applies an edit; finding ids and preparing statements is set-up.
 pub async fn apply(url: &str, edit: &Path, setup: Setup) -> Outcome<()> {
     let edit: Edit = serde_json::from_slice(&std::fs::read(edit)?)?;
-    let clients = connect(url, cores()).await?;
+    let clients = try_join_all((0..cores()).map(|_| connect(url))).await?;
     let ids = Ids::find(&clients[0], &edit).await?;
     let entries = prepare(&clients[0], ids.entries(&edit)).await?;
     let mut work: Vec<Vec<Vec<Step>>> = clients.iter().map(|_| Vec::new()).collect();

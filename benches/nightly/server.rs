@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use rowdelta::postgres::local::{LocalServer, Options};
 use tokio::runtime::Runtime;
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::{Client, Row};
 
 use crate::Outcome;
 use crate::edit::RowCounts;
+use crate::peer::connect;
 use crate::wal::{self, Wal};
 
 /// The settings of a server that is measured, beside fsync. The log may grow so far, and checkpoints are so rare, that
@@ -202,10 +203,4 @@ fn ticks(pid: u32, server: u32) -> Option<u64> {
     (pid == server || parent == server)
         .then(|| fields.get(11..15)?.iter().map(|field| field.parse::<u64>().ok()).sum())
         .flatten()
-}
-
-async fn connect(url: &str) -> Outcome<Client> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client)
 }
