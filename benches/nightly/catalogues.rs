@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::RwLock;
 
+use futures_util::future::try_join_all;
 use tokio_postgres::{Client, Error};
 
 use crate::call::Call;
@@ -39,9 +40,7 @@ impl Catalogues {
     /// Reads all of them.
     pub async fn load(client: &Client) -> Result<Self, Error> {
         let catalogues = Self::default();
-        for catalogue in 0..CATALOGUES.len() {
-            catalogues.read(client, catalogue).await?;
-        }
+        try_join_all((0..CATALOGUES.len()).map(|catalogue| catalogues.read(client, catalogue))).await?;
         Ok(catalogues)
     }
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::measure::Setup;
-use crate::peer::{self, Way};
+use crate::peer::{self, Style, Way};
 use crate::scenario::{Scenario, Start};
 use crate::{Outcome, floors, planned};
 
@@ -18,7 +18,9 @@ const DELETIONS: &str = "1000000000000";
 pub enum Contestant {
     /// `rowdelta sync`, as it is.
     Rowdelta,
-    /// Delete and re-create.
+    /// Delete and re-create, each document in a transaction of its own.
+    RecreateEach,
+    /// Delete and re-create, many documents in a transaction.
     Recreate,
     /// The same of documents whose hash differs.
     RecreateHash,
@@ -36,15 +38,23 @@ pub enum Contestant {
     RawCopy,
 }
 
-use Contestant::{
-    HashLines, Planned, RawCopy, Recreate, RecreateHash, Rowdelta, ShredLines, Staging, StagingHash,
-};
+use Contestant::*;
 
 /// All of them: rowdelta, the peers, and what cannot be done without.
-pub const CONTESTANTS: [Contestant; 9] =
-    [Rowdelta, Recreate, RecreateHash, Staging, StagingHash, Planned, HashLines, ShredLines, RawCopy];
+pub const CONTESTANTS: [Contestant; 10] = [
+    Rowdelta,
+    RecreateEach,
+    Recreate,
+    RecreateHash,
+    Staging,
+    StagingHash,
+    Planned,
+    HashLines,
+    ShredLines,
+    RawCopy,
+];
 /// Other ways to do the same.
-pub const PEERS: [Contestant; 4] = [Recreate, RecreateHash, Staging, StagingHash];
+pub const PEERS: [Contestant; 5] = [RecreateEach, Recreate, RecreateHash, Staging, StagingHash];
 
 /// What a contestant is given.
 #[derive(Clone, Debug)]
@@ -64,6 +74,7 @@ impl Contestant {
     pub fn name(self) -> &'static str {
         match self {
             Rowdelta => "rowdelta",
+            RecreateEach => "recreate-each",
             Recreate => "recreate",
             RecreateHash => "recreate-hash",
             Staging => "staging",
@@ -79,7 +90,8 @@ impl Contestant {
     pub fn title(self) -> &'static str {
         match self {
             Rowdelta => "rowdelta",
-            Recreate => "delete and recreate",
+            RecreateEach => "delete and recreate, one by one",
+            Recreate => "delete and recreate, in batches",
             RecreateHash => "the same by hash",
             Staging => "staging and SQL",
             StagingHash => "the same by hash",
@@ -99,6 +111,8 @@ impl Contestant {
     pub fn takes_part(self, scenario: &Scenario) -> bool {
         match self {
             Rowdelta | Recreate | RecreateHash | Staging | StagingHash => true,
+            // It takes long, and as long in every scenario.
+            RecreateEach => ["first", "unchanged", "changed-1"].contains(&scenario.name),
             Planned => scenario.is_edit(),
             HashLines => scenario.name == "unchanged",
             ShredLines => scenario.is_respelled(),
@@ -138,13 +152,16 @@ pub fn run(arguments: &[String]) -> Outcome<()> {
     let contestant = CONTESTANTS.into_iter().find(|contestant| contestant.name() == name);
     let (feed, complete) = (Path::new(feed), complete == "complete");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let night = |way, by_hash| runtime.block_on(peer::run(url, feed, way, by_hash, complete));
+    let night = |way, by_hash, one_by_one| {
+        runtime.block_on(peer::run(url, feed, Style { way, by_hash, one_by_one }, complete))
+    };
     match contestant.ok_or("no such contestant")? {
         Rowdelta => Err("rowdelta is a program of its own".into()),
-        Recreate => night(Way::Recreate, false),
-        RecreateHash => night(Way::Recreate, true),
-        Staging => night(Way::Staging, false),
-        StagingHash => night(Way::Staging, true),
+        RecreateEach => night(Way::Recreate, false, true),
+        Recreate => night(Way::Recreate, false, false),
+        RecreateHash => night(Way::Recreate, true, false),
+        Staging => night(Way::Staging, false, false),
+        StagingHash => night(Way::Staging, true, false),
         Planned => runtime.block_on(planned::apply(url, Path::new(edit), setup)),
         HashLines => floors::hash_lines(feed),
         ShredLines => floors::shred_lines(&runtime, url, feed, setup),

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls};
 
@@ -30,8 +31,32 @@ pub enum Way {
     Staging,
 }
 
+/// What a peer is.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// How it writes.
+    pub way: Way,
+    /// Whether documents with a known hash are passed over.
+    pub by_hash: bool,
+    /// Whether each document is a batch of its own.
+    pub one_by_one: bool,
+}
+
+impl Style {
+    /// How many connections it has, each with a worker. Who waits for a commit after each document gains by many.
+    fn workers(self) -> usize {
+        if self.one_by_one { 4 * cores() } else { 2 * cores() }
+    }
+
+    /// Bytes of documents that are written at a time.
+    fn batch_bytes(self) -> usize {
+        if self.one_by_one { 1 } else { BATCH_BYTES }
+    }
+}
+
 /// One night of a peer.
 struct Night {
+    style: Style,
     url: String,
     blocks: Blocks,
     /// Read by who needs them first.
@@ -54,17 +79,31 @@ pub struct Changed<'a> {
 /// A line of the feed with its hash.
 type Line = (Vec<u8>, Hash);
 
+/// What a worker has by now.
+#[derive(Default)]
+struct Worker {
+    /// Made when there is something to write.
+    client: Option<Client>,
+    /// Prepared likewise.
+    writer: Option<Writer>,
+    /// Documents that it staged.
+    staged: usize,
+    /// Documents that don't fill a batch.
+    rest: Vec<Line>,
+}
+
 /// What writes the documents of one worker.
 enum Writer {
     Recreate(Box<Recreate>),
     Staging(Staging),
 }
 
-/// Runs a night. `by_hash`: documents with a known hash are passed over; `complete`: those that are missing go.
-pub async fn run(url: &str, feed: &Path, way: Way, by_hash: bool, complete: bool) -> Outcome<()> {
+/// Runs a night. `complete`: documents that are missing go.
+pub async fn run(url: &str, feed: &Path, style: Style, complete: bool) -> Outcome<()> {
     let first = connect(url).await?;
-    let seen = if by_hash { Some(Seen::load(&first).await?) } else { None };
+    let seen = if style.by_hash { Some(Seen::load(&first).await?) } else { None };
     let night = Arc::new(Night {
+        style,
         url: url.to_owned(),
         blocks: Blocks::open(feed)?,
         catalogues: OnceCell::new(),
@@ -72,20 +111,22 @@ pub async fn run(url: &str, feed: &Path, way: Way, by_hash: bool, complete: bool
         met: complete.then(Mutex::default),
         records: Mutex::default(),
     });
-    let mut first = Some(first);
-    let workers: Vec<_> = (0..2 * cores())
-        .map(|_| {
-            let (night, client) = (night.clone(), first.take());
-            tokio::spawn(async move { night.work(client, way).await })
-        })
-        .collect();
-    let (mut clients, mut staged) = (Vec::new(), 0);
-    for worker in workers {
-        let (client, more) = worker.await??;
-        clients.extend(client);
-        staged += more;
+    let first = Worker { client: Some(first), ..Worker::default() };
+    let workers = [first].into_iter().chain((1..style.workers()).map(|_| Worker::default()));
+    let mut workers = joined(workers.map(|worker| tokio::spawn(night.clone().work(worker)))).await?;
+    // What is left of each is little, and often all there is: then it is one batch.
+    let mut rest = workers.iter_mut().flat_map(|worker| std::mem::take(&mut worker.rest)).collect::<Vec<_>>();
+    let bytes: usize = rest.iter().map(|(line, _)| line.len()).sum();
+    let size = rest.len().div_ceil(bytes.div_ceil(BATCH_BYTES).clamp(1, workers.len()));
+    for worker in &mut workers {
+        let kept = rest.split_off(size.min(rest.len()));
+        worker.rest = std::mem::replace(&mut rest, kept);
     }
-    if way == Way::Staging && staged > 0 {
+    let workers = workers.into_iter().map(|worker| tokio::spawn(night.clone().finish(worker)));
+    let workers = joined(workers).await?;
+    let staged = workers.iter().map(|worker| worker.staged).sum();
+    let mut clients: Vec<Client> = workers.into_iter().filter_map(|worker| worker.client).collect();
+    if style.way == Way::Staging && staged > 0 {
         staging::merge(&clients, staged).await?;
     }
     let records = night.records.lock().expect("no panic while it is held").split_off(0);
@@ -93,6 +134,16 @@ pub async fn run(url: &str, feed: &Path, way: Way, by_hash: bool, complete: bool
         record(&clients[0], &records).await?;
     }
     night.remove_gone(&mut clients[0]).await
+}
+
+/// The workers when all of them are done.
+async fn joined(tasks: impl Iterator<Item = JoinHandle<Outcome<Worker>>>) -> Outcome<Vec<Worker>> {
+    let mut workers = Vec::new();
+    // All of them are at work before the first is waited for.
+    for task in tasks.collect::<Vec<_>>() {
+        workers.push(task.await??);
+    }
+    Ok(workers)
 }
 
 /// A connection to a database.
@@ -103,42 +154,43 @@ pub async fn connect(url: &str) -> Outcome<Client> {
 }
 
 impl Night {
-    /// What one worker does, over a connection that it makes when it has something to write. Gives that connection,
-    /// and how many documents it staged.
-    async fn work(&self, mut client: Option<Client>, way: Way) -> Outcome<(Option<Client>, usize)> {
-        let mut writer = None;
-        let (mut pending, mut bytes, mut staged) = (Vec::new(), 0, 0);
-        loop {
-            let block = self.blocks.next()?;
-            for line in block.as_deref().map(lines).into_iter().flatten() {
+    /// What one worker does: all but what does not fill a batch.
+    async fn work(self: Arc<Self>, mut worker: Worker) -> Outcome<Worker> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(block) = self.blocks.next()? {
+            for line in lines(&block) {
                 let raw = if self.seen.is_some() { hash(line) } else { Hash::default() };
-                if !self.seen.as_ref().is_some_and(|seen| seen.knows_raw(&raw)) {
-                    bytes += line.len();
-                    pending.push((line.to_vec(), raw));
+                if self.seen.as_ref().is_some_and(|seen| seen.knows_raw(&raw)) {
+                    continue;
+                }
+                bytes += line.len();
+                batch.push((line.to_vec(), raw));
+                if bytes >= self.style.batch_bytes() {
+                    self.write(&mut worker, &std::mem::take(&mut batch)).await?;
+                    bytes = 0;
                 }
             }
-            if bytes >= BATCH_BYTES || block.is_none() && !pending.is_empty() {
-                let client = match &mut client {
-                    Some(client) => client,
-                    none => none.insert(connect(&self.url).await?),
-                };
-                staged += self.write(client, way, &mut writer, &std::mem::take(&mut pending)).await?;
-                bytes = 0;
-            }
-            if block.is_none() {
-                return Ok((client, staged));
-            }
         }
+        worker.rest = batch;
+        Ok(worker)
     }
 
-    /// Writes those of the documents that say something new; how many they are.
-    async fn write(
-        &self,
-        client: &Client,
-        way: Way,
-        writer: &mut Option<Writer>,
-        batch: &[Line],
-    ) -> Outcome<usize> {
+    /// Writes what is left.
+    async fn finish(self: Arc<Self>, mut worker: Worker) -> Outcome<Worker> {
+        let rest = std::mem::take(&mut worker.rest);
+        if !rest.is_empty() {
+            self.write(&mut worker, &rest).await?;
+        }
+        Ok(worker)
+    }
+
+    /// Writes those of the documents that say something new.
+    async fn write(&self, worker: &mut Worker, batch: &[Line]) -> Outcome<()> {
+        let Worker { client, writer, staged, .. } = worker;
+        let client = match client {
+            Some(client) => client,
+            none => none.insert(connect(&self.url).await?),
+        };
         let (mut calls, mut records, mut renewed) = (Vec::new(), Vec::new(), Vec::new());
         for (line, raw) in batch {
             let call = Call::parse(line)?;
@@ -165,20 +217,21 @@ impl Night {
         let calls: Vec<&Call<'_>> = calls.iter().collect();
         let changed = self.changed(client, &calls).await?;
         if changed.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         if writer.is_none() {
-            *writer = Some(Writer::new(client, way).await?);
+            *writer = Some(Writer::new(client, self.style.way).await?);
         }
         match writer {
             Some(Writer::Recreate(recreate)) => recreate.write(client, &changed, &records).await?,
             Some(Writer::Staging(staging)) => {
                 staging.write(client, &changed).await?;
+                *staged += changed.len();
                 self.records.lock().expect("no panic while it is held").extend(records);
             }
             None => {}
         }
-        Ok(changed.len())
+        Ok(())
     }
 
     /// The rows of calls; entries that catalogues lack are inserted first.

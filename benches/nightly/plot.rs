@@ -10,8 +10,9 @@ const HEIGHT: f64 = 460.0;
 /// Around the plot: left, top, right, bottom.
 const MARGIN: [f64; 4] = [64.0, 44.0, 190.0, 52.0];
 /// Of each line, told apart by those who see no colours by its dashes.
-const STYLES: [(&str, &str); 6] = [
+const STYLES: [(&str, &str); 7] = [
     ("#0b6e4f", ""),
+    ("#c1121f", "2 3"),
     ("#c1121f", ""),
     ("#c1121f", "6 4"),
     ("#1d4e89", ""),

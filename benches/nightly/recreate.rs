@@ -23,13 +23,14 @@ pub struct Recreate {
 impl Recreate {
     /// Prepares them.
     pub async fn prepare(client: &Client) -> Outcome<Self> {
-        let (mut delete, mut insert) = (Vec::new(), Vec::new());
-        for relation in &RELATIONS[1..] {
-            let sql = format!("DELETE FROM {} WHERE {PARENT} = ANY($1)", relation.table);
-            delete.push(client.prepare(&sql).await?);
-            insert.push(client.prepare(&insert_sql(relation)).await?);
-        }
-        Ok(Self { upsert: client.prepare(&upsert_sql()).await?, delete, insert })
+        let delete = |relation: &Relation| format!("DELETE FROM {} WHERE {PARENT} = ANY($1)", relation.table);
+        let below = &RELATIONS[1..];
+        let (upsert, delete, insert) = try_join!(
+            prepare(client, vec![upsert_sql()]),
+            prepare(client, below.iter().map(delete).collect()),
+            prepare(client, below.iter().map(insert_sql).collect()),
+        )?;
+        Ok(Self { upsert: upsert[0].clone(), delete, insert })
     }
 
     /// Writes a batch and remembers it, in one transaction.
@@ -89,6 +90,11 @@ impl Recreate {
         let columns = columns(&rows, RELATIONS[relation].columns.len() + 1);
         client.execute(&self.insert[relation - 1], &params(&columns)).await
     }
+}
+
+/// Prepares statements, without waiting for one before the next is sent.
+pub async fn prepare(client: &Client, statements: Vec<String>) -> Result<Vec<Statement>, Error> {
+    try_join_all(statements.iter().map(|sql| client.prepare(sql))).await
 }
 
 /// `unnest` of so many arrays of texts, `v0` and so on.

@@ -12,12 +12,13 @@ use tokio_postgres::{Client, Error, Statement};
 
 use crate::Outcome;
 use crate::peer::{Changed, texts};
+use crate::recreate::prepare;
 use crate::rows::{PARENT, RELATIONS, Relation};
 
 /// From so many staged documents on the planner is told what is there.
 const ANALYZE_FROM: usize = 500;
-/// For the joins of whole tables.
-const WORK_MEM: &str = "SET work_mem = '256MB'";
+/// For the joins of whole tables: they fit in memory, and take less time than it takes to compile them.
+const SESSION: &str = "SET work_mem = '256MB'; SET jit = off";
 /// Bytes that are handed to the connection at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -40,18 +41,18 @@ fn staging(relation: &Relation) -> String {
 impl Staging {
     /// Prepares them.
     pub async fn prepare(client: &Client) -> Outcome<Self> {
-        let mut statements = Vec::new();
-        for relation in &RELATIONS {
-            let names = relation.names().join(", ");
-            let sql = format!("COPY {} (codigo, {names}) FROM STDIN", staging(relation));
-            statements.push(client.prepare(&sql).await?);
-        }
-        Ok(Self(statements))
+        let sql = |relation: &Relation| {
+            format!("COPY {} (codigo, {}) FROM STDIN", staging(relation), relation.names().join(", "))
+        };
+        Ok(Self(prepare(client, RELATIONS.iter().map(sql).collect()).await?))
     }
 
     /// Copies the rows of a batch.
     pub async fn write(&self, client: &Client, batch: &[Changed<'_>]) -> Outcome<()> {
         for (at, statement) in self.0.iter().enumerate() {
+            if batch.iter().all(|call| call.rows[at].is_empty()) {
+                continue;
+            }
             let mut buffer = BytesMut::new();
             let sink = client.copy_in(statement).await?;
             pin_mut!(sink);
@@ -101,9 +102,8 @@ pub async fn merge(clients: &[Client], staged: usize) -> Outcome<()> {
     if staged >= ANALYZE_FROM {
         clients[0].batch_execute(&format!("ANALYZE {}", names.join(", "))).await?;
     }
-    // The session's setting has to come before the transaction of several statements that `batch_execute` is.
     for client in clients {
-        client.batch_execute(WORK_MEM).await?;
+        client.batch_execute(SESSION).await?;
     }
     clients[0].batch_execute(&root_sql()).await?;
     let below = stream::iter(RELATIONS[1..].iter().zip(clients.iter().cycle()));

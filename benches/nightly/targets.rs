@@ -1,6 +1,8 @@
 //! What rowdelta is meant to keep, as ratios between medians of the same run, and whether it does.
 
-use crate::contestant::Contestant::{self, HashLines, Planned, RawCopy, Recreate, Rowdelta, ShredLines};
+use crate::contestant::Contestant::{
+    self, HashLines, Planned, RawCopy, Recreate, RecreateEach, Rowdelta, ShredLines,
+};
 use crate::contestant::PEERS;
 use crate::results::{Cell, Results};
 use crate::table::{bytes, number};
@@ -138,12 +140,14 @@ impl<'r> Judge<'r> {
     /// How much dearer it is to delete and re-create everything.
     fn recreate(&mut self) {
         let scenario = "changed-1";
-        let Some((own, recreate)) = self.rowdelta(scenario).zip(self.cell(scenario, Recreate)) else {
-            return;
-        };
-        let target = |what| format!("1 % changed: {what} of delete and recreate ÷ rowdelta's");
-        self.at_least(target("wall"), recreate.wall() / own.wall(), 50.0);
-        self.at_least(target("WAL"), recreate.wal_bytes() / own.wal_bytes(), 30.0);
+        for peer in [RecreateEach, Recreate] {
+            let Some((own, recreate)) = self.rowdelta(scenario).zip(self.cell(scenario, peer)) else {
+                continue;
+            };
+            let target = |what| format!("1 % changed: {what} of {} ÷ rowdelta's", peer.title());
+            self.at_least(target("wall"), recreate.wall() / own.wall(), 50.0);
+            self.at_least(target("WAL"), recreate.wal_bytes() / own.wal_bytes(), 30.0);
+        }
     }
 
     fn memory(&mut self) {
