@@ -71,7 +71,7 @@ pub fn measure(mut arguments: impl Iterator<Item = OsString>) -> Outcome<()> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        return Err(format!("{}: {}\n{text}", program.display(), output.status).into());
+        return Err(format!("{}: {}\n{text}", program.to_string_lossy(), output.status).into());
     }
     // Linux counts in KiB, others in bytes.
     let unit = if cfg!(target_os = "linux") { 1024 } else { 1 };
@@ -86,9 +86,9 @@ pub fn measure(mut arguments: impl Iterator<Item = OsString>) -> Outcome<()> {
 }
 
 /// Runs a program and says what it took.
-pub fn run(mut command: Vec<OsString>) -> Outcome<Process> {
+pub fn run(command: Vec<OsString>) -> Outcome<Process> {
     let own = std::env::current_exe()?;
-    let output = Command::new(own).arg(MEASURE).args(command.drain(..)).stderr(Stdio::inherit()).output()?;
+    let output = Command::new(own).arg(MEASURE).args(command).stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         return Err("a contestant failed".into());
     }

@@ -288,7 +288,7 @@ pub fn columns<'a>(rows: &[Vec<Option<&'a str>>], count: usize) -> Vec<Vec<Optio
 }
 
 /// Parameters as the driver takes them.
-pub fn params<'p, T: ToSql + Sync>(values: &'p [T]) -> Vec<&'p (dyn ToSql + Sync)> {
+pub fn params<T: ToSql + Sync>(values: &[T]) -> Vec<&(dyn ToSql + Sync)> {
     values.iter().map(|value| value as &(dyn ToSql + Sync)).collect()
 }
 
