@@ -19,6 +19,9 @@ use crate::rows::{PARENT, RELATIONS, Relation};
 const ANALYZE_FROM: usize = 500;
 /// For the joins of whole tables: they fit in memory, and take less time than it takes to compile them.
 const SESSION: &str = "SET work_mem = '256MB'; SET jit = off";
+/// For many documents: of a table that was empty when it was last looked at the planner thinks that it still is, and
+/// would read all of it for each row.
+const MANY: &str = "SET enable_nestloop = off";
 /// Bytes that are handed to the connection at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -104,6 +107,9 @@ pub async fn merge(clients: &[Client], staged: usize) -> Outcome<()> {
     }
     for client in clients {
         client.batch_execute(SESSION).await?;
+        if staged >= ANALYZE_FROM {
+            client.batch_execute(MANY).await?;
+        }
     }
     clients[0].batch_execute(&root_sql()).await?;
     let below = stream::iter(RELATIONS[1..].iter().zip(clients.iter().cycle()));
