@@ -44,7 +44,8 @@ const NIGHTS: [(&str, Night); 4] = [
     ("one call in a hundred changed", CHANGED),
     ("every list in another order", Night { reordered: RATE, ..CHANGED }),
 ];
-const FIRST: Night = Night { changed: 0, reordered: 0, removed: 0, added: 0, repeated: 10 };
+const FIRST: Night =
+    Night { changed: 0, reordered: 0, removed: 0, added: 0, repeated: 10, unmapped: 0, shuffled: 0 };
 const CHANGED: Night = Night { changed: RATE / 100, ..FIRST };
 
 /// Documents that the rewrite works on at once. It commits each by itself, so that it gains by more than rowdelta does.
