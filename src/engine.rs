@@ -55,7 +55,7 @@ use crate::engine::run::{Loaded, Purpose, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::Mapping;
 use crate::postgres::state::{self, Lease};
-use crate::postgres::{Connections, Limits, catalog, install};
+use crate::postgres::{Connections, Limits, begin, catalog, install};
 use crate::schema::Schema;
 
 /// Limits of a run. The builder's methods say what each is for.
@@ -419,6 +419,9 @@ impl Engine {
             Ok((workers, broken)) => finish(&run, workers, broken).await,
             Err(error) => Err(error),
         };
+        if ended.is_ok() {
+            merge(&run).await;
+        }
         run.tally(|tally| {
             let phases = &mut tally.report.phases;
             phases.start_ms = start.as_millis() as u64;
@@ -431,8 +434,8 @@ impl Engine {
     /// Finds what was lost since the last run, and loads what is known.
     async fn load(&self, purpose: Purpose, begun: &Begun, patience: &Arc<Patience>) -> Result<Run, Error> {
         let Begun { schema, lease, .. } = begun;
-        let client = patience.connection(&*self.connections).await?;
-        let roots = state::unsettle_lost_roots(&client, lease.mapping, &schema.tables[0]).await?;
+        let mut client = patience.connection(&*self.connections).await?;
+        let roots = state::unsettle_lost_roots(&mut client, lease.mapping, &schema.tables[0]).await?;
         if roots > 0 {
             tracing::warn!(roots, "root rows were deleted by someone else; their documents are done again");
         }
@@ -440,16 +443,16 @@ impl Engine {
         for (relation, table) in self.mapping.relations.iter().zip(&schema.tables) {
             if filled.contains(&relation.name) && !state::holds_rows(&client, table).await? {
                 tracing::warn!(relation = relation.name, "the table was emptied; all documents are compared");
-                state::unsettle_all(&client, lease.mapping).await?;
+                state::unsettle_all(&mut client, lease.mapping).await?;
             }
         }
         let mut registry = Registry::default();
-        let remember = |raw, key| registry.remember(raw, &key);
+        let remember = |raw, key: &DocumentKey| registry.remember(raw, key);
         if purpose.trusts() {
-            state::settled(&client, lease.mapping, remember).await?;
+            state::settled(&mut client, lease.mapping, remember).await?;
         }
         let rewrites = rewritten::is_possible(&client, schema, lease.mapping).await?;
-        let loaded = Loaded { lease: lease.clone(), registry, rewrites };
+        let loaded = Loaded { number: begun.run, lease: lease.clone(), registry, rewrites };
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let (schema, options, patience) = (schema.clone(), self.options.clone(), patience.clone());
         Ok(Run::new(purpose, mapping, schema, connections, options, patience, loaded))
@@ -506,7 +509,31 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
 }
 
 async fn unsettle(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
-    state::unsettle(&**run.connection().await?, run.lease.mapping, keys).await
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut connection = run.connection().await?;
+    let transaction = begin(&mut connection, run.limits()).await?;
+    state::unsettle(&transaction, run.lease.mapping, keys).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Packs what is recorded of documents, if that has become worth its while. Nothing depends on it: what could not be
+/// done now the next run does.
+async fn merge(run: &Run) {
+    let is_cheap = !run.tally(|tally| tally.recorded);
+    if is_cheap || run.patience.is_stopped() {
+        return;
+    }
+    let merged = async {
+        let mut connection = run.connection().await?;
+        state::merge(&mut connection, run.lease.mapping, run.limits()).await
+    };
+    match merged.await {
+        Ok(merged) => run.tally(|tally| tally.report.merged = merged),
+        Err(error) => tracing::warn!(%error, "what is recorded of documents was not packed"),
+    }
 }
 
 /// Remembers which tables hold rows: one that is empty next time was truncated or lost.
