@@ -55,7 +55,7 @@ use crate::engine::run::{Loaded, Purpose, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::Mapping;
 use crate::postgres::state::{self, Lease};
-use crate::postgres::{Connections, Limits, catalog, install};
+use crate::postgres::{Connections, Limits, begin, catalog, install};
 use crate::schema::Schema;
 
 /// Limits of a run. The builder's methods say what each is for.
@@ -437,6 +437,9 @@ impl Engine {
             Ok((workers, broken)) => finish(&run, workers, broken).await,
             Err(error) => Err(error),
         };
+        if ended.is_ok() {
+            merge(&run).await;
+        }
         run.tally(|tally| {
             let phases = &mut tally.report.phases;
             phases.start_ms = start.as_millis() as u64;
@@ -449,19 +452,19 @@ impl Engine {
     /// Finds what was lost since the last run, and loads what is known.
     async fn load(&self, purpose: Purpose, begun: &Begun, patience: &Arc<Patience>) -> Result<Run, Error> {
         let Begun { schema, lease, .. } = begun;
-        let client = patience.connection(&*self.connections).await?;
+        let mut client = patience.connection(&*self.connections).await?;
         let filled = state::filled(&client, lease.mapping).await?;
         let hold_rows = state::hold_rows(&client, &schema.tables).await?;
         for (relation, holds_rows) in self.mapping.relations.iter().zip(hold_rows) {
             if filled.contains(&relation.name) && !holds_rows {
                 tracing::warn!(relation = relation.name, "the table was emptied; all documents are compared");
-                state::unsettle_all(&client, lease.mapping).await?;
+                state::unsettle_all(&mut client, lease.mapping).await?;
             }
         }
         let registry =
-            if purpose.trusts() { settled(&client, lease, schema).await? } else { Registry::default() };
+            if purpose.trusts() { settled(&mut client, lease, schema).await? } else { Registry::default() };
         let rewrites = rewritten::is_possible(&client, schema, lease.mapping).await?;
-        let loaded = Loaded { lease: lease.clone(), registry, rewrites };
+        let loaded = Loaded { number: begun.run, lease: lease.clone(), registry, rewrites };
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let (schema, options, patience) = (schema.clone(), self.options.clone(), patience.clone());
         Ok(Run::new(purpose, mapping, schema, connections, options, patience, loaded))
@@ -472,15 +475,20 @@ impl Engine {
 ///
 /// That is found out here: where nothing is lost, as nearly always, sending the keys takes a third of the time that
 /// joining them in the server does.
-async fn settled(client: &tokio_postgres::Client, lease: &Lease, schema: &Schema) -> Result<Registry, Error> {
+async fn settled(
+    client: &mut tokio_postgres::Client,
+    lease: &Lease,
+    schema: &Schema,
+) -> Result<Registry, Error> {
     loop {
-        let mut registry = Registry::default();
-        let mut roots = Shorts::default();
-        let settled = state::settled(client, lease.mapping, |raw, key| registry.remember(raw, &key));
+        let (mut registry, mut roots) = (Registry::default(), Shorts::default());
+        let transaction = state::snapshot(client).await?;
+        let settled = state::settled(&transaction, lease.mapping, |raw, key| registry.remember(raw, key));
         // Asked for together: the server sends the one while the other is read.
-        let keys = state::root_keys(client, &schema.tables[0], |key| roots.extend([key.short()]));
+        let keys = state::root_keys(&transaction, &schema.tables[0], |key| roots.extend([key.short()]));
         let (settled, keys) = futures_util::join!(settled, keys);
         settled.and(keys)?;
+        transaction.commit().await?;
         if registry.is_within(&roots) {
             return Ok(registry);
         }
@@ -544,7 +552,31 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
 }
 
 async fn unsettle(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
-    state::unsettle(&**run.connection().await?, run.lease.mapping, keys).await
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut connection = run.connection().await?;
+    let transaction = begin(&mut connection, run.limits()).await?;
+    state::unsettle(&transaction, run.lease.mapping, keys).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Packs what is recorded of documents, if that has become worth its while. Nothing depends on it: what could not be
+/// done now the next run does.
+async fn merge(run: &Run) {
+    let is_cheap = !run.tally(|tally| tally.recorded);
+    if is_cheap || run.patience.is_stopped() {
+        return;
+    }
+    let merged = async {
+        let mut connection = run.connection().await?;
+        state::merge(&mut connection, run.lease.mapping, run.limits()).await
+    };
+    match merged.await {
+        Ok(merged) => run.tally(|tally| tally.report.merged = merged),
+        Err(error) => tracing::warn!(%error, "what is recorded of documents was not packed"),
+    }
 }
 
 /// Remembers which tables hold rows: one that is empty next time was truncated or lost.

@@ -25,7 +25,7 @@ pub enum Command {
     Demo(Demo),
     /// Say what would hurt a sync, what it costs, and print the statements that mend it.
     Doctor(Doctor),
-    /// Install the schema `rowdelta`, in which state and ledger are kept.
+    /// Install the schema `rowdelta`, in which state and ledger are kept, or upgrade it.
     Install(Database),
     /// Print the tables of a mapping as SQL, with types given in it or inferred from a feed.
     Schema(Schema),
@@ -140,7 +140,7 @@ pub struct Sync {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
-    /// Install the schema `rowdelta` first, if it is not there.
+    /// Install the schema `rowdelta` first, if it is not there, or upgrade it.
     #[arg(long)]
     pub install: bool,
 

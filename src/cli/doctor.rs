@@ -117,7 +117,7 @@ fn recorded(state: &StateFacts) -> String {
     let vacuumed =
         state.vacuumed.as_deref().map_or("never cleaned".to_owned(), |time| format!("cleaned {time}"));
     format!(
-        "{documents}, {} unsettled, {} in rowdelta.document ({} dead rows, {vacuumed}); {} in the ledger, {}",
+        "{documents}, {} unsettled, {} in all three tables ({} dead rows, {vacuumed}); {} in the ledger, {}",
         count(state.unsettled),
         size(state.bytes),
         count(state.dead_rows),

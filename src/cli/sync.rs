@@ -14,13 +14,13 @@ use crate::cli::output::{Exit, report, summary};
 use rowdelta::engine::report::{Status, SyncError};
 use rowdelta::engine::{Engine, FeedItem, default_workers};
 use rowdelta::mapping::Mapping;
-use rowdelta::postgres::install;
+use rowdelta::postgres::install::{self, Done};
 
 /// What is read ahead of the engine: so many chunks of so many bytes, unless a document is longer.
 const READ_AHEAD: usize = 4;
 const CHUNK_BYTES: usize = 512 * 1024;
 
-/// Installs the schema `rowdelta`.
+/// Installs the schema `rowdelta`, or upgrades it.
 ///
 /// # Errors
 /// In words.
@@ -29,7 +29,11 @@ pub async fn install(database: args::Database) -> Result<Exit, String> {
     let pool = connect::pool(target.access.clone(), 1).await?;
     let mut client = pool.get().await.map_err(|error| error.to_string())?;
     let done = install::install(&mut client).await.map_err(|error| error.to_string())?;
-    let what = if done { "installed" } else { "is installed already" };
+    let what = match done {
+        Done::Nothing => "is installed already".to_owned(),
+        Done::Installed => "installed".to_owned(),
+        Done::Upgraded(version) => format!("upgraded from {version}"),
+    };
     println!("schema rowdelta {} {what}", install::VERSION);
     Ok(Exit::Done)
 }

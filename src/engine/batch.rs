@@ -226,7 +226,7 @@ async fn transact_on(
     let records = records(&batch, &written.held);
     let unsettled = records.iter().filter(|record| !record.settled && scope.settles()).count();
     let news: Vec<Record<'_>> = records.into_iter().filter(Record::is_news).collect();
-    state::record(&transaction, run.lease.mapping, &news).await?;
+    state::record(&transaction, run.lease.mapping, &run.schema, &news).await?;
     unmark(run, &transaction, &batch).await?;
     rewritten::record(run, &transaction, &known, written.view(&batch, &active)).await?;
     let named = |error: tokio_postgres::Error| named_by_table(&run.mapping, &run.schema, error.into());
@@ -243,7 +243,7 @@ async fn recorded<'a>(
     scope: Scope<'a>,
 ) -> Result<Recorded<'a>, Error> {
     let keys: Vec<&DocumentKey> = documents.iter().map(|document| &document.key).collect();
-    let found = state::states(transaction, run.lease.mapping, &keys).await?;
+    let found = state::states(transaction, run.lease.mapping, &run.schema, &keys).await?;
     let mut found: HashMap<DocumentKey, State> = found.into_iter().collect();
     let states: Vec<Option<State>> = keys.iter().map(|key| found.remove(key)).collect();
     let (same, places): (Vec<usize>, Vec<usize>) = (0..documents.len()).partition(|&at| {
@@ -385,6 +385,11 @@ fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usiz
         tally.applied(plan, if settles { marks(run, plan) } else { 0 }, &written.times);
         tally.report.parked += 2 * written.detached;
         tally.report.documents.unsettled += unsettled as u64;
+        for (document, state) in respelled(batch) {
+            tally.report.documents.respelled += 1;
+            tally.report.documents.renewed += u64::from(state.renews(document.raw, run.number));
+        }
+        tally.recorded |= !batch.looked_at.is_empty() || tally.report.documents.renewed > 0;
         let skipped = batch.looked_at.iter().map(|document| u64::from(document.rows.skipped_lookups));
         tally.report.skipped_lookups += if settles { skipped.sum::<u64>() } else { 0 };
         tally.report.nuls += if settles { nuls(batch) } else { 0 };
@@ -463,7 +468,7 @@ async fn former(
     }
     let keys: Vec<&DocumentKey> = changed.iter().map(|(_, key)| *key).collect();
     let states: HashMap<DocumentKey, State> =
-        state::states(transaction, run.lease.mapping, &keys).await?.into_iter().collect();
+        state::states(transaction, run.lease.mapping, &run.schema, &keys).await?.into_iter().collect();
     for (at, key) in &changed {
         let Some(state) = states.get(*key) else { continue };
         match repeated(run, batch.looked_at[*at], state, None) {
@@ -562,14 +567,17 @@ fn records<'a>(batch: &'a Recorded<'_>, held: &[bool]) -> Vec<Record<'a>> {
     recorded.map(record).collect()
 }
 
-/// Records the new spelling of documents whose rows are as they were.
+/// Documents whose rows are as they were, and their bytes are not.
+fn respelled<'b>(batch: &'b Recorded<'_>) -> impl Iterator<Item = (&'b Prepared, &'b State)> {
+    let same = batch.same.iter().filter_map(|&at| Some((&*batch.documents[at], batch.states[at].as_ref()?)));
+    same.filter(|(document, state)| state.raw != Some(document.raw))
+}
+
+/// Records the new spelling of documents, where that pays.
 async fn renew(run: &Run, transaction: &Transaction<'_>, batch: &Recorded<'_>) -> Result<(), Error> {
-    let respelled = batch.same.iter().filter_map(|&at| {
-        let (document, state) = (&batch.documents[at], batch.states[at].as_ref()?);
-        let renewed = (&document.key, document.fingerprints.document, document.raw);
-        (state.raw != Some(document.raw)).then_some(renewed)
-    });
-    state::renew_raw(transaction, run.lease.mapping, &respelled.collect::<Vec<_>>()).await
+    let renewed = respelled(batch).filter(|(document, state)| state.renews(document.raw, run.number));
+    let renewed = renewed.map(|(document, _)| (&document.key, document.fingerprints.document, document.raw));
+    state::renew_raw(transaction, run.lease.mapping, &renewed.collect::<Vec<_>>()).await
 }
 
 /// Says how documents are counted, or how far they are.

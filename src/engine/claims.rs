@@ -68,7 +68,7 @@ pub(crate) async fn claims(
         let references: Vec<Tuple> = taken.iter().map(|taken| taken.reference.clone()).collect();
         let owners = owners(transaction, &run.mapping, &run.schema, ix, &references).await?;
         let keys: Vec<&DocumentKey> = owners.values().map(|owner| &owner.key).collect();
-        let states = state::states(transaction, run.lease.mapping, &keys).await?;
+        let states = state::states(transaction, run.lease.mapping, &run.schema, &keys).await?;
         let raws: HashMap<DocumentKey, _> = states.into_iter().map(|(key, state)| (key, state.raw)).collect();
         for taken in taken {
             let Some(owner) = owners.get(&taken.reference) else { continue };

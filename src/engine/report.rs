@@ -49,6 +49,8 @@ pub struct Report {
     pub nuls: u64,
     /// Transactions tried again.
     pub retries: u64,
+    /// Whether what is recorded of documents was packed at the end, which costs write-ahead log once in a while.
+    pub merged: bool,
     /// The documents that took longest to parse, shred and fingerprint.
     pub slowest: Vec<Slow>,
     /// The documents that failed.
@@ -119,6 +121,11 @@ pub struct DocumentCounts {
     pub withheld: u64,
     /// Stored, but to be done again by the next run.
     pub unsettled: u64,
+    /// Of those that are unchanged, the ones that had to be parsed to know it: their bytes were others.
+    pub respelled: u64,
+    /// Of these, the ones whose bytes were recorded, to be skipped from now on. Of one whose bytes are others time after
+    /// time they are not.
+    pub renewed: u64,
 }
 
 /// Rows of one relation.

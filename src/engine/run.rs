@@ -63,6 +63,8 @@ impl Purpose {
 
 /// What is learnt before a run reads its feed.
 pub(crate) struct Loaded {
+    /// The run's number in the ledger; 0 of one that writes nothing.
+    pub number: i64,
     pub lease: Lease,
     pub registry: Registry,
     /// Whether rows may be stored otherwise than they are sent, or were.
@@ -71,6 +73,8 @@ pub(crate) struct Loaded {
 
 /// What the workers of a run share.
 pub(crate) struct Run {
+    /// In the ledger.
+    pub number: i64,
     pub purpose: Purpose,
     pub mapping: Arc<Mapping>,
     pub schema: Schema,
@@ -147,14 +151,15 @@ impl Run {
         connections: Arc<dyn Connections>,
         options: Options,
         patience: Arc<Patience>,
-        Loaded { lease, registry, rewrites }: Loaded,
+        Loaded { number, lease, registry, rewrites }: Loaded,
     ) -> Self {
         let guard = Guard::new(mapping.name.clone(), options.delete_limits);
-        let tally = Mutex::new(Tally { report: Report::new(&mapping) });
+        let tally = Mutex::new(Tally { report: Report::new(&mapping), recorded: false });
         // A repair compares documents as a whole.
         let units = Units::of(&mapping, &schema).filter(|_| matches!(purpose, Purpose::Sync));
         let slots = Semaphore::new(options.workers);
         Run {
+            number,
             purpose,
             mapping,
             schema,
@@ -368,6 +373,8 @@ const SLOWEST: usize = 5;
 /// The report in the making.
 pub(crate) struct Tally {
     pub report: Report,
+    /// Whether anything was recorded of documents.
+    pub recorded: bool,
 }
 
 impl Tally {

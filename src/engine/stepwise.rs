@@ -55,7 +55,7 @@ pub(crate) async fn apply(
 async fn states(run: &Run, documents: &[Arc<Prepared>]) -> Result<HashMap<DocumentKey, State>, Error> {
     let keys: Vec<&DocumentKey> = documents.iter().map(|document| &document.key).collect();
     let connection = run.connection().await?;
-    Ok(state::states(&**connection, run.lease.mapping, &keys).await?.into_iter().collect())
+    Ok(state::states(&**connection, run.lease.mapping, &run.schema, &keys).await?.into_iter().collect())
 }
 
 /// Whether only one unit of a document is to be written: then one transaction does all of it.

@@ -115,7 +115,7 @@ impl Engine {
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let purpose = Purpose::Verify(findings);
         let patience = Arc::new(Patience::unstopped(&options));
-        let loaded = Loaded { lease, registry: Registry::default(), rewrites };
+        let loaded = Loaded { number: 0, lease, registry: Registry::default(), rewrites };
         let run = Arc::new(Run::new(purpose, mapping, schema, connections, options, patience, loaded));
         let (workers, broken) = read_feed(&run, None, feed).await?;
         finish(&run, workers, broken).await?;

@@ -1,20 +1,38 @@
-//! Installs the schema `rowdelta`: sends the very file that `CREATE EXTENSION` reads.
+//! Installs and upgrades the schema `rowdelta`: sends the very files that `CREATE EXTENSION` and `ALTER EXTENSION` read.
 
-use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, GenericClient, IsolationLevel, Transaction};
 
 use crate::error::{Error, ErrorKind};
 
 /// The version of the schema that this crate works with.
-pub const VERSION: &str = "0.1.0";
+pub const VERSION: &str = "0.2.0";
 
-const SCRIPT: &str = include_str!("../../sql/rowdelta--0.1.0.sql");
+const SCRIPT: &str = include_str!("../../sql/rowdelta--0.2.0.sql");
+
+/// From which version to the next one, each with its script, in order; the last one is to [`VERSION`].
+const UPGRADES: [(&str, &str); 1] = [("0.1.0", include_str!("../../sql/rowdelta--0.1.0--0.2.0.sql"))];
+
+/// What [`install`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Nothing: this version is installed.
+    Nothing,
+    /// It installed the schema.
+    Installed,
+    /// It upgraded the schema, which was of this version.
+    Upgraded(String),
+}
 
 /// The installed version of the schema; `None` where it is not installed.
 ///
 /// # Errors
 /// The database's.
 pub async fn installed(client: &Client) -> Result<Option<String>, Error> {
+    installed_in(client).await
+}
+
+async fn installed_in(client: &impl GenericClient) -> Result<Option<String>, Error> {
     let usable = "SELECT has_schema_privilege(oid, 'USAGE'), quote_ident(current_user) FROM pg_namespace \
                   WHERE nspname = 'rowdelta'";
     if let Some(row) = client.query_typed(usable, &[]).await?.first().filter(|row| !row.get::<_, bool>(0)) {
@@ -30,21 +48,45 @@ pub async fn installed(client: &Client) -> Result<Option<String>, Error> {
     Ok(Some(client.query_typed_one("SELECT rowdelta.version()", &[]).await?.get(0)))
 }
 
-/// Installs the schema, in one transaction. Does nothing where this version is installed.
-/// Gives whether anything was done.
+/// Installs the schema, or upgrades it, in one transaction. Does nothing where this version is installed, and never goes
+/// back to an older one.
 ///
 /// # Errors
-/// Another version is installed, or the role may not create a schema.
-pub async fn install(client: &mut Client) -> Result<bool, Error> {
-    match installed(client).await? {
-        Some(version) if version == VERSION => return Ok(false),
-        Some(version) => return Err(wrong_version(&version)),
-        None => {}
-    }
-    let transaction = client.transaction().await?;
-    transaction.batch_execute(SCRIPT).await?;
+/// A newer version is installed; a run is at work that the upgrade would change the ground under; or the role may not
+/// create a schema, or does not own it.
+pub async fn install(client: &mut Client) -> Result<Done, Error> {
+    let transaction =
+        client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
+    // Of two at once the second finds what the first did.
+    transaction.execute_typed("SELECT pg_advisory_xact_lock(hashtext('rowdelta.install'), 0)", &[]).await?;
+    let done = match installed_in(&transaction).await? {
+        Some(version) if version == VERSION => Done::Nothing,
+        Some(version) => {
+            upgrade(&transaction, &version).await?;
+            Done::Upgraded(version)
+        }
+        None => {
+            transaction.batch_execute(SCRIPT).await?;
+            Done::Installed
+        }
+    };
     transaction.commit().await?;
-    Ok(true)
+    Ok(done)
+}
+
+async fn upgrade(transaction: &Transaction<'_>, version: &str) -> Result<(), Error> {
+    let Some(first) = UPGRADES.iter().position(|(from, _)| *from == version) else {
+        return Err(wrong_version(version));
+    };
+    let is_extension = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'rowdelta')";
+    if transaction.query_typed_one(is_extension, &[]).await?.get(0) {
+        transaction.batch_execute(&format!("ALTER EXTENSION rowdelta UPDATE TO '{VERSION}'")).await?;
+        return Ok(());
+    }
+    for (_, script) in &UPGRADES[first..] {
+        transaction.batch_execute(script).await?;
+    }
+    Ok(())
 }
 
 /// Fails unless the right version is installed.
@@ -62,10 +104,12 @@ pub async fn check(client: &Client) -> Result<(), Error> {
     }
 }
 
-/// What a run needs of the schema's tables. One that only reads needs the first three.
-const NEEDED: [(&str, &str); 6] = [
+/// What a run needs of the schema's tables. One that only reads needs the first five.
+const NEEDED: [(&str, &str); 8] = [
     ("mapping", "SELECT, INSERT, UPDATE"),
     ("document", "SELECT, INSERT, UPDATE, DELETE"),
+    ("base", "SELECT, INSERT, UPDATE, DELETE"),
+    ("skip", "SELECT, INSERT, UPDATE, DELETE"),
     ("rewritten", "SELECT, INSERT, UPDATE, DELETE"),
     ("run", "SELECT, INSERT, UPDATE"),
     ("failure", "INSERT"),
@@ -86,7 +130,7 @@ GROUP BY t.name, t.place ORDER BY t.place";
 pub(crate) async fn check_privileges(client: &Client, writes: bool) -> Result<(), Error> {
     let needed: Vec<(&str, &str)> = match writes {
         true => NEEDED.to_vec(),
-        false => NEEDED[..3].iter().map(|(table, _)| (*table, "SELECT")).collect(),
+        false => NEEDED[..5].iter().map(|(table, _)| (*table, "SELECT")).collect(),
     };
     let (tables, privileges): (Vec<&str>, Vec<&str>) = needed.into_iter().unzip();
     let params: &[(&(dyn ToSql + Sync), Type)] =
@@ -102,6 +146,11 @@ pub(crate) async fn check_privileges(client: &Client, writes: bool) -> Result<()
 }
 
 fn wrong_version(version: &str) -> Error {
-    let message = format!("the schema `rowdelta` is of version {version}; this program works with {VERSION}");
+    let mends = match UPGRADES.iter().any(|(from, _)| *from == version) {
+        true => "run `rowdelta install` once, which upgrades it, while no run is at work",
+        false => "a program of that version is needed",
+    };
+    let message =
+        format!("the schema `rowdelta` is of version {version}; this program works with {VERSION}: {mends}");
     Error::new(ErrorKind::Setup, message)
 }

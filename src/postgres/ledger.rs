@@ -177,9 +177,7 @@ const MAPPINGS: &str = "
 SELECT m.id, m.name, d.documents, d.unsettled, m.lease_holder AS holder,
        m.lease_until > clock_timestamp() AS live,
        to_char(m.lease_until AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS until
-FROM rowdelta.mapping m, LATERAL (
-    SELECT count(*) AS documents, count(*) FILTER (WHERE NOT settled) AS unsettled
-    FROM rowdelta.document WHERE mapping = m.id) AS d
+FROM rowdelta.mapping m CROSS JOIN LATERAL rowdelta.counted(m.id) AS d
 WHERE $1 IS NULL OR m.name = $1 ORDER BY m.name";
 
 /// The newest run without an end is the one that has a live lease; any other one died.

@@ -1,17 +1,20 @@
 //! What the database remembers of mappings, runs and documents, through the functions of schema `rowdelta`.
 
+use std::collections::HashSet;
+
 use futures_util::TryStreamExt;
 use postgres_types::Type;
-use tokio_postgres::{Client, GenericClient, Transaction};
+use tokio_postgres::{Client, GenericClient, IsolationLevel, Transaction};
 
 use crate::document::DocumentKey;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::{
-    DocumentFingerprint, LENGTH, RawFingerprint, RelationFingerprint, comparison_tuple,
+    DocumentFingerprint, LENGTH, RawFingerprint, RelationFingerprint, comparison_tuple, recorded as packed,
 };
 use crate::mapping::Mapping;
 use crate::postgres::fetch::{cells, selected};
-use crate::postgres::wire::{Param, Raw, bool_array, bytea_array, text_array, typed};
+use crate::postgres::wire::{Param, Raw, bool_array, bytea_array, elements, text_array, typed};
+use crate::postgres::{Limits, begin};
 use crate::schema::{Schema, Table};
 
 /// What is recorded of one document.
@@ -24,6 +27,20 @@ pub(crate) struct State {
     pub settled: bool,
     /// Whether its root row is marked as missing from a complete feed.
     pub absent: bool,
+    /// Whether its bytes have changed already, and its rows have not, since these were recorded.
+    pub respelled: bool,
+}
+
+/// A document that was respelled before has its bytes recorded in one run of so many.
+const RENEWAL: i64 = 16;
+
+impl State {
+    /// Whether other bytes of the document, whose rows did not change, are recorded. The first time they are: it is to
+    /// be skipped from then on. If it is not, since the bytes are others each time, recording them is for nothing; but
+    /// now and then they are all the same, in case that has ended.
+    pub fn renews(&self, raw: RawFingerprint, run: i64) -> bool {
+        !self.respelled || run.wrapping_add(raw.0[0].into()).rem_euclid(RENEWAL) == 0
+    }
 }
 
 /// A document to record.
@@ -118,17 +135,48 @@ pub(crate) async fn enter(client: &impl GenericClient, lease: &Lease) -> Result<
     Ok(())
 }
 
+/// A transaction in which what is recorded may change, whatever the role's default is.
+async fn read_committed(client: &mut Client) -> Result<Transaction<'_>, Error> {
+    Ok(client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?)
+}
+
+/// A transaction in which all statements see one state of the database: a merge moves rows from one table to another.
+pub(crate) async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, Error> {
+    let builder = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+    Ok(builder.start().await?)
+}
+
 /// Calls `each` with the raw fingerprint and the key of every document that is done.
+///
+/// The tables are read as they are: a function would keep the whole of what it gives before it gave any of it.
 pub(crate) async fn settled(
-    client: &Client,
+    transaction: &Transaction<'_>,
     mapping: i32,
-    mut each: impl FnMut(RawFingerprint, DocumentKey),
+    mut each: impl FnMut(RawFingerprint, &DocumentKey),
 ) -> Result<(), Error> {
-    let sql = "SELECT raw, key FROM rowdelta.settled($1)";
-    let mut rows = std::pin::pin!(client.query_typed_raw(sql, [(mapping, Type::INT4)]).await?);
+    let sql =
+        "SELECT key, CASE WHEN settled AND NOT gone THEN raw END FROM rowdelta.document WHERE mapping = $1";
+    let mut rows = std::pin::pin!(transaction.query_typed_raw(sql, [(mapping, Type::INT4)]).await?);
+    let mut recent = HashSet::new();
     while let Some(row) = rows.try_next().await? {
-        if let Ok(raw) = row.get::<_, Raw<'_>>(0).0.try_into() {
-            each(RawFingerprint(raw), DocumentKey(row.get::<_, Raw<'_>>(1).0.to_vec()));
+        let key = DocumentKey(row.get::<_, Raw<'_>>(0).0.to_vec());
+        if let Some(raw) = fixed(&row, 1) {
+            each(RawFingerprint(raw), &key);
+        }
+        recent.insert(key);
+    }
+    let sql = "SELECT keys, raws FROM rowdelta.skip WHERE mapping = $1";
+    let mut rows = std::pin::pin!(transaction.query_typed_raw(sql, [(mapping, Type::INT4)]).await?);
+    let mut key = DocumentKey(Vec::new());
+    while let Some(row) = rows.try_next().await? {
+        let (keys, raws) = (row.get::<_, Raw<'_>>(0).0, row.get::<_, Raw<'_>>(1).0);
+        for (bytes, raw) in elements(keys).zip(raws.chunks_exact(LENGTH)) {
+            key.0.clear();
+            key.0.extend_from_slice(bytes);
+            match raw.try_into() {
+                Ok(raw) if recent.is_empty() || !recent.contains(&key) => each(RawFingerprint(raw), &key),
+                _ => {}
+            }
         }
     }
     Ok(())
@@ -152,26 +200,29 @@ pub(crate) async fn present(
 pub(crate) async fn states(
     client: &impl GenericClient,
     mapping: i32,
+    schema: &Schema,
     keys: &[&DocumentKey],
 ) -> Result<Vec<(DocumentKey, State)>, Error> {
     let keys = bytea_array(keys.iter().map(|key| Some(&key.0[..])));
     let params: &[(&(dyn postgres_types::ToSql + Sync), Type)] =
         &[(&mapping, Type::INT4), (&keys, Type::BYTEA_ARRAY)];
-    let sql = "SELECT key, raw, fingerprint, relations, settled, absent FROM rowdelta.states($1, $2)";
+    let sql =
+        "SELECT key, raw, fingerprint, relations, settled, absent, respelled FROM rowdelta.states($1, $2)";
     let rows = client.query_typed(sql, params).await?;
-    let state = |row: &tokio_postgres::Row| State {
-        raw: fixed(row, 1).map(RawFingerprint),
-        fingerprint: fixed(row, 2).map(DocumentFingerprint),
-        relations: relations(row.get(3)),
-        settled: row.get(4),
-        absent: row.get(5),
+    let empties = packed::empties(schema);
+    let state = |row: &tokio_postgres::Row| {
+        let fingerprint = fixed(row, 2).map(DocumentFingerprint);
+        let relations = packed::from_bytes(&empties, fingerprint, row.get(3));
+        State {
+            raw: fixed(row, 1).map(RawFingerprint),
+            fingerprint,
+            relations: relations.into_iter().flatten().collect(),
+            settled: row.get(4),
+            absent: row.get(5),
+            respelled: row.get(6),
+        }
     };
     Ok(rows.iter().map(|row| (DocumentKey(row.get(0)), state(row))).collect())
-}
-
-fn relations(bytes: &[u8]) -> Vec<RelationFingerprint> {
-    let relation = |bytes: &[u8]| Some(RelationFingerprint(bytes.try_into().ok()?));
-    bytes.chunks_exact(LENGTH).filter_map(relation).collect()
 }
 
 fn fixed(row: &tokio_postgres::Row, at: usize) -> Option<[u8; LENGTH]> {
@@ -185,13 +236,15 @@ fn fixed(row: &tokio_postgres::Row, at: usize) -> Option<[u8; LENGTH]> {
 pub(crate) async fn record(
     client: &impl GenericClient,
     mapping: i32,
+    schema: &Schema,
     records: &[Record<'_>],
 ) -> Result<(), Error> {
     if records.is_empty() {
         return Ok(());
     }
+    let empties = packed::empties(schema);
     let relations: Vec<Vec<u8>> =
-        records.iter().map(|record| record.relations.iter().flat_map(|f| f.0).collect()).collect();
+        records.iter().map(|record| packed::to_bytes(&empties, record.relations)).collect();
     let expected = |record: &Record<'_>| record.before.and_then(|state| state.fingerprint);
     let expected: Vec<_> = records.iter().map(expected).collect();
     let params = [
@@ -293,8 +346,47 @@ async fn of_documents(
 }
 
 /// Has every document compared: a table lost its rows.
-pub(crate) async fn unsettle_all(client: &Client, mapping: i32) -> Result<(), Error> {
-    client.execute_typed("SELECT rowdelta.unsettle_all($1)", &[(&mapping, Type::INT4)]).await?;
+pub(crate) async fn unsettle_all(client: &mut Client, mapping: i32) -> Result<(), Error> {
+    let transaction = read_committed(client).await?;
+    transaction.execute_typed("SELECT rowdelta.unsettle_all($1)", &[(&mapping, Type::INT4)]).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Packs what was recorded lately, if that is enough to be worth its while; gives whether it was. Every part is a
+/// transaction of its own, and nothing of it changes what is known.
+pub(crate) async fn merge(client: &mut Client, mapping: i32, limits: Limits) -> Result<bool, Error> {
+    let sql = "SELECT rowdelta.merge_due($1)";
+    if !client.query_typed_one(sql, &[(&mapping, Type::INT4)]).await?.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    let mut from: Option<Vec<u8>> = Some(Vec::new());
+    while let Some(key) = from {
+        let transaction = begin(client, limits).await?;
+        let sql = "SELECT rowdelta.merge($1, $2)";
+        let row = transaction.query_typed_one(sql, &[(&mapping, Type::INT4), (&key, Type::BYTEA)]).await?;
+        let next: Option<Vec<u8>> = row.get(0);
+        transaction.commit().await?;
+        read_back(client, mapping, &key, next.as_deref()).await?;
+        from = next;
+    }
+    Ok(true)
+}
+
+/// Reads what a merge wrote, from a key on and before another. Who reads rows first notes on their pages that they are
+/// committed, and clears away those that were deleted. Done at once that costs next to no log; done by the next run, after
+/// a checkpoint, a page each.
+async fn read_back(client: &Client, mapping: i32, from: &[u8], to: Option<&[u8]>) -> Result<(), Error> {
+    let count = |table: &str, key: &str| {
+        let before = if to.is_some() { format!("AND {key} < $3") } else { String::new() };
+        format!("(SELECT count(*) FROM rowdelta.{table} WHERE mapping = $1 AND {key} >= $2 {before})")
+    };
+    let tables = [("document", "key"), ("base", "lowest"), ("skip", "lowest")];
+    let counts: Vec<String> = tables.iter().map(|(table, key)| count(table, key)).collect();
+    let mut params: Vec<(&(dyn postgres_types::ToSql + Sync), Type)> =
+        vec![(&mapping, Type::INT4), (&from, Type::BYTEA)];
+    params.extend(to.iter().map(|to| (to as &(dyn postgres_types::ToSql + Sync), Type::BYTEA)));
+    client.query_typed(&format!("SELECT {}", counts.join(" + ")), &params).await?;
     Ok(())
 }
 
@@ -326,14 +418,14 @@ fn key_sql(root: &Table) -> String {
 
 /// Calls `each` with the key of every root row, as documents have it.
 pub(crate) async fn root_keys(
-    client: &Client,
+    transaction: &Transaction<'_>,
     root: &Table,
     mut each: impl FnMut(DocumentKey),
 ) -> Result<(), Error> {
     let columns = root.key.iter().map(|&at| selected("r", &root.names[at], &root.columns[at]));
     let sql = format!("SELECT {} FROM {} r", columns.collect::<Vec<_>>().join(", "), root.name);
     let types = root.key_types();
-    let mut rows = std::pin::pin!(client.query_typed_raw(&sql, NO_PARAMS).await?);
+    let mut rows = std::pin::pin!(transaction.query_typed_raw(&sql, NO_PARAMS).await?);
     while let Some(row) = rows.try_next().await? {
         let key = comparison_tuple(&types, &cells(&row, 0..types.len())?);
         each(DocumentKey(key.into_bytes()));
@@ -344,15 +436,31 @@ pub(crate) async fn root_keys(
 const NO_PARAMS: [(i32, Type); 0] = [];
 
 /// Finds documents whose root row is gone, and forgets them. Gives their number.
-pub(crate) async fn unsettle_lost_roots(client: &Client, mapping: i32, root: &Table) -> Result<u64, Error> {
-    let key = key_sql(root);
+///
+/// Of documents in the base only settled ones are looked for: the others are compared in any case.
+pub(crate) async fn unsettle_lost_roots(
+    client: &mut Client,
+    mapping: i32,
+    root: &Table,
+) -> Result<u64, Error> {
     let sql = format!(
-        "SELECT rowdelta.unsettle($1, (SELECT coalesce(array_agg(d.key), '{{}}') FROM rowdelta.document d \
-         WHERE d.mapping = $1 AND d.fingerprint IS NOT NULL \
-           AND NOT EXISTS (SELECT FROM {} r WHERE {key} = d.key)))",
-        root.name
+        "WITH known AS (
+             SELECT d.key, true AS recent FROM rowdelta.document d
+             WHERE d.mapping = $1 AND d.fingerprint IS NOT NULL
+             UNION ALL
+             SELECT k.key, false FROM rowdelta.skip s CROSS JOIN LATERAL unnest(s.keys) AS k (key)
+             WHERE s.mapping = $1
+         ), lost AS MATERIALIZED (
+             SELECT k.key, k.recent FROM known k WHERE NOT EXISTS (SELECT FROM {} r WHERE {} = k.key)
+         )
+         SELECT rowdelta.unsettle($1, (SELECT coalesce(array_agg(l.key), '{{}}') FROM lost l
+             WHERE l.recent OR NOT EXISTS (SELECT FROM rowdelta.document d WHERE d.mapping = $1 AND d.key = l.key)))",
+        root.name,
+        key_sql(root)
     );
-    let row = client.query_typed_one(&sql, &[(&mapping, Type::INT4)]).await?;
+    let transaction = read_committed(client).await?;
+    let row = transaction.query_typed_one(&sql, &[(&mapping, Type::INT4)]).await?;
+    transaction.commit().await?;
     Ok(row.get::<_, i64>(0) as u64)
 }
 
@@ -362,11 +470,15 @@ pub(crate) async fn unrecorded_roots(
     mapping: i32,
     root: &Table,
 ) -> Result<u64, Error> {
+    // By one look into the index for each row: nothing is to be kept of all of them.
     let sql = format!(
-        "SELECT count(*) FROM {} r WHERE NOT EXISTS \
-         (SELECT FROM rowdelta.document d WHERE d.mapping = $1 AND d.key = {})",
-        root.name,
-        key_sql(root)
+        "SELECT count(*) FROM (SELECT {} AS key FROM {} r) AS r
+         LEFT JOIN rowdelta.document d ON d.mapping = $1 AND d.key = r.key
+         WHERE CASE WHEN d.key IS NOT NULL THEN d.gone
+               ELSE NOT coalesce((SELECT r.key = ANY (b.keys) FROM rowdelta.base b
+                                  WHERE b.mapping = $1 AND b.lowest <= r.key ORDER BY b.lowest DESC LIMIT 1), false) END",
+        key_sql(root),
+        root.name
     );
     let row = transaction.query_typed_one(&sql, &[(&mapping, Type::INT4)]).await?;
     Ok(row.get::<_, i64>(0) as u64)
@@ -382,7 +494,7 @@ pub(crate) async fn mapping_id(client: &Client, name: &str) -> Result<Option<i32
 /// What is recorded of one of all documents.
 pub(crate) struct Recorded {
     pub key: DocumentKey,
-    /// In the order of the mapping under which it was recorded.
+    /// In the order of the mapping under which it was recorded; none where they are not all known.
     pub relations: Vec<RelationFingerprint>,
     pub settled: bool,
     pub coverage: Option<Vec<u8>>,
@@ -392,6 +504,7 @@ pub(crate) struct Recorded {
 pub(crate) async fn recorded(
     transaction: &Transaction<'_>,
     mapping: i32,
+    schema: &Schema,
     after: Option<&DocumentKey>,
     limit: i32,
 ) -> Result<Vec<Recorded>, Error> {
@@ -400,13 +513,18 @@ pub(crate) async fn recorded(
         Param::scalar(Type::BYTEA.oid(), after.map(|key| &key.0[..])),
         Param::scalar(Type::INT4.oid(), Some(&limit.to_be_bytes())),
     ];
-    let sql = "SELECT key, relations, settled, coverage FROM rowdelta.recorded($1, $2, $3)";
+    let sql = "SELECT key, fingerprint, relations, settled, coverage FROM rowdelta.recorded($1, $2, $3)";
     let rows = transaction.query_typed(sql, &typed(&params)).await?;
-    let one = |row: &tokio_postgres::Row| Recorded {
-        key: DocumentKey(row.get(0)),
-        relations: relations(row.get(1)),
-        settled: row.get(2),
-        coverage: row.get(3),
+    let empties = packed::empties(schema);
+    let one = |row: &tokio_postgres::Row| {
+        let fingerprint = fixed(row, 1).map(DocumentFingerprint);
+        let relations = packed::from_bytes(&empties, fingerprint, row.get(2));
+        Recorded {
+            key: DocumentKey(row.get(0)),
+            relations: relations.into_iter().collect::<Option<_>>().unwrap_or_default(),
+            settled: row.get(3),
+            coverage: row.get(4),
+        }
     };
     Ok(rows.iter().map(one).collect())
 }

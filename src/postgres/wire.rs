@@ -105,6 +105,22 @@ pub(crate) fn bytea_array<'a>(values: impl IntoIterator<Item = Option<&'a [u8]>>
     array(Type::BYTEA.oid(), Type::BYTEA_ARRAY.oid(), values)
 }
 
+/// The elements of an array of byte strings, as it travels. NULLs are left out, and so is what is malformed.
+pub(crate) fn elements(array: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = array.get(HEADER..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        loop {
+            let (length, after) = rest.split_first_chunk()?;
+            let length = i32::from_be_bytes(*length);
+            let (element, left) = after.split_at_checked(usize::try_from(length).unwrap_or(0))?;
+            rest = left;
+            if length >= 0 {
+                return Some(element);
+            }
+        }
+    })
+}
+
 /// An array parameter of texts.
 pub(crate) fn text_array<'a>(values: impl IntoIterator<Item = &'a str>) -> Param {
     array(Type::TEXT.oid(), Type::TEXT_ARRAY.oid(), values.into_iter().map(|text| Some(text.as_bytes())))
@@ -130,4 +146,21 @@ pub(crate) fn array<'a>(
 /// Parameters with their types, as `query_typed` takes them.
 pub(crate) fn typed(params: &[Param]) -> Vec<(&(dyn ToSql + Sync), Type)> {
     params.iter().map(|param| (param as &(dyn ToSql + Sync), param.ty())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_elements_of_an_array_come_back() {
+        let elements_of = |values: &[Option<&[u8]>]| {
+            let bytes = bytea_array(values.iter().copied()).bytes.unwrap();
+            elements(&bytes).map(<[u8]>::to_vec).collect::<Vec<_>>()
+        };
+        assert_eq!(elements_of(&[]), Vec::<Vec<u8>>::new());
+        assert_eq!(elements_of(&[Some(b"a"), None, Some(b""), Some(b"bc")]), [&b"a"[..], b"", b"bc"]);
+        let bytes = bytea_array([Some(&b"abc"[..])]).bytes.unwrap();
+        assert_eq!(elements(&bytes[..bytes.len() - 1]).count(), 0);
+    }
 }

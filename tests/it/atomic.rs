@@ -133,7 +133,7 @@ async fn p24_relations_are_stored_side_by_side_after_the_root() {
     let look = async {
         let counts = "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM order_product), (SELECT count(*) FROM file),
                              (SELECT count(*) FROM tag), (SELECT count(*) FROM line),
-                             (SELECT count(*) FILTER (WHERE settled) FROM rowdelta.document)";
+                             (SELECT count(*) FILTER (WHERE settled) FROM rowdelta.state)";
         while shop.rows(counts).await != ["1|1|1|1|0|0"] {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -78,7 +78,7 @@ async fn p11_rows_are_found_by_keys_with_null_at_every_level() {
     shop.sync(&[head.clone(), branch.clone()]).await;
     assert_eq!(shop.rows("SELECT count(*) FROM desk WHERE room IS NULL AND no IS NULL").await, ["2"]);
     // Again with nothing recorded: all is read by its keys, and found.
-    shop.db.execute("TRUNCATE rowdelta.document").await;
+    shop.db.execute("TRUNCATE rowdelta.document, rowdelta.base, rowdelta.skip").await;
     let ran = shop.sync(&[head.clone(), branch.clone()]).await;
     assert_eq!((ran.rows_written(), ran.documents("unchanged")), (0, 2));
     // One update each: the root, a desk without a number, a device that nothing identifies and that moves.
@@ -172,7 +172,7 @@ async fn p11_p16_catalogue_rows_are_found_by_keys_with_null() {
         ["5|4|3"]
     );
     assert_eq!(shop.rows("SELECT count(*) FROM kind").await, ["3"]);
-    shop.db.execute("TRUNCATE rowdelta.document").await;
+    shop.db.execute("TRUNCATE rowdelta.document, rowdelta.base, rowdelta.skip").await;
     assert_eq!(shop.sync(&docs).await.rows_written(), 0);
     let ran = shop.run(&[json!({ "id": 6, "s": 1 })]).await;
     assert_eq!(failures(&ran), ["feed.ndjson:1 [6] things c: part of the key of `kind` is null"]);
@@ -273,7 +273,7 @@ async fn p13_a_new_order_updates_the_places_that_changed_and_nothing_else() {
     let ran = shop.sync(&[album(&["x", "z", "w"], &["p", "q", "r", "s"], &["a", "c"])]).await;
     assert_eq!(shop.unsettled().await, "0");
     assert!(ran.rows_written() > 0);
-    shop.db.execute("TRUNCATE rowdelta.document").await;
+    shop.db.execute("TRUNCATE rowdelta.document, rowdelta.base, rowdelta.skip").await;
     assert_eq!(
         shop.sync(&[album(&["x", "z", "w"], &["p", "q", "r", "s"], &["a", "c"])]).await.rows_written(),
         0
@@ -598,7 +598,7 @@ async fn calls(schema: &str, docs: &[Value]) -> Shop {
 async fn two_nights(shop: &Shop, docs: &[Value]) {
     let ran = shop.sync(docs).await;
     assert_eq!((ran.documents("unsettled"), shop.unsettled().await.as_str()), (0, "0"));
-    let states = "SELECT (SELECT count(*) FROM rowdelta.document) - (SELECT count(*) FROM call)";
+    let states = "SELECT (SELECT count(*) FROM rowdelta.state) - (SELECT count(*) FROM call)";
     assert_eq!(shop.db.value(states).await, "0", "one state for each row");
     let again = shop.sync(docs).await;
     assert_eq!((again.documents("unchanged"), again.rows_written()), (docs.len() as u64, 0));

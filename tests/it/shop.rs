@@ -222,7 +222,7 @@ impl Shop {
 
     /// Documents that the next run will do again although their bytes did not change.
     pub async fn unsettled(&self) -> String {
-        self.db.value("SELECT count(*) FROM rowdelta.document WHERE NOT settled").await
+        self.db.value("SELECT count(*) FROM rowdelta.state WHERE NOT settled").await
     }
 }
 

@@ -65,7 +65,7 @@ async fn p29_documents_are_recorded_by_compare_and_set() {
     assert_eq!(refused(&database, &record(true, "NULL", "\\x22")).await, "RD003", "somebody was first");
     assert_eq!(refused(&database, &record(false, "'\\x99'", "\\x22")).await, "RD003", "not what was read");
     database.execute(&record(false, "'\\x11'", "\\x22")).await;
-    let stored = "SELECT fingerprint FROM rowdelta.document";
+    let stored = "SELECT fingerprint FROM rowdelta.state";
     assert_eq!(database.value(stored).await, "\\x22");
     database.execute(&format!("SELECT rowdelta.unsettle({mapping}, ARRAY['\\x01'::bytea])")).await;
     assert_eq!(

@@ -50,7 +50,7 @@ async fn p29_status_tells_documents_runs_and_failures() {
     more.extend((0..15).map(|n| json!({ "number": format!("BAD{n}"), "units": "x".repeat(200) })));
     more[0]["customer"] = json!("c");
     assert_eq!(shop.run(&more).await.code, 1);
-    shop.db.execute("UPDATE rowdelta.document SET settled = false WHERE key = (SELECT key FROM rowdelta.document LIMIT 1)").await;
+    shop.db.execute("SELECT rowdelta.unsettle(mapping, ARRAY[key]) FROM rowdelta.state LIMIT 1").await;
     let (code, stdout, _) = status(&shop, &[]).await;
     assert_eq!(code, 0);
     assert!(

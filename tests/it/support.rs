@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod command;
 pub mod database;
 pub mod feed;
+pub mod layout;
 pub mod pooler;
 
 pub use database::{Database, db, db_on};

@@ -45,8 +45,8 @@ async fn stays_quiet(shop: &Shop, docs: &[Value]) {
     let lost = [
         "SELECT",
         "SELECT rowdelta.unsettle_all(id) FROM rowdelta.mapping",
-        "SELECT rowdelta.unsettle(mapping, array_agg(key)) FROM rowdelta.document GROUP BY mapping",
-        "TRUNCATE rowdelta.document",
+        "SELECT rowdelta.unsettle(mapping, array_agg(key)) FROM rowdelta.state GROUP BY mapping",
+        "TRUNCATE rowdelta.document, rowdelta.base, rowdelta.skip",
     ];
     let feed = shop.scratch.write("quiet.ndjson", ndjson(docs));
     let feed = feed.to_str().unwrap();
@@ -334,7 +334,7 @@ async fn p21_p26_of_a_document_that_fails_nothing_is_recorded() {
     docs[1]["tags"][0] = json!("BAD");
     assert_eq!(shop.run(&docs).await.code, 1);
     let keys =
-        "SELECT count(DISTINCT key), count(*) FILTER (WHERE key = ANY (SELECT key FROM rowdelta.document))
+        "SELECT count(DISTINCT key), count(*) FILTER (WHERE key = ANY (SELECT key FROM rowdelta.state))
                 FROM rowdelta.rewritten";
     assert_eq!(shop.rows(keys).await, ["2|8"]);
     docs[1]["tags"][0] = json!("good");
@@ -378,7 +378,7 @@ async fn p21_p35_rewritten_rows_are_adopted_by_one_write() {
     let docs = vec![order(1)];
     shop.run(&docs).await.succeeded();
     shop.written().await;
-    shop.db.execute("TRUNCATE rowdelta.document, rowdelta.rewritten").await;
+    shop.db.execute("TRUNCATE rowdelta.document, rowdelta.base, rowdelta.skip, rowdelta.rewritten").await;
     // Of the tags `Red` is what became `red`.
     writes(&shop, &docs, &[("line", 0, 1, 0), ("orders", 0, 1, 0), ("page", 0, 1, 0), ("tag", 2, 0, 2)])
         .await;

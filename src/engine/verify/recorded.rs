@@ -145,7 +145,7 @@ impl Check<'_> {
         let mut connection = connections.get().await?;
         let transaction = begin(&mut connection, options.limits(true)).await?;
         let limit = options.batch_documents_max.min(DOCUMENTS_MAX) as i32;
-        let recorded = state::recorded(&transaction, self.mapping, after, limit).await?;
+        let recorded = state::recorded(&transaction, self.mapping, &self.schema, after, limit).await?;
         let last = recorded.last().map(|recorded| recorded.key.clone());
         let mut part = Part { last, read: recorded.len() as u64, ..Part::default() };
         let known = recorded.into_iter().filter_map(|recorded| self.known(recorded, &mut part.unknown));

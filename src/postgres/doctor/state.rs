@@ -4,7 +4,7 @@ use serde::Serialize;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
-use super::words::{count, size};
+use super::words::count;
 use super::{Exam, Severity};
 use crate::error::Error;
 use crate::postgres::install::VERSION;
@@ -16,9 +16,9 @@ pub struct StateFacts {
     pub documents: i64,
     /// Those among them that the next run does again.
     pub unsettled: i64,
-    /// Bytes of `rowdelta.document`, with its index: of all mappings together.
+    /// Bytes of what is recorded of documents, with indexes: of all mappings together.
     pub bytes: i64,
-    /// Its dead rows, as the server estimates them.
+    /// The dead rows of `rowdelta.document`, as the server estimates them.
     pub dead_rows: i64,
     /// Its live rows, likewise.
     pub live_rows: i64,
@@ -70,7 +70,9 @@ pub(super) async fn look(
 }
 
 const STATE: &str = "
-SELECT d.documents, d.unsettled, pg_total_relation_size('rowdelta.document'::regclass) AS bytes,
+SELECT d.documents, d.unsettled,
+       (SELECT sum(pg_total_relation_size(t::regclass))::bigint
+        FROM unnest(ARRAY['rowdelta.document', 'rowdelta.base', 'rowdelta.skip']) AS t) AS bytes,
        coalesce(s.n_dead_tup, 0) AS dead, coalesce(s.n_live_tup, 0) AS live,
        to_char(greatest(s.last_autovacuum, s.last_vacuum) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS vacuumed,
        (SELECT count(*) FROM rowdelta.run r WHERE r.mapping = m.id) AS runs,
@@ -78,8 +80,7 @@ SELECT d.documents, d.unsettled, pg_total_relation_size('rowdelta.document'::reg
        m.lease_holder AS holder, coalesce(m.lease_until < clock_timestamp(), false) AS expired,
        to_char(m.lease_until AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS until, g.rows_max, g.percent_max
 FROM (SELECT) AS one LEFT JOIN rowdelta.mapping m ON m.name = $1
-CROSS JOIN LATERAL (SELECT count(*) AS documents, count(*) FILTER (WHERE NOT settled) AS unsettled
-                    FROM rowdelta.document WHERE mapping = m.id) AS d
+CROSS JOIN LATERAL rowdelta.counted(m.id) AS d
 CROSS JOIN (SELECT min(rows_max) AS rows_max, min(percent_max)::float8 AS percent_max
             FROM rowdelta.guard WHERE mapping IS NULL OR mapping = $1) AS g
 LEFT JOIN pg_stat_all_tables s ON s.relid = 'rowdelta.document'::regclass";
@@ -103,7 +104,7 @@ fn report(exam: &mut Exam<'_>, state: &StateFacts) {
             state.vacuumed.as_deref().map_or("never cleaned".into(), |time| format!("last cleaned {time}"))
         );
         exam.general(Severity::Warning, "dead_rows", message)
-            .costs(format!("{} are read at the start of each run", size(state.bytes)))
+            .costs("they are read at the start of each run, too")
             .mend("VACUUM (ANALYZE) rowdelta.document");
     }
     match (&state.lease_holder, state.lease_expired) {
@@ -188,6 +189,7 @@ async fn privileges(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> Resul
 const PRIVILEGES: &str = "
 SELECT 'rowdelta.' || n.name AS what, array_agg(p ORDER BY place) AS missing
 FROM (VALUES ('mapping', ARRAY['SELECT', 'INSERT', 'UPDATE']), ('document', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
+             ('base', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('skip', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
              ('rewritten', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('run', ARRAY['SELECT', 'INSERT', 'UPDATE']), ('failure', ARRAY['INSERT']), ('guard', ARRAY['SELECT']))
      AS n (name, needed)
 CROSS JOIN LATERAL unnest(n.needed) WITH ORDINALITY AS k (p, place)

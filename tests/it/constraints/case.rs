@@ -344,7 +344,7 @@ impl Case<'_> {
             0 => {}
             1 => feed.iter_mut().for_each(|text| *text = text.replace(':', ": ")),
             _ => {
-                let unsettle = "UPDATE rowdelta.document SET settled = false, raw = NULL";
+                let unsettle = "SELECT rowdelta.unsettle_all(id) FROM rowdelta.mapping";
                 self.lane.client.batch_execute(unsettle).await.map_err(|error| describe(&error))?;
             }
         }

@@ -33,7 +33,7 @@ const ILLNESSES: &[Illness] = &[
     // The schema `rowdelta`.
     ("DROP SCHEMA rowdelta CASCADE", "not_installed", "error", Option::None, Install),
     ("CREATE OR REPLACE FUNCTION rowdelta.version() RETURNS text LANGUAGE sql AS 'SELECT ''0.0.1'''", "other_version", "error",
-        Option::None, Advised("CREATE OR REPLACE FUNCTION rowdelta.version() RETURNS text LANGUAGE sql AS 'SELECT ''0.1.0'''")),
+        Option::None, Advised("CREATE OR REPLACE FUNCTION rowdelta.version() RETURNS text LANGUAGE sql AS 'SELECT ''0.2.0'''")),
     // Indexes.
     ("DROP INDEX parcel_order_id_idx", "missing_index", "warning", Some("parcels"), Own),
     ("DROP INDEX parcel_order_id_idx; CREATE INDEX ON parcel (order_id) WHERE id > 5; CREATE INDEX ON parcel (code, order_id)",

@@ -305,7 +305,7 @@ fn entered(before: Phase, message: &[u8]) -> Phase {
 }
 
 /// How statements begin that write.
-const WRITES: [&str; 9] = [
+const WRITES: [&str; 11] = [
     "INSERT ",
     "UPDATE ",
     "DELETE ",
@@ -315,6 +315,8 @@ const WRITES: [&str; 9] = [
     "SELECT rowdelta.unsettle(",
     "SELECT rowdelta.forget(",
     "SELECT rowdelta.settle(",
+    "SELECT rowdelta.absent(",
+    "SELECT rowdelta.merge(",
 ];
 
 /// Splits a stream into the protocol's messages: a tag, the length of the rest, the rest. A client's first message

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::{Map, Value, json};
+use tokio::task::JoinHandle;
 
 use super::proxy::{Fault, Phase, Proxy, Trap};
 use crate::oracle::Edits;
 use crate::shop::{BY_RELATION, MAPPING, SCHEMA, Shop, ndjson};
 use crate::support::command::{self, Ran};
+use crate::support::database::connect;
+use crate::support::layout::BROKEN;
 use crate::support::pooler::Pooler;
 use crate::support::{Database, db, db_on};
 use rowdelta::postgres::local::Options;
@@ -43,7 +46,47 @@ pub struct Site {
     /// What a night without faults sends: messages by phase, bytes from servers and from clients.
     usual: ([u64; 4], [u64; 2]),
     _pooler: Option<Pooler>,
+    _merger: Merger,
 }
+
+/// Packs what is recorded over and over, whatever else happens, until it is dropped.
+struct Merger(JoinHandle<()>);
+
+impl Merger {
+    fn start(url: String) -> Self {
+        Merger(tokio::spawn(async move {
+            loop {
+                if let Ok(client) = connect(&url).await {
+                    while client.batch_execute("SET rowdelta.merge_share = 0").await.is_ok()
+                        && client.batch_execute(MERGE).await.is_ok()
+                    {
+                        tokio::time::sleep(Duration::from_millis(3)).await;
+                    }
+                }
+                // The server is away, or the session was ended.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }))
+    }
+}
+
+impl Drop for Merger {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// In small parts.
+const MERGE: &str = "
+DO $$ DECLARE v_mapping integer; v_from bytea; BEGIN
+    FOR v_mapping IN SELECT id FROM rowdelta.mapping LOOP
+        v_from := '';
+        WHILE v_from IS NOT NULL LOOP
+            v_from := rowdelta.merge(v_mapping, v_from, 20);
+            COMMIT;
+        END LOOP;
+    END LOOP;
+END $$";
 
 impl Site {
     /// In a database of the common server. `None`: there is no pooler.
@@ -67,6 +110,7 @@ impl Site {
             socket = pooler.as_ref()?.socket();
         }
         let proxy = Proxy::start(socket).await;
+        let merger = Merger::start(shop.db.url().to_owned());
         shop.url = proxy.url(&name);
         let feed = shop.scratch.path("feed.ndjson");
         let docs = Vec::new();
@@ -78,6 +122,7 @@ impl Site {
             feed,
             usual: Default::default(),
             _pooler: pooler,
+            _merger: merger,
         };
         site.dawn().await;
         site.run(&[]).await.succeeded();
@@ -190,8 +235,10 @@ impl Site {
         assert_eq!(self.shop.unsettled().await, "0");
     }
 
-    /// Every table holds what the feed says.
+    /// Every table holds what the feed says, and what is recorded is packed as it must be.
     pub async fn is_as_it_should_be(&self) {
+        assert_eq!(self.shop.db.table(BROKEN).await, Vec::<Vec<Option<String>>>::new());
+        assert_ne!(self.shop.db.value("SELECT count(*) FROM rowdelta.base").await, "0");
         self.shop.state.check().await.unwrap_or_else(|error| panic!("{error}"));
     }
 }

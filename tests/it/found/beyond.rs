@@ -40,7 +40,7 @@ async fn p20_a_table_of_1590_mapped_columns() {
         let ran = sync(db.url(), &mapping, &[&feed]).succeeded();
         assert_eq!((ran.rows_written(), &ran.report["relations"][0][kind]), (count, &count.into()));
         assert_eq!(sync(db.url(), &mapping, &[&feed]).succeeded().rows_written(), 0);
-        db.execute("TRUNCATE rowdelta.document").await;
+        db.execute("TRUNCATE rowdelta.document, rowdelta.base, rowdelta.skip").await;
         assert_eq!(sync(db.url(), &mapping, &[&feed]).succeeded().rows_written(), 0);
     }
     assert_eq!(
@@ -83,7 +83,7 @@ async fn p40_to_verify_it_is_enough_to_read() {
     for (grant, missing) in [
         ("USAGE ON SCHEMA rowdelta", "GRANT USAGE ON SCHEMA rowdelta TO"),
         (
-            "SELECT ON rowdelta.mapping, rowdelta.document, rowdelta.rewritten",
+            "SELECT ON rowdelta.mapping, rowdelta.document, rowdelta.base, rowdelta.skip, rowdelta.rewritten",
             "GRANT SELECT ON rowdelta.mapping TO",
         ),
         ("SELECT (xmin, k, n) ON t", "root: the role may not SELECT; GRANT SELECT ON public.t TO"),

@@ -136,7 +136,7 @@ impl Lab {
 
     /// With nothing known of what was stored: every row is read, and none written. Then `verify`.
     async fn adopt(&self, last: &Night) -> Vec<String> {
-        self.db.execute("TRUNCATE rowdelta.document").await;
+        self.db.execute("TRUNCATE rowdelta.document, rowdelta.base, rowdelta.skip").await;
         let before = self.versions().await;
         let ran = self.sync(&last.feed).await;
         let mut faults = failures(last, &ran);

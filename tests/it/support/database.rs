@@ -29,6 +29,7 @@ pub async fn db_on(options: Options) -> Database {
     let client = connect(&url).await.expect("connect to the new server");
     let database = Database { name: "postgres".into(), url, client, server: Some(server) };
     database.execute(TEMPLATE_SQL).await;
+    database.merge_by_test().await;
     database
 }
 
@@ -49,10 +50,28 @@ pub async fn db() -> Database {
     admin.batch_execute(&create).await.expect("create database");
     let url = format!("{}{name}", cluster.url_prefix);
     let client = connect(&url).await.expect("connect to the new database");
-    Database { name, url, client, server: None }
+    let database = Database { name, url, client, server: None };
+    database.merge_by_test().await;
+    database
 }
 
 impl Database {
+    /// Sessions pack what is recorded as by default, or sooner, or whenever anything was recorded. Which it is says the
+    /// test's name: a test does the same each time, and of a suite some do this and some that.
+    async fn merge_by_test(&self) {
+        let share = match fnv(std::thread::current().name().unwrap_or_default()) % 4 {
+            0 => return,
+            1 => "0.3",
+            _ => "0",
+        };
+        self.merge_from(share).await;
+    }
+
+    /// Sessions from now on pack what is recorded when that is such a share of what is packed.
+    pub async fn merge_from(&self, share: &str) {
+        self.execute(&format!("ALTER DATABASE {} SET rowdelta.merge_share = '{share}'", self.name)).await;
+    }
+
     /// The URL for another connection, or for the command.
     pub fn url(&self) -> &str {
         &self.url
@@ -206,9 +225,11 @@ async fn rename(admin: &Client, draft: &str, name: &str) {
 }
 
 fn template_name() -> String {
-    // FNV-1a: stable between builds, which the standard library's hasher does not promise.
-    let hash = TEMPLATE_SQL.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("template_{hash:016x}")
+    format!("template_{:016x}", fnv(TEMPLATE_SQL))
+}
+
+/// FNV-1a: stable between builds, which the standard library's hasher does not promise.
+fn fnv(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
