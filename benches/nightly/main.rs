@@ -79,7 +79,12 @@ fn start() -> Outcome<()> {
 fn bench(options: &Options) -> Outcome<()> {
     let server = Server::start(options.bench)?;
     let dir = Scratch::new()?;
+    let kind = match options.bench {
+        true => "a measurement",
+        false => "a trial that shows that everything works; no figure in it means anything",
+    };
     let about = [
+        ("this is", kind.to_owned()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("server", server.description(options.bench)),
         ("cores", blocks::cores().to_string()),
