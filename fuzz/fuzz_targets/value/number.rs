@@ -30,7 +30,8 @@ impl Plain {
         let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let digits: Vec<_> = whole.bytes().chain(fraction.bytes()).map(|byte| byte - b'0').collect();
-        let exponent = exponent.parse().unwrap_or(if exponent.starts_with('-') { i64::MIN } else { i64::MAX });
+        let exponent =
+            exponent.parse().unwrap_or(if exponent.starts_with('-') { i64::MIN } else { i64::MAX });
         // Of zero any exponent is as good.
         let bounded = exponent.clamp(-1_000_000, 1_000_000);
         (bounded == exponent || digits.iter().all(|digit| *digit == 0)).then_some(())?;
