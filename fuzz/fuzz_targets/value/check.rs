@@ -212,7 +212,8 @@ pub fn refusal(json: &Json<'_>, ty: &ColumnType) {
 
 fn numeric_refusal(number: &Plain, modifier: Option<(u16, i16)>) {
     let whole_digits = |number: &Plain| number.digits.len() as i64 + number.lowest;
-    let unreadable = whole_digits(number) > 131_072 || number.scale_written > 16_383;
+    let is_far = number.exponent >= i64::from(i32::MAX / 2);
+    let unreadable = is_far || whole_digits(number) > 131_072 || number.scale_written > 16_383;
     let too_long = modifier.is_some_and(|(precision, scale)| {
         let rounded = number.rounded(i64::from(scale));
         !rounded.digits.is_empty() && whole_digits(&rounded) > i64::from(precision) - i64::from(scale)

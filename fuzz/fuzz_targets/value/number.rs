@@ -8,6 +8,8 @@ pub struct Plain {
     pub lowest: i64,
     /// Digits after the point as it is written, exponent carried out. No part of the value.
     pub scale_written: i64,
+    /// As it is written. The server refuses large ones, of zero too.
+    pub exponent: i64,
 }
 
 impl PartialEq for Plain {
@@ -36,7 +38,7 @@ impl Plain {
         let bounded = exponent.clamp(-1_000_000, 1_000_000);
         (bounded == exponent || digits.iter().all(|digit| *digit == 0)).then_some(())?;
         let lowest = bounded - fraction.len() as i64;
-        Some(Plain { negative, digits, lowest, scale_written: (-lowest).max(0) }.normal())
+        Some(Plain { negative, digits, lowest, scale_written: (-lowest).max(0), exponent }.normal())
     }
 
     fn normal(mut self) -> Self {
@@ -93,7 +95,9 @@ pub fn decode(wire: &[u8]) -> (Plain, i64) {
         [group / 1000, group / 100 % 10, group / 10 % 10, group % 10].map(|digit| digit as u8)
     });
     let lowest = (i64::from(weight) - i64::from(count) + 1) * 4;
-    let value = Plain { negative: sign != 0, digits: digits.collect(), lowest, scale_written: 0 }.normal();
+    let value =
+        Plain { negative: sign != 0, digits: digits.collect(), lowest, scale_written: 0, exponent: 0 }
+            .normal();
     assert!(sign == 0 || !value.digits.is_empty(), "a negative zero");
     (value, i64::from(scale))
 }
