@@ -89,7 +89,8 @@ impl Detached {
     }
 }
 
-/// Why a row was not written that is looked for by its own place: if it is there, a trigger did not let the write through.
+/// Why a row was not written that is looked for by its own place: if it is there, a trigger did not let the write
+/// through.
 async fn not_set(transaction: &Transaction<'_>, table: &Table, place: &Tuple) -> Result<Error, Error> {
     if let Some(names) = suppressing(table, Verb::Update) {
         let own = &table.locator[..table.own_locator];

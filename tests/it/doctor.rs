@@ -162,6 +162,7 @@ async fn p40_the_grants_that_doctor_prints_are_what_a_sync_needs() {
         "CREATE TABLE attachment (order_id bigint REFERENCES orders ON DELETE CASCADE);
          CREATE INDEX ON attachment (order_id);
          CREATE TABLE photo (id int PRIMARY KEY, line_id bigint REFERENCES line ON DELETE CASCADE);
+         CREATE INDEX ON photo (line_id);
          CREATE TABLE thumb (photo_id int REFERENCES photo ON DELETE CASCADE) PARTITION BY LIST (photo_id);
          CREATE TABLE thumb1 PARTITION OF thumb DEFAULT;
          CREATE SEQUENCE product_no;

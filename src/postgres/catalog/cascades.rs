@@ -92,8 +92,8 @@ impl<'m> Reached<'m> {
         }
     }
 
-    /// Follows the foreign keys, table by table: the server would hold one recursive statement for so dear that it compiles
-    /// it (JIT), which takes seconds.
+    /// Follows the foreign keys, table by table: the server would hold one recursive statement for so dear that it
+    /// compiles it (JIT), which takes seconds.
     async fn search(&mut self, client: &Client) -> Result<(), Error> {
         let mut level: Vec<u32> = self.because.keys().copied().collect();
         while !level.is_empty() {

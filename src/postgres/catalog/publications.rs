@@ -68,8 +68,8 @@ CROSS JOIN LATERAL (
 WHERE published.names IS NOT NULL ORDER BY 2";
 
 /// Why a key would be better.
-const FULL: &str = "the whole old row goes to the log with every update and delete, and a subscriber may read its whole table to \
-                    find it; a primary key costs neither";
+const FULL: &str = "the whole old row goes to the log with every update and delete, and a subscriber may read its whole \
+                    table to find it; a primary key costs neither";
 
 fn without_identity(row: &Row) -> Option<(String, Option<Mend>)> {
     let (table, identity): (&str, &str) = (row.get("name"), row.get("identity"));

@@ -29,7 +29,8 @@ pub(super) fn beyond(partitioned_by: &[Option<String>], key: &[String]) -> Optio
 }
 
 /// What can be done about it.
-pub(super) const BEYOND_MEND: &str = "add its columns to the mapping's key if documents have them, or use a table that is partitioned by columns of the key, or not at all";
+pub(super) const BEYOND_MEND: &str = "add its columns to the mapping's key if documents have them, or \
+                                      use a table that is partitioned by columns of the key, or not at all";
 
 /// Why a table cannot be synced, and the statements that mend that.
 pub(super) fn unfit(name: &TableName, table: &CatalogTable) -> Vec<(String, Option<Mend>)> {

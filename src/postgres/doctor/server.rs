@@ -97,8 +97,8 @@ const IDLE_MS_MIN: i64 = 120_000;
 const WORK_MS_MIN: i64 = 60_000;
 
 /// Why a setting is not changed without a look.
-const SHARED_ROLE: &str = "it is so for every session of the role in this database, an application's too: best for a role that \
-                           only syncs use";
+const SHARED_ROLE: &str = "it is so for every session of the role in this database, an application's too: best for a \
+                           role that only syncs use";
 
 pub(super) async fn look(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> Result<(), Error> {
     let recovery = transaction.query_typed_one("SELECT pg_is_in_recovery()", &[]).await?.get(0);
