@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use crate::json::Json;
 
+mod compared;
 mod jsonb;
 mod nested;
 mod numeric;
@@ -178,10 +179,8 @@ fn dispatch(
         Kind::Uuid => uuid(json, out),
         Kind::Jsonb => jsonb::encode(json, out),
         Kind::Enum(labels) => label(json, labels, out),
-        Kind::Array(element) => nested::array(json, &ty.sql, element, out),
-        Kind::Composite(attributes) => nested::composite(json, &ty.sql, attributes, out),
+        Kind::Array(_) | Kind::Composite(_) | Kind::Domain(_) => nested::encode(json, ty, out),
         Kind::Json => Ok(Encoded::Ask(jsonb::plain(json)?)),
-        Kind::Domain(base) => nested::domain(json, base),
         Kind::Server => server(json, &ty.sql),
     }
 }
@@ -193,7 +192,7 @@ pub fn comparison_form<'a>(kind: &Kind, stored: &'a [u8]) -> Cow<'a, [u8]> {
     match kind {
         Kind::Numeric(None) => numeric::trimmed(stored),
         Kind::Jsonb => jsonb::trimmed(stored),
-        Kind::Array(_) | Kind::Composite(_) => nested::compared(kind, stored),
+        Kind::Array(_) | Kind::Composite(_) => compared::nested(kind, stored),
         Kind::Domain(base) => comparison_form(&base.kind, stored),
         _ => Cow::Borrowed(stored),
     }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use rowdelta::engine::report::{Report, SyncError};
 use rowdelta::error::{Error, ErrorKind};
+use rowdelta::postgres::doctor::size;
 
 /// Exit codes: a contract with whoever schedules the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +118,7 @@ pub fn summary(report: &Report) -> String {
         text,
         "  {} written, {} of WAL ({})",
         plural(report.rows_written(), "row"),
-        bytes(report.wal_bytes),
+        size(report.wal_bytes as i64),
         report.wal_scope
     );
     text
@@ -126,13 +127,4 @@ pub fn summary(report: &Report) -> String {
 /// A number with its noun.
 pub fn plural(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-/// A number of bytes for people.
-pub fn bytes(count: u64) -> String {
-    match count {
-        0..1024 => format!("{count} bytes"),
-        1024..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),
-        _ => format!("{:.1} MiB", count as f64 / 1_048_576.0),
-    }
 }

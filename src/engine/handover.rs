@@ -15,9 +15,9 @@ use crate::engine::held::{own_part, own_place};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::RelationIx;
 use crate::plan::{Batch, StoredRow, handovers};
-use crate::postgres::fetch::{cells, selected};
+use crate::postgres::fetch::{cells, rows, selected};
 use crate::postgres::wire::{Param, typed};
-use crate::postgres::write::Locators;
+use crate::postgres::write::{Locators, Verb, suppressed, suppressing};
 use crate::postgres::{attempt, quote};
 use crate::row::Tuple;
 use crate::schema::{Schema, Table};
@@ -53,6 +53,8 @@ impl Detached {
                     self.locator = locator;
                     return Ok(true);
                 }
+                // Whatever it refers to, a trigger will suppress it.
+                Err(error) if error.code().is_none() => return Err(error),
                 Err(refused) => tracing::debug!(table = table.name, %refused, "not detached"),
             }
         }
@@ -82,12 +84,22 @@ impl Detached {
         let sql = format!("UPDATE {} AS t SET {assigned} WHERE {found} RETURNING {returned}", table.name);
         match &transaction.query_typed(&sql, &typed(&params)).await?[..] {
             [row] => cells(row, 0..table.locator.len()),
-            _ => {
-                let message = "a row that refers to a key that passes was changed meanwhile";
-                Err(Error::new(ErrorKind::Transient, message))
-            }
+            _ => Err(not_set(transaction, table, &place).await?),
         }
     }
+}
+
+/// Why a row was not written that is looked for by its own place: if it is there, a trigger did not let the write
+/// through.
+async fn not_set(transaction: &Transaction<'_>, table: &Table, place: &Tuple) -> Result<Error, Error> {
+    if let Some(names) = suppressing(table, Verb::Update) {
+        let own = &table.locator[..table.own_locator];
+        if !rows(transaction, table, own, std::slice::from_ref(place)).await?.is_empty() {
+            return Ok(suppressed(table, Verb::Update, (1, 1), &names));
+        }
+    }
+    let message = "a row that refers to a key that passes was changed meanwhile";
+    Ok(Error::new(ErrorKind::Transient, message))
 }
 
 /// Detaches the rows that refer to keys about to pass, each by one write though it refers to several of them. What the

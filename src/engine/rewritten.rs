@@ -25,7 +25,7 @@ use crate::mapping::{Mapping, RelationIx};
 use crate::plan::{Action, Plan, Sides, SourceRow, StoredRow, changed_columns};
 use crate::postgres::fetch::{Widths, referable, rows};
 use crate::postgres::rewritten::{self, Recorded};
-use crate::postgres::write::Places;
+use crate::postgres::write::{Places, changes_identity};
 use crate::row::{Cell, Tuple};
 use crate::schema::{IdSource, Schema, Table};
 
@@ -381,15 +381,7 @@ impl Batch<'_> {
         if changed.is_empty() {
             return Ok(());
         }
-        let triggers = table.triggers.iter().map(|trigger| format!("\"{}\"", trigger.name));
-        let message = format!(
-            "a trigger of {} ({}) changes {}, by which the row is found again: leave that as it is sent, or take it out \
-             of the mapping's key",
-            table.name,
-            triggers.collect::<Vec<_>>().join(", "),
-            changed.join(", ")
-        );
-        Err(Error::new(ErrorKind::Rejected, message))
+        Err(changes_identity(table, &changed.join(", ")))
     }
 }
 

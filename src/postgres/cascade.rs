@@ -199,7 +199,8 @@ SELECT t.oid, format('%s.%I', c.relnamespace::regnamespace, c.relname),
              JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.number ORDER BY k.place),
        array(SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY AS k (number, place)
              JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.number ORDER BY k.place),
-       has_table_privilege(c.oid, 'SELECT')
+       (SELECT bool_and(has_column_privilege(c.oid, n, 'SELECT')) FROM unnest('{ctid,tableoid}'::text[] || array(
+            SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey))) AS n)
 FROM unnest($1::oid[]) AS t (oid)
 CROSS JOIN LATERAL (SELECT t.oid UNION SELECT relid FROM pg_partition_ancestors(t.oid)) AS whole (oid)
 JOIN pg_constraint f ON f.contype = 'f' AND f.confdeltype = 'c' AND f.conparentid = 0 AND f.confrelid = whole.oid

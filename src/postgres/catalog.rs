@@ -2,6 +2,7 @@
 //!
 //! Every fault found is reported at once, before the first write, with what would mend it.
 
+mod cascades;
 mod check;
 mod constraints;
 mod equality;
@@ -15,7 +16,8 @@ mod triggers;
 mod values;
 
 pub(crate) use check::{CatalogFault, Mend};
-pub(crate) use survey::{SurveyedTable, survey};
+pub(crate) use survey::{Survey, SurveyedTable, survey};
+pub(crate) use triggers::CatalogTrigger;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -84,6 +86,7 @@ async fn check(
     checker.shared_tables(&relations, &lookups, tables);
     if writes {
         checker.faults.extend(publications::faults(client, mapping, tables).await?);
+        checker.faults.extend(cascades::faults(client, mapping, tables).await?);
     }
     checker.ask(client).await?;
     if !checker.faults.is_empty() {

@@ -23,7 +23,7 @@ use tokio_postgres::{Client, Transaction};
 
 use crate::error::Error;
 use crate::mapping::{Mapping, Missing, OnAbsent, Relation, TableName};
-use crate::postgres::catalog::{SurveyedTable, survey};
+use crate::postgres::catalog::{Survey, SurveyedTable, survey};
 use crate::postgres::{Limits, begin};
 
 pub use server::ServerFacts;
@@ -122,13 +122,10 @@ pub async fn diagnose(
     mapping: &Mapping,
     options: DoctorOptions,
 ) -> Result<Diagnosis, Error> {
-    let closed = access::closed_schemas(client, mapping).await?;
-    let survey = if closed.is_empty() { Some(survey(client, mapping).await?) } else { None };
-    let (tables, faults) = survey.map(|survey| (survey.tables, survey.faults)).unwrap_or_default();
+    let Survey { tables, faults } = survey(client, mapping).await?;
     let transaction = begin(client, limits(STATEMENT_MAX)).await?;
     let server = server::facts(&transaction).await?;
     let mut exam = Exam { mapping, tables, server, options, findings: Vec::new() };
-    access::report_closed(&mut exam, &closed);
     faults::report(&mut exam, &faults);
     let facts = tables::facts(&mut exam, &transaction).await?;
     let state = state::look(&mut exam, &transaction).await?;
@@ -273,6 +270,14 @@ impl Finding {
     fn mend_with_care(&mut self, statement: impl Into<String>, caution: &str) -> &mut Self {
         self.sql.push(Remedy { statement: statement.into(), caution: Some(caution.to_owned()) });
         self
+    }
+
+    /// With care where there is a reason for it.
+    fn mend_or_think(&mut self, statement: impl Into<String>, caution: Option<&str>) -> &mut Self {
+        match caution {
+            Some(caution) => self.mend_with_care(statement, caution),
+            None => self.mend(statement),
+        }
     }
 }
 

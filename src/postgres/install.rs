@@ -1,7 +1,7 @@
 //! Installs and upgrades the schema `rowdelta`: sends the very files that `CREATE EXTENSION` and `ALTER EXTENSION` read.
 
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, GenericClient, IsolationLevel, Transaction};
+use tokio_postgres::{Client, GenericClient, IsolationLevel, Row, Transaction};
 
 use crate::error::{Error, ErrorKind};
 
@@ -117,17 +117,23 @@ const NEEDED: [(&str, &str); 8] = [
 ];
 
 const LACKING: &str = "
-SELECT format('GRANT %s ON rowdelta.%I TO %I', string_agg(p.name, ', ' ORDER BY p.place), t.name, current_user)
+SELECT t.name, array_agg(p.name ORDER BY p.place) AS privileges, quote_ident(current_user) AS role
 FROM unnest($1, $2) WITH ORDINALITY AS t (name, needed, place)
 CROSS JOIN LATERAL unnest(string_to_array(t.needed, ', ')) WITH ORDINALITY AS p (name, place)
 WHERE NOT has_table_privilege(format('rowdelta.%I', t.name), p.name)
 GROUP BY t.name, t.place ORDER BY t.place";
 
-/// Fails unless the role may read, and write where it `writes`, what is recorded.
-///
-/// # Errors
-/// It may not; the message has every statement that mends it.
-pub(crate) async fn check_privileges(client: &Client, writes: bool) -> Result<(), Error> {
+/// What a role may not do with a table of the schema, and must.
+pub(crate) struct Lacking {
+    /// Its name in the schema.
+    pub table: String,
+    pub privileges: Vec<String>,
+    /// The role, quoted.
+    role: String,
+}
+
+/// What the role lacks to read, and to write where it `writes`, what is recorded.
+pub(crate) async fn lacking(client: &impl GenericClient, writes: bool) -> Result<Vec<Lacking>, Error> {
     let needed: Vec<(&str, &str)> = match writes {
         true => NEEDED.to_vec(),
         false => NEEDED[..5].iter().map(|(table, _)| (*table, "SELECT")).collect(),
@@ -135,13 +141,30 @@ pub(crate) async fn check_privileges(client: &Client, writes: bool) -> Result<()
     let (tables, privileges): (Vec<&str>, Vec<&str>) = needed.into_iter().unzip();
     let params: &[(&(dyn ToSql + Sync), Type)] =
         &[(&tables, Type::TEXT_ARRAY), (&privileges, Type::TEXT_ARRAY)];
-    let grants = client.query_typed(LACKING, params).await?;
-    let grants: Vec<&str> = grants.iter().map(|row| row.get(0)).collect();
-    if grants.is_empty() {
+    let rows = client.query_typed(LACKING, params).await?;
+    let one = |row: &Row| Lacking {
+        table: row.get("name"),
+        privileges: row.get("privileges"),
+        role: row.get("role"),
+    };
+    Ok(rows.iter().map(one).collect())
+}
+
+/// Fails unless the role may read, and write where it `writes`, what is recorded.
+///
+/// # Errors
+/// It may not; the message has every statement that mends it.
+pub(crate) async fn check_privileges(client: &Client, writes: bool) -> Result<(), Error> {
+    let lacking = lacking(client, writes).await?;
+    if lacking.is_empty() {
         return Ok(());
     }
+    let grant = |Lacking { table, privileges, role }: &Lacking| {
+        format!("GRANT {} ON rowdelta.{table} TO {role}", privileges.join(", "))
+    };
+    let grants = lacking.iter().map(grant).collect::<Vec<_>>().join("; ");
     let does = if writes { "write" } else { "read" };
-    let message = format!("the role may not {does} what rowdelta records: {}", grants.join("; "));
+    let message = format!("the role may not {does} what rowdelta records: {grants}");
     Err(Error::new(ErrorKind::Setup, message))
 }
 

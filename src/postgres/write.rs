@@ -25,8 +25,8 @@ use crate::schema::{Check, IdSource, Schema, Table, WriteWay};
 use cells::Filled;
 use copy::copy_chunks;
 
-pub(crate) use traced::Places;
-use traced::{Subject, Verb};
+use traced::Subject;
+pub(crate) use traced::{Places, Verb, changes_identity, suppressed, suppressing};
 
 /// From so many rows on, new rows are sent by COPY. Below it one `INSERT … SELECT unnest` costs less across a
 /// network, because COPY waits for two more answers and cannot be sent along with other statements; over a Unix
@@ -153,7 +153,12 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// Transient if a count differs from the plan's: someone else wrote meanwhile.
-    pub async fn apply(&mut self, plan: &Plan, mut times: Vec<Duration>) -> Result<Vec<Duration>, Error> {
+    pub async fn apply(&mut self, plan: &Plan, times: Vec<Duration>) -> Result<Vec<Duration>, Error> {
+        let applied = self.run_all(plan, times).await;
+        applied.map_err(|error| self.replaced(error))
+    }
+
+    async fn run_all(&mut self, plan: &Plan, mut times: Vec<Duration>) -> Result<Vec<Duration>, Error> {
         let mut pending = Vec::new();
         pending.extend(self.set_constraints(&plan.deferred, "DEFERRED"));
         for step in &plan.steps {

@@ -4,8 +4,9 @@
 //! `rowtypes.c`. Where one is left to the server, all of it is, as the text that `array_in` and `record_in` read.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use super::{ColumnType, Encoded, Kind, ValueError, comparison_form, dispatch, expected, scalar_text};
+use super::{ColumnType, Encoded, Kind, ValueError, dispatch, expected, scalar_text};
 use crate::json::Json;
 
 /// What an array holds.
@@ -44,103 +45,180 @@ impl ColumnType {
 /// PostgreSQL's `MAXDIM`.
 const DIMENSIONS_MAX: usize = 6;
 /// Bytes of a length, a count, an oid.
-const INT: usize = 4;
+pub(super) const INT: usize = 4;
+/// The length of a null.
+const NULL: i32 = -1;
 
-/// Encodes a list, or leaves a string as it is to the server.
-pub(super) fn array(
-    json: &Json<'_>,
-    sql: &str,
-    element: &Element,
-    out: &mut Vec<u8>,
-) -> Result<Encoded, ValueError> {
-    if !matches!(json, Json::Array(_)) {
-        return super::server(json, sql);
+/// Encodes a value of a type made of others, or leaves it to the server if any value inside it must be.
+pub(super) fn encode(json: &Json<'_>, ty: &ColumnType, out: &mut Vec<u8>) -> Result<Encoded, ValueError> {
+    let mut bytes = Vec::new();
+    let part = Part::of(json, ty, &mut bytes)?;
+    if part.is_encoded() {
+        part.append(&bytes, out)?;
+        return Ok(Encoded::Value);
     }
+    Ok(part.text(&bytes)?.map_or(Encoded::Null, |text| Encoded::Ask(text.into_owned())))
+}
+
+/// A value taken apart: each scalar in it is encoded once, before it is known whether all of it goes as bytes or as
+/// text.
+enum Part<'v> {
+    Null,
+    /// A scalar, and where its bytes are.
+    Scalar {
+        json: &'v Json<'v>,
+        ty: &'v ColumnType,
+        at: Range<usize>,
+    },
+    /// What the server must convert.
+    Ask(String),
+    Array {
+        element: &'v Element,
+        /// The length of each dimension; an empty array has none.
+        shape: Vec<usize>,
+        parts: Vec<Part<'v>>,
+    },
+    Composite {
+        attributes: &'v [Attribute],
+        parts: Vec<Part<'v>>,
+    },
+}
+
+impl<'v> Part<'v> {
+    /// Takes a value apart; the bytes of its scalars are appended to `bytes`.
+    fn of(json: &'v Json<'_>, ty: &'v ColumnType, bytes: &mut Vec<u8>) -> Result<Self, ValueError> {
+        let start = bytes.len();
+        let encoded = match (&ty.kind, json) {
+            (Kind::Array(element), Json::Array(_)) => return Part::array(json, element, bytes),
+            (Kind::Composite(attributes), Json::Object(_)) => {
+                return Part::composite(json, attributes, bytes);
+            }
+            (_, Json::Null) => Encoded::Null,
+            (Kind::Array(_) | Kind::Composite(_), _) => super::server(json, &ty.sql)?,
+            (Kind::Domain(base), _) => {
+                let part = Part::of(json, base, bytes)?;
+                part.text(bytes)?.map_or(Encoded::Null, |text| Encoded::Ask(text.into_owned()))
+            }
+            _ => dispatch(json, ty, None, bytes)?,
+        };
+        Ok(match encoded {
+            Encoded::Null => Part::Null,
+            Encoded::Value => Part::Scalar { json, ty, at: start..bytes.len() },
+            Encoded::Ask(text) => Part::Ask(text),
+        })
+    }
+
+    fn array(json: &'v Json<'_>, element: &'v Element, bytes: &mut Vec<u8>) -> Result<Self, ValueError> {
+        let (mut shape, items) = flatten(json, element)?;
+        let mut parts = Vec::with_capacity(items.len());
+        for (at, item) in items.into_iter().enumerate() {
+            let part = Part::of(item, &element.ty, bytes);
+            parts.push(part.map_err(|error| at_index(at, &shape, error))?);
+        }
+        if parts.is_empty() {
+            shape.clear();
+        }
+        Ok(Part::Array { element, shape, parts })
+    }
+
+    /// Members that no attribute has are passed over.
+    fn composite(
+        json: &'v Json<'_>,
+        attributes: &'v [Attribute],
+        bytes: &mut Vec<u8>,
+    ) -> Result<Self, ValueError> {
+        let mut parts = Vec::with_capacity(attributes.len());
+        for Attribute { name, ty } in attributes {
+            let part = Part::of(json.member(name).unwrap_or(&Json::Null), ty, bytes);
+            parts.push(part.map_err(|error| inside(name, error))?);
+        }
+        Ok(Part::Composite { attributes, parts })
+    }
+
+    /// False if the server must convert it, or a value inside it.
+    fn is_encoded(&self) -> bool {
+        match self {
+            Part::Null | Part::Scalar { .. } => true,
+            Part::Ask(_) => false,
+            Part::Array { parts, .. } | Part::Composite { parts, .. } => parts.iter().all(Part::is_encoded),
+        }
+    }
+
+    /// Appends the binary form, without a length before it.
+    fn append(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), ValueError> {
+        match self {
+            Part::Scalar { at, .. } => out.extend_from_slice(&bytes[at.clone()]),
+            Part::Array { element, shape, parts } => {
+                put(out, shape.len())?;
+                put(out, usize::from(parts.iter().any(|part| matches!(part, Part::Null))))?;
+                out.extend_from_slice(&element.ty.oid.to_be_bytes());
+                for &length in shape {
+                    put(out, length)?;
+                    put(out, 1)?;
+                }
+                parts.iter().try_for_each(|part| part.append_with_length(bytes, out))?;
+            }
+            Part::Composite { attributes, parts } => {
+                put(out, attributes.len())?;
+                for (Attribute { ty, .. }, part) in attributes.iter().zip(parts) {
+                    out.extend_from_slice(&ty.oid.to_be_bytes());
+                    part.append_with_length(bytes, out)?;
+                }
+            }
+            // Neither has a binary form: the length says that the one is null, and the other goes as text.
+            Part::Null | Part::Ask(_) => {}
+        }
+        Ok(())
+    }
+
+    fn append_with_length(&self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), ValueError> {
+        let start = out.len();
+        out.extend_from_slice(&NULL.to_be_bytes());
+        if matches!(self, Part::Null) {
+            return Ok(());
+        }
+        self.append(bytes, out)?;
+        let mut length = Vec::new();
+        put(&mut length, out.len() - start - INT)?;
+        out[start..start + INT].copy_from_slice(&length);
+        Ok(())
+    }
+
+    /// What the input function of the type makes the same value of; `None` for null.
+    fn text(&self, bytes: &[u8]) -> Result<Option<Cow<'_, str>>, ValueError> {
+        let quoted = |part: &Part<'_>, null: &str| {
+            let word = part.text(bytes)?;
+            Ok::<_, ValueError>(word.map_or_else(|| null.to_owned(), |word| quote(&word)))
+        };
+        Ok(Some(match self {
+            Part::Null => return Ok(None),
+            Part::Scalar { json, ty, at } => scalar(json, ty, &bytes[at.clone()])?,
+            Part::Ask(text) => Cow::Borrowed(text),
+            Part::Array { element, shape, parts } => {
+                let words = parts.iter().map(|part| quoted(part, "NULL")).collect::<Result<Vec<_>, _>>()?;
+                Cow::Owned(braces(shape, &words, element.delimiter))
+            }
+            Part::Composite { parts, .. } => {
+                let words = parts.iter().map(|part| quoted(part, "")).collect::<Result<Vec<_>, _>>()?;
+                Cow::Owned(format!("({})", words.join(",")))
+            }
+        }))
+    }
+}
+
+/// The items of an array and the length of each dimension: lists of one depth must be of one length. Of what may be a
+/// list itself (`jsonb`) an array has one dimension.
+fn flatten<'v>(json: &'v Json<'_>, element: &Element) -> Result<(Vec<usize>, Vec<&'v Json<'v>>), ValueError> {
     let mut shape = Vec::new();
-    measure(json, element, &mut shape)?;
-    let mut elements = Elements { element, bytes: Vec::new(), has_null: false };
-    if !elements.append(json, shape.len())? {
-        let mut text = String::new();
-        array_text(json, shape.len(), element, &mut text)?;
-        return super::ask(&text);
-    }
-    let is_empty = shape.contains(&0);
-    let dimensions: &[usize] = if is_empty { &[] } else { &shape };
-    put(out, dimensions.len())?;
-    put(out, usize::from(elements.has_null))?;
-    out.extend_from_slice(&element.ty.oid.to_be_bytes());
-    for &length in dimensions {
-        put(out, length)?;
-        put(out, 1)?;
-    }
-    out.extend_from_slice(&elements.bytes);
-    Ok(Encoded::Value)
-}
-
-/// Encodes an object, or leaves a string as it is to the server. Members that no attribute has are passed over.
-pub(super) fn composite(
-    json: &Json<'_>,
-    sql: &str,
-    attributes: &[Attribute],
-    out: &mut Vec<u8>,
-) -> Result<Encoded, ValueError> {
-    if !matches!(json, Json::Object(_)) {
-        return super::server(json, sql);
-    }
-    put(out, attributes.len())?;
-    for attribute in attributes {
-        let member = json.member(&attribute.name).unwrap_or(&Json::Null);
-        out.extend_from_slice(&attribute.ty.oid.to_be_bytes());
-        if !append(member, &attribute.ty, out).map_err(|error| inside(&attribute.name, error))? {
-            return super::ask(&composite_text(json, attributes)?);
+    let mut items: Vec<&Json<'_>> = vec![json];
+    while let Some(Json::Array(first)) = items.first() {
+        if shape.len() == DIMENSIONS_MAX {
+            return Err(ValueError(format!("an array has at most {DIMENSIONS_MAX} dimensions")));
         }
-    }
-    Ok(Encoded::Value)
-}
-
-/// Leaves a value to the server that the type below a domain takes.
-pub(super) fn domain(json: &Json<'_>, base: &ColumnType) -> Result<Encoded, ValueError> {
-    match text_of(json, base)? {
-        Some(text) => super::ask(&text),
-        None => Ok(Encoded::Null),
-    }
-}
-
-fn inside(name: &str, ValueError(message): ValueError) -> ValueError {
-    ValueError(format!("{name}: {message}"))
-}
-
-fn put(out: &mut Vec<u8>, number: usize) -> Result<(), ValueError> {
-    let number = i32::try_from(number).map_err(|_| ValueError("is too long".into()))?;
-    out.extend_from_slice(&number.to_be_bytes());
-    Ok(())
-}
-
-/// Appends one value with its length. False where the server must convert it.
-fn append(json: &Json<'_>, ty: &ColumnType, out: &mut Vec<u8>) -> Result<bool, ValueError> {
-    let start = out.len();
-    out.extend_from_slice(&(-1i32).to_be_bytes());
-    match dispatch(json, ty, None, out)? {
-        Encoded::Null => Ok(true),
-        Encoded::Ask(_) => Ok(false),
-        Encoded::Value => {
-            let mut length = Vec::new();
-            put(&mut length, out.len() - start - INT)?;
-            out[start..start + INT].copy_from_slice(&length);
-            Ok(true)
-        }
-    }
-}
-
-/// The length of each dimension: lists of one depth must be of one length. Of what may be a list itself (`jsonb`) an
-/// array has one dimension.
-fn measure(json: &Json<'_>, element: &Element, shape: &mut Vec<usize>) -> Result<(), ValueError> {
-    let mut level = vec![json];
-    while let Some(Json::Array(first)) = level.first() {
-        let mut items = Vec::new();
-        for list in &level {
+        let mut below = Vec::new();
+        for list in &items {
             match list {
-                Json::Array(list) if list.len() == first.len() => items.extend(list.iter()),
+                Json::Array(list) if list.len() == first.len() => below.extend(list),
                 _ => {
                     let message = format!("lists of different lengths do not fit {}[]", element.ty.sql);
                     return Err(ValueError(message));
@@ -148,15 +226,12 @@ fn measure(json: &Json<'_>, element: &Element, shape: &mut Vec<usize>) -> Result
             }
         }
         shape.push(first.len());
-        if shape.len() > DIMENSIONS_MAX {
-            return Err(ValueError(format!("an array has at most {DIMENSIONS_MAX} dimensions")));
-        }
+        items = below;
         if takes_lists(&element.ty.kind) {
             break;
         }
-        level = items;
     }
-    Ok(())
+    Ok((shape, items))
 }
 
 fn takes_lists(kind: &Kind) -> bool {
@@ -167,68 +242,42 @@ fn takes_lists(kind: &Kind) -> bool {
     }
 }
 
-struct Elements<'e> {
-    element: &'e Element,
-    bytes: Vec<u8>,
-    has_null: bool,
+fn inside(name: &str, ValueError(message): ValueError) -> ValueError {
+    ValueError(format!("{name}: {message}"))
 }
 
-impl Elements<'_> {
-    /// Appends what is so many lists deep. False where the server must convert one of them.
-    fn append(&mut self, json: &Json<'_>, depth: usize) -> Result<bool, ValueError> {
-        match json {
-            Json::Array(items) if depth > 0 => {
-                for (at, item) in items.iter().enumerate() {
-                    let appended = self.append(item, depth - 1);
-                    if !appended.map_err(|error| inside(&format!("[{at}]"), error))? {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            }
-            _ if depth > 0 => Err(expected("a list", json)),
-            item => {
-                self.has_null |= *item == Json::Null;
-                append(item, &self.element.ty, &mut self.bytes)
-            }
-        }
-    }
+/// The error of the item that is `at` so many places from the first, as the document nests it: `[1]: [0]: …`.
+fn at_index(at: usize, shape: &[usize], error: ValueError) -> ValueError {
+    let mut rest = at;
+    shape.iter().rev().fold(error, |error, length| {
+        let index = rest % length;
+        rest /= length;
+        inside(&format!("[{index}]"), error)
+    })
 }
 
-fn array_text(json: &Json<'_>, depth: usize, element: &Element, text: &mut String) -> Result<(), ValueError> {
-    let Json::Array(items) = json else { return Err(expected("a list", json)) };
-    text.push('{');
-    for (at, item) in items.iter().enumerate() {
-        if at > 0 {
-            text.push(element.delimiter);
-        }
-        match item {
-            Json::Array(_) if depth > 1 => array_text(item, depth - 1, element, text)?,
-            _ => match text_of(item, &element.ty).map_err(|error| inside(&format!("[{at}]"), error))? {
-                Some(word) => quote(&word, text),
-                None => text.push_str("NULL"),
-            },
-        }
-    }
-    text.push('}');
+/// Appends a length or a count.
+pub(super) fn put(out: &mut Vec<u8>, number: usize) -> Result<(), ValueError> {
+    let number = i32::try_from(number).map_err(|_| ValueError("is too long".into()))?;
+    out.extend_from_slice(&number.to_be_bytes());
     Ok(())
 }
 
-fn composite_text(json: &Json<'_>, attributes: &[Attribute]) -> Result<String, ValueError> {
-    let mut text = String::from("(");
-    for (at, attribute) in attributes.iter().enumerate() {
-        if at > 0 {
-            text.push(',');
+/// The text of an array whose items are quoted already.
+fn braces(shape: &[usize], words: &[String], delimiter: char) -> String {
+    let separator = delimiter.to_string();
+    let text = match shape {
+        [length, below @ ..] if !below.is_empty() => {
+            let lists = words.chunks(words.len() / length).map(|words| braces(below, words, delimiter));
+            lists.collect::<Vec<_>>().join(&separator)
         }
-        let member = json.member(&attribute.name).unwrap_or(&Json::Null);
-        let word = text_of(member, &attribute.ty).map_err(|error| inside(&attribute.name, error))?;
-        word.into_iter().for_each(|word| quote(&word, &mut text));
-    }
-    text.push(')');
-    Ok(text)
+        _ => words.join(&separator),
+    };
+    format!("{{{text}}}")
 }
 
-fn quote(word: &str, text: &mut String) {
+fn quote(word: &str) -> String {
+    let mut text = String::with_capacity(word.len() + 2);
     text.push('"');
     for letter in word.chars() {
         if matches!(letter, '"' | '\\') {
@@ -237,35 +286,22 @@ fn quote(word: &str, text: &mut String) {
         text.push(letter);
     }
     text.push('"');
+    text
 }
 
-/// What the input function of a type makes the same value of that [`dispatch`] does; `None` for null. What that refuses
-/// is refused here.
-fn text_of<'a>(json: &'a Json<'_>, ty: &ColumnType) -> Result<Option<Cow<'a, str>>, ValueError> {
-    let mut bytes = Vec::new();
-    let word = match dispatch(json, ty, None, &mut bytes)? {
-        Encoded::Null => return Ok(None),
-        Encoded::Ask(text) => Cow::Owned(text),
-        Encoded::Value => match &ty.kind {
-            Kind::Text | Kind::Varchar(_) | Kind::Enum(_) => Cow::Owned(utf8(bytes)),
-            Kind::Int2 | Kind::Int4 | Kind::Int8 => Cow::Owned(integer(&bytes)),
-            // A version byte goes before the text.
-            Kind::Jsonb => Cow::Owned(utf8(bytes.split_off(1))),
-            Kind::Array(element) => {
-                let (mut shape, mut text) = (Vec::new(), String::new());
-                measure(json, element, &mut shape)?;
-                array_text(json, shape.len(), element, &mut text)?;
-                Cow::Owned(text)
-            }
-            Kind::Composite(attributes) => Cow::Owned(composite_text(json, attributes)?),
-            _ => scalar_text(json).ok_or_else(|| expected(&ty.sql, json))?,
-        },
-    };
-    Ok(Some(word))
+/// The text of a scalar that was encoded as `bytes`.
+fn scalar<'a>(json: &'a Json<'_>, ty: &ColumnType, bytes: &[u8]) -> Result<Cow<'a, str>, ValueError> {
+    match &ty.kind {
+        Kind::Text | Kind::Varchar(_) | Kind::Enum(_) => Ok(Cow::Owned(utf8(bytes))),
+        Kind::Int2 | Kind::Int4 | Kind::Int8 => Ok(Cow::Owned(integer(bytes))),
+        // A version byte goes before the text.
+        Kind::Jsonb => Ok(Cow::Owned(utf8(&bytes[1..]))),
+        _ => scalar_text(json).ok_or_else(|| expected(&ty.sql, json)),
+    }
 }
 
-fn utf8(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_default()
+fn utf8(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A whole number may be spelled otherwise in the document: `5.0`.
@@ -274,85 +310,4 @@ fn integer(bytes: &[u8]) -> String {
     let mut wide = [if negative { 0xff } else { 0 }; 8];
     wide[8 - bytes.len()..].copy_from_slice(bytes);
     i64::from_be_bytes(wide).to_string()
-}
-
-/// The comparison form of an array or a composite: that of each of its values, and no oid of a type of one's own,
-/// which a dump and restore changes.
-pub(super) fn compared<'a>(kind: &Kind, stored: &'a [u8]) -> Cow<'a, [u8]> {
-    let compared = match kind {
-        Kind::Array(element) if differs(&element.ty) => compared_array(&element.ty, stored),
-        Kind::Composite(attributes) if attributes.iter().any(|attribute| differs(&attribute.ty)) => {
-            compared_composite(attributes, stored)
-        }
-        _ => None,
-    };
-    compared.map_or(Cow::Borrowed(stored), Cow::Owned)
-}
-
-/// The first oid that no built-in type has: `FirstNormalObjectId` in `access/transam.h`.
-const FIRST_OWN_OID: u32 = 16_384;
-
-/// Whether a value's comparison form may differ from the stored one where it stands within another.
-fn differs(ty: &ColumnType) -> bool {
-    ty.oid >= FIRST_OWN_OID
-        || match &ty.kind {
-            Kind::Numeric(None) | Kind::Jsonb => true,
-            Kind::Array(element) => differs(&element.ty),
-            Kind::Composite(attributes) => attributes.iter().any(|attribute| differs(&attribute.ty)),
-            Kind::Domain(base) => differs(base),
-            _ => false,
-        }
-}
-
-fn compared_array(ty: &ColumnType, stored: &[u8]) -> Option<Vec<u8>> {
-    let mut reader = Reader(stored);
-    let dimensions = reader.take(INT)?;
-    let mut out = [dimensions, reader.take(INT)?].concat();
-    reader.oid(ty, &mut out)?;
-    let dimensions = u32::from_be_bytes(dimensions.try_into().ok()?) as usize;
-    out.extend_from_slice(reader.take(dimensions.checked_mul(2 * INT)?)?);
-    while !reader.0.is_empty() {
-        reader.value(&ty.kind, &mut out)?;
-    }
-    Some(out)
-}
-
-fn compared_composite(attributes: &[Attribute], stored: &[u8]) -> Option<Vec<u8>> {
-    let mut reader = Reader(stored);
-    let mut out = reader.take(INT)?.to_vec();
-    for Attribute { ty, .. } in attributes {
-        reader.oid(ty, &mut out)?;
-        reader.value(&ty.kind, &mut out)?;
-    }
-    reader.0.is_empty().then_some(out)
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    /// Appends the oid that stands next, unless it is that of a type of one's own.
-    fn oid(&mut self, ty: &ColumnType, out: &mut Vec<u8>) -> Option<()> {
-        let oid = self.take(INT)?;
-        out.extend_from_slice(if ty.oid < FIRST_OWN_OID { oid } else { &[0; INT] });
-        Some(())
-    }
-
-    /// Appends the comparison form of the next value, with its length.
-    fn value(&mut self, kind: &Kind, out: &mut Vec<u8>) -> Option<()> {
-        let length = i32::from_be_bytes(self.take(INT)?.try_into().ok()?);
-        if length < 0 {
-            out.extend_from_slice(&length.to_be_bytes());
-            return Some(());
-        }
-        let form = comparison_form(kind, self.take(length as usize)?);
-        put(out, form.len()).ok()?;
-        out.extend_from_slice(&form);
-        Some(())
-    }
 }

@@ -338,6 +338,38 @@ fn other_types_are_left_to_the_server() {
     assert_eq!(encoded, Ok(Encoded::Ask(r#"{"b":1.50,"a":["x\ny"]}"#.into())));
 }
 
+fn array_of(kind: Kind) -> Kind {
+    Kind::Array(Arc::new(Element { ty: column(kind, "sometype"), delimiter: ',' }))
+}
+
+fn composite(attributes: [(&str, Kind); 2]) -> Kind {
+    let attribute =
+        |(name, kind): (&str, Kind)| Attribute { name: name.into(), ty: column(kind, "sometype") };
+    Kind::Composite(attributes.map(attribute).into())
+}
+
+#[test]
+fn p06_what_holds_one_value_that_the_server_converts_goes_as_text() {
+    let (integers, flags) = (array_of(Kind::Int4), array_of(Kind::Bool));
+    assert_eq!(asked(&integers, r#"[5.0, " 7", null, "0x1f"]"#), r#"{"5","7",NULL,"0x1f"}"#);
+    assert_eq!(asked(&flags, r#"[[true, 1], [null, "f"]]"#), r#"{{"true","1"},{NULL,"f"}}"#);
+    let both = composite([("a", integers.clone()), ("b", Kind::Server)]);
+    assert_eq!(asked(&both, r#"{"b": "x\"", "a": [[1], [2]]}"#), r#"("{{\"1\"},{\"2\"}}","x\"")"#);
+    assert_eq!(asked(&both, r#"{"b": 1, "a": [[], []]}"#), r#"("{}","1")"#);
+    assert_eq!(asked(&array_of(both), r#"[{"b": ""}, null]"#), r#"{"(,\"\")",NULL}"#);
+    let domain = Kind::Domain(Arc::new(column(integers, "sometype")));
+    assert_eq!(asked(&domain, "[1, null]"), r#"{"1",NULL}"#);
+}
+
+#[test]
+fn p25_an_error_inside_a_value_says_where() {
+    let both = composite([("a", array_of(Kind::Int2)), ("b", Kind::Bool)]);
+    let message = error(&array_of(both), r#"[{"a": [[1, 2], [3, 70000]]}]"#);
+    assert_eq!(message, "[0]: a: [1]: [1]: 70000 is out of range for smallint");
+    let ragged = error(&array_of(Kind::Int2), "[[1], [2, 3]]");
+    assert_eq!(ragged, "lists of different lengths do not fit sometype[]");
+}
+
 #[test]
 fn long_values_stay_out_of_messages() {
     let long = format!("\"{}\"", "9".repeat(41));

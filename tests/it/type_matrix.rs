@@ -267,17 +267,25 @@ async fn p20_no_type_of_the_catalog_is_forgotten() {
 #[tokio::test]
 async fn p22_types_without_a_binary_form_are_refused_before_the_first_write() {
     let db = db().await;
-    db.execute("CREATE TABLE k (id int PRIMARY KEY, v aclitem, w aclitem[])").await;
+    db.execute(
+        "CREATE TYPE grants AS (id int, given aclitem); CREATE DOMAIN given AS grants; CREATE TYPE outer_one AS (n int, g given[]);
+         CREATE TYPE harmless AS (id int, words text[]);
+         CREATE TABLE k (id int PRIMARY KEY, v aclitem, w aclitem[], x grants, y outer_one, z harmless)",
+    )
+    .await;
     let mapping = "version = 1\nname = \"k\"\n[root]\ntable = \"k\"\nkey = [\"id\"]\n\
-                   columns = { id = \"id\", v = \"v\", w = \"w\" }";
+                   columns = { id = \"id\", v = \"v\", w = \"w\", x = \"x\", y = \"y\", z = \"z\" }";
     let client = db.client().await;
     let error = catalog::read(&client, &Mapping::from_toml(mapping).unwrap()).await.unwrap_err().to_string();
     for fault in [
         "root.columns.v: column \"v\" is aclitem, of which there is no binary form; leave it out of the mapping",
         "root.columns.w: column \"w\" is aclitem[], of which there is no binary form; leave it out of the mapping",
+        "root.columns.x: column \"x\" is grants, which holds aclitem, of which there is no binary form",
+        "root.columns.y: column \"y\" is outer_one, which holds aclitem, of which there is no binary form",
     ] {
         assert!(error.contains(fault), "{error}");
     }
+    assert!(!error.contains("root.columns.z"), "{error}");
 }
 
 /// What the README says of a type.

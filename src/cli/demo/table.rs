@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use rowdelta::engine::report::Report;
 use rowdelta::mapping::Mapping;
+use rowdelta::postgres::doctor::size;
 
 use super::rewrite::Written;
-use crate::cli::output::bytes;
 
 /// What one way to sync did in one night.
 pub struct Cell {
@@ -92,7 +92,7 @@ pub fn night(at: usize, title: &str, read: u64, mapping: &Mapping, cells: &[Cell
     };
     line("all rows", &|cell| dot(cell.total()));
     line("calls skipped", &|cell| dot(cell.skipped));
-    line("write-ahead log", &|cell| bytes(cell.wal_bytes));
+    line("write-ahead log", &|cell| size(cell.wal_bytes as i64));
     line("time", &|cell| format!("{:.2} s", cell.elapsed.as_secs_f64()));
     text.push('\n');
     text

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use super::constraints::Names;
 use super::privileges::Needed;
 use super::read::CatalogTable;
-use super::relations::{unfit, unknown};
+use super::relations::{BEYOND_MEND, beyond, unfit, unknown};
 use super::values::Asked;
 use crate::mapping::{
     Atomic, Lookup, Mapping, Missing, OnAbsent, Relation, RelationKind, Source, SyncOptions, TableName,
@@ -44,6 +44,8 @@ pub(crate) enum Mend {
     Unique(Vec<String>, bool),
     /// This statement, which is done as soon as it has its lock.
     AtOnce(String),
+    /// This statement, and why somebody should think about it first.
+    WithCare(String, &'static str),
 }
 
 impl std::fmt::Display for CatalogFault {
@@ -69,9 +71,11 @@ impl<'m> Checker<'m> {
         tables: &'t HashMap<&TableName, CatalogTable>,
     ) -> Option<&'t CatalogTable> {
         let found = tables.get(name);
-        let faults = found.map_or_else(|| vec![unknown(name)], |table| unfit(name, table));
-        faults.iter().for_each(|fault| self.fault(place, fault));
-        found.filter(|_| faults.is_empty())
+        let faults = found.map_or_else(|| vec![(unknown(name), None)], |table| unfit(name, table));
+        let is_fit = faults.is_empty();
+        let fault = |(message, mend)| CatalogFault { place: place.to_owned(), message, mend };
+        self.faults.extend(faults.into_iter().map(fault));
+        found.filter(|_| is_fit)
     }
 
     fn column(&mut self, place: &str, table: &CatalogTable, name: &str) -> Option<PhysicalColumn> {
@@ -87,9 +91,13 @@ impl<'m> Checker<'m> {
 
     fn written(&mut self, place: &str, table: &CatalogTable, name: &str) -> Option<PhysicalColumn> {
         let column = self.column(place, table, name)?;
-        if table.column(name).is_some_and(|found| !found.is_binary) {
-            let message = format!("column \"{name}\" is {}, of which there is no binary form", column.ty.sql);
-            self.fault(place, format!("{message}; leave it out of the mapping"));
+        if let Some(ty) = table.column(name).and_then(|found| found.without_binary.as_ref()) {
+            let holds = if *ty == column.ty.sql { String::new() } else { format!(", which holds {ty}") };
+            let message = format!("column \"{name}\" is {}{holds}", column.ty.sql);
+            self.fault(
+                place,
+                format!("{message}, of which there is no binary form; leave it out of the mapping"),
+            );
         }
         if table.column(name).is_some_and(|found| found.generated) {
             self.fault(
@@ -129,12 +137,27 @@ impl<'m> Checker<'m> {
             return;
         }
         let list = key.iter().map(|column| quote(column)).collect::<Vec<_>>().join(", ");
+        if let Some(beyond) = beyond(&table.partitioned_by, key) {
+            let message = format!(
+                "the key ({list}) is not unique in {}, nor can an index of it be unique: its partition key has {beyond}",
+                table.name
+            );
+            return self.fault(place, format!("{message}; {BEYOND_MEND}"));
+        }
         let mend = format!("CREATE UNIQUE INDEX ON {} ({list})", table.name);
         let invalid = table.uniques.iter().filter(|unique| unique.plain && unique.key == key);
         if let Some(index) = invalid.filter_map(|unique| unique.invalid.as_ref()).next() {
             let message =
                 format!("the key ({list}) is not unique in {}: index {index} is not valid", table.name);
-            return self.fault(place, format!("{message}; REINDEX INDEX {index}"));
+            let mend = match table.kind.as_str() {
+                "p" => {
+                    format!(
+                        "CREATE UNIQUE INDEX on each partition without one, and ALTER INDEX {index} ATTACH PARTITION it"
+                    )
+                }
+                _ => format!("REINDEX INDEX {index}"),
+            };
+            return self.fault(place, format!("{message}; {mend}"));
         }
         let message = match with_null {
             false => format!("the key ({list}) is not unique in {}: {mend}", table.name),

@@ -19,8 +19,18 @@ struct Known {
     is_composite: bool,
     /// Of a domain, the type below: its oid, modifier and name.
     base: Option<(u32, i32, String)>,
+    /// Whether values can be sent and read in binary form.
+    is_binary: bool,
     /// Its name.
     sql: String,
+}
+
+impl Known {
+    /// The types that it is made of.
+    fn parts(&self) -> impl Iterator<Item = u32> {
+        let one = self.base.iter().map(|base| base.0).chain(self.element.iter().map(|element| element.0));
+        one.chain(self.attributes.iter().map(|attribute| attribute.1))
+    }
 }
 
 /// Fills in the kinds of columns that hold arrays, composites and domains.
@@ -35,8 +45,20 @@ pub(super) async fn nested(client: &Client, tables: &mut [&mut CatalogTable]) ->
     let known: HashMap<u32, Known> = rows.iter().map(|row| (row.get("oid"), known(row))).collect();
     for column in &mut unknown {
         column.ty.kind = kind_of(&known, column.ty.oid, column.modifier);
+        if column.without_binary.is_none() {
+            column.without_binary = without_binary(&known, column.ty.oid);
+        }
     }
     Ok(())
+}
+
+/// A type without a binary form that a type is made of.
+fn without_binary(types: &HashMap<u32, Known>, oid: u32) -> Option<String> {
+    let known = types.get(&oid)?;
+    match known.is_binary {
+        true => known.parts().find_map(|part| without_binary(types, part)),
+        false => Some(known.sql.clone()),
+    }
 }
 
 /// The encoder of a type.
@@ -74,7 +96,7 @@ WITH RECURSIVE reached (oid) AS (
         UNION ALL SELECT e.oid FROM pg_type e WHERE e.typarray = t.oid
         UNION ALL SELECT a.atttypid FROM pg_attribute a
                   WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS part (oid))
-SELECT t.oid, t.typtype = 'c' AS composite, format_type(t.oid, -1) AS sql,
+SELECT t.oid, t.typtype = 'c' AS composite, 0 NOT IN (t.typsend, t.typreceive) AS is_binary, format_type(t.oid, -1) AS sql,
        CASE WHEN t.typtype = 'd' THEN t.typbasetype END AS base, t.typtypmod AS base_modifier,
        format_type(t.typbasetype, t.typtypmod) AS base_sql, e.oid AS element, e.typdelim::text AS delimiter,
        CASE WHEN t.typtype = 'e' THEN (SELECT array_agg(l.enumlabel::text) FROM pg_enum l WHERE l.enumtypid = t.oid) END AS labels,
@@ -100,6 +122,7 @@ fn known(row: &Row) -> Known {
         base: row
             .get::<_, Option<u32>>("base")
             .map(|oid| (oid, row.get("base_modifier"), row.get("base_sql"))),
+        is_binary: row.get("is_binary"),
         sql: row.get("sql"),
     }
 }

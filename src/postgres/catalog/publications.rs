@@ -73,6 +73,10 @@ CROSS JOIN LATERAL (
         WHERE t.pubname = p.pubname AND (c.oid = leaf.oid OR c.oid IN (SELECT relid FROM pg_partition_ancestors(leaf.oid)))))) AS published
 WHERE published.names IS NOT NULL ORDER BY 2";
 
+/// Why a key would be better.
+const FULL: &str = "the whole old row goes to the log with every update and delete, and a subscriber may read its whole \
+                    table to find it; a primary key costs neither";
+
 fn without_identity(row: &Row) -> Option<(String, Option<Mend>)> {
     let (table, identity): (&str, &str) = (row.get("name"), row.get("identity"));
     if identity == "f" || row.get("is_identified") {
@@ -80,18 +84,18 @@ fn without_identity(row: &Row) -> Option<(String, Option<Mend>)> {
     }
     let names: Vec<&str> = row.get("names");
     let publish = if names.len() > 1 { "publications" } else { "publication" };
-    let mend = match row.get::<_, Option<&str>>("index") {
-        _ if row.get("has_key") => "DEFAULT".to_owned(),
-        Some(index) => format!("USING INDEX {index}"),
-        None => "FULL".to_owned(),
+    let (identity, caution) = match row.get::<_, Option<&str>>("index") {
+        _ if row.get("has_key") => ("DEFAULT".to_owned(), None),
+        Some(index) => (format!("USING INDEX {index}"), None),
+        None => ("FULL".to_owned(), Some(FULL)),
     };
-    let mend = format!("ALTER TABLE {table} REPLICA IDENTITY {mend}");
+    let mend = format!("ALTER TABLE {table} REPLICA IDENTITY {identity}");
     let message = format!(
         "{table} is in the {publish} {} and has no replica identity, so the server refuses to change or delete its rows; \
          {mend}",
         names.join(", ")
     );
-    Some((message, Some(Mend::AtOnce(mend))))
+    Some((message, Some(caution.map_or(Mend::AtOnce(mend.clone()), |why| Mend::WithCare(mend, why)))))
 }
 
 /// What the server says against updates of these columns and deletes of all rows, planned but not run.

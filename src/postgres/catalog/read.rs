@@ -21,8 +21,8 @@ pub(super) struct CatalogColumn {
     pub modifier: i32,
     /// Whether NULL is refused: by the column, or by a domain.
     pub not_null: bool,
-    /// Whether values can be sent and read in binary form.
-    pub is_binary: bool,
+    /// Its type, or one that it is made of, that cannot be sent and read in binary form.
+    pub without_binary: Option<String>,
     pub generated: bool,
     /// SQL of a generated column's value, and the columns it is made of.
     pub generation: Option<(String, Vec<String>)>,
@@ -64,6 +64,8 @@ pub(super) struct CatalogTable {
     pub heirs: Vec<String>,
     /// Tables that it is a partition of, or inherits from.
     pub ancestors: Vec<u32>,
+    /// The columns by which it, and its partitions, are partitioned; `None` is an expression.
+    pub partitioned_by: Vec<Option<String>>,
     pub columns: Vec<CatalogColumn>,
     /// The role, quoted.
     pub role: String,
@@ -76,7 +78,7 @@ pub(super) struct CatalogTable {
     pub references: Vec<CatalogReference>,
     /// Columns that foreign keys of any table refer to.
     pub referred: Vec<String>,
-    /// Triggers that can change rows, or suppress their writes.
+    /// The user's triggers.
     pub triggers: Vec<CatalogTrigger>,
 }
 
@@ -150,6 +152,7 @@ fn table(row: &Row) -> CatalogTable {
         foreign: row.get("foreign"),
         heirs: row.get("heirs"),
         ancestors: row.get("ancestors"),
+        partitioned_by: row.get("partitioned_by"),
         role: row.get("role"),
         missing_privileges: row.get("missing_privileges"),
         hidden: row.get("hidden"),
@@ -204,6 +207,9 @@ SELECT wanted.place, c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relna
                  SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid
                  UNION SELECT i.inhparent FROM up JOIN pg_inherits i ON i.inhrelid = up.oid)
              SELECT oid FROM up) AS ancestors,
+       array(SELECT DISTINCT a.attname::text FROM pg_partition_tree(c.oid) p JOIN pg_partitioned_table t ON t.partrelid = p.relid
+             CROSS JOIN LATERAL unnest(t.partattrs::int2[]) AS part (number)
+             LEFT JOIN pg_attribute a ON a.attrelid = t.partrelid AND a.attnum = part.number ORDER BY 1) AS partitioned_by,
        quote_ident(current_user) AS role,
        array(SELECT s FROM unnest(ARRAY['ctid', 'tableoid', 'xmin']) s
              WHERE CASE WHEN c.relkind IN ('r', 'p') THEN NOT has_column_privilege(c.oid, s, 'SELECT') END) AS hidden,
@@ -222,7 +228,8 @@ const COLUMNS: &str = "
 SELECT a.attrelid AS table, a.attname::text AS name, a.attnum AS number, a.atttypid AS oid, a.atttypmod AS modifier, t.typtype::text,
        CASE WHEN b.typtype = 'c' THEN 0 ELSE t.typarray END AS array_oid,
        format_type(a.atttypid, a.atttypmod) AS sql, a.attnotnull OR base.not_null AS not_null,
-       NOT EXISTS (SELECT FROM pg_type p WHERE p.oid IN (b.oid, b.typelem) AND 0 IN (p.typsend, p.typreceive)) AS is_binary,
+       CASE WHEN EXISTS (SELECT FROM pg_type p WHERE p.oid IN (b.oid, b.typelem) AND 0 IN (p.typsend, p.typreceive))
+            THEN format_type(a.atttypid, a.atttypmod) END AS without_binary,
        a.attgenerated <> '' AS generated, a.attidentity <> '' AS is_identity,
        CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END AS generation,
        (SELECT coalesce(array_agg(s.attname::text), '{}') FROM pg_depend p
@@ -285,7 +292,7 @@ fn column(row: &Row) -> CatalogColumn {
         ty,
         modifier,
         not_null: row.get("not_null"),
-        is_binary: row.get("is_binary"),
+        without_binary: row.get("without_binary"),
         generated: row.get("generated"),
         generation: row.get::<_, Option<String>>("generation").map(|sql| (sql, row.get("made_of"))),
         default: row.get("default"),

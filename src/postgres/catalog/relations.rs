@@ -1,7 +1,9 @@
 //! What cannot be synced because of the kind of relation that it is.
 
+use super::check::Mend;
 use super::read::CatalogTable;
 use crate::mapping::TableName;
+use crate::postgres::quote;
 
 /// PostgreSQL's limit, in bytes.
 const NAME_MAX: usize = 63;
@@ -17,8 +19,21 @@ pub(super) fn unknown(name: &TableName) -> String {
     format!("table {name} does not exist, or is not on the search path; create it, or name its schema")
 }
 
-/// Why a table cannot be synced.
-pub(super) fn unfit(name: &TableName, table: &CatalogTable) -> Vec<String> {
+/// What the partition key has beside columns of a key: PostgreSQL makes no unique index of the table without it. An
+/// expression is `None`.
+pub(super) fn beyond(partitioned_by: &[Option<String>], key: &[String]) -> Option<String> {
+    let beyond = partitioned_by.iter().filter(|part| part.as_ref().is_none_or(|name| !key.contains(name)));
+    let words = |part: &Option<String>| part.as_deref().map_or("an expression".to_owned(), quote);
+    let beyond: Vec<String> = beyond.map(words).collect();
+    (!beyond.is_empty()).then(|| beyond.join(", "))
+}
+
+/// What can be done about it.
+pub(super) const BEYOND_MEND: &str = "add its columns to the mapping's key if documents have them, or \
+                                      use a table that is partitioned by columns of the key, or not at all";
+
+/// Why a table cannot be synced, and the statements that mend that.
+pub(super) fn unfit(name: &TableName, table: &CatalogTable) -> Vec<(String, Option<Mend>)> {
     let foreign = "whose rows have no version (xmin) by which somebody else's change would be noticed; \
                    run rowdelta on the database that has it";
     let kind = match table.kind.as_str() {
@@ -32,7 +47,10 @@ pub(super) fn unfit(name: &TableName, table: &CatalogTable) -> Vec<String> {
         _ => Some("is not a table; name one".to_owned()),
     };
     let (own, schema, role) = (&table.name, &table.schema, &table.role);
-    let closed = || format!("the role may not use schema {schema}; GRANT USAGE ON SCHEMA {schema} TO {role}");
+    let closed = || {
+        let grant = format!("USAGE ON SCHEMA {schema}");
+        (format!("the role may not use schema {schema}; GRANT {grant} TO {role}"), Some(Mend::Grant(grant)))
+    };
     let temporary = || {
         format!("{name} is a temporary table, which other sessions do not see; CREATE UNLOGGED TABLE instead")
     };
@@ -56,12 +74,12 @@ pub(super) fn unfit(name: &TableName, table: &CatalogTable) -> Vec<String> {
         )
     };
     let faults = [
-        kind.map(|kind| format!("{name} {kind}")),
-        (!table.is_open).then(closed),
         table.is_temporary.then(temporary),
         (!table.rules.is_empty()).then(rules),
         (!table.foreign.is_empty()).then(parts),
         (!table.heirs.is_empty()).then(heirs),
     ];
-    faults.into_iter().flatten().collect()
+    let is_no_table = kind.map(|kind| (format!("{name} {kind}"), None));
+    let faults = faults.into_iter().flatten().map(|fault| (fault, None));
+    is_no_table.into_iter().chain((!table.is_open).then(closed)).chain(faults).collect()
 }

@@ -6,11 +6,12 @@ use tokio_postgres::Client;
 
 use super::check::CatalogFault;
 use super::read::{CatalogColumn, CatalogTable};
-use super::relations::unfit;
+use super::relations::{beyond, unfit};
+use super::triggers::CatalogTrigger;
 use super::{check, tables};
 use crate::error::Error;
 use crate::mapping::{Mapping, TableName};
-use crate::schema::WriteWay;
+use crate::schema::{Trigger, WriteWay};
 use crate::value::{ColumnType, Kind};
 
 /// The tables that are there, in the mapping's order, and every fault.
@@ -36,6 +37,9 @@ pub(crate) struct SurveyedTable {
     /// The columns of each key that no two rows share.
     pub uniques: Vec<Vec<String>>,
     pub columns: Vec<SurveyedColumn>,
+    /// The user's triggers, and what each of them can do to what a sync sends.
+    pub triggers: Vec<(CatalogTrigger, Option<Trigger>)>,
+    partitioned_by: Vec<Option<String>>,
 }
 
 /// A column of such a table.
@@ -54,6 +58,11 @@ impl SurveyedTable {
 
     pub fn column(&self, name: &str) -> Option<&SurveyedColumn> {
         self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// What the partition key has beside these columns: then no index over them can be unique.
+    pub fn partitioned_beyond(&self, columns: &[String]) -> Option<String> {
+        beyond(&self.partitioned_by, columns)
     }
 
     /// Whether two rows with the same values in these columns are ruled out, NULL aside.
@@ -79,6 +88,11 @@ pub(crate) async fn survey(client: &Client, mapping: &Mapping) -> Result<Survey,
 fn surveyed(mapping: &Mapping, asked: &TableName, table: &CatalogTable) -> SurveyedTable {
     let relation = mapping.relations.iter().find(|relation| relation.table == *asked);
     let uniques = table.uniques.iter().filter(|unique| unique.is_key);
+    // Into a catalogue rows are only inserted.
+    let effect = |trigger: &CatalogTrigger| match relation {
+        Some(relation) => trigger.on(mapping, relation),
+        None => trigger.effect(false).filter(|effect| effect.insert),
+    };
     SurveyedTable {
         asked: asked.clone(),
         oid: table.oid,
@@ -89,6 +103,8 @@ fn surveyed(mapping: &Mapping, asked: &TableName, table: &CatalogTable) -> Surve
         primary_key: table.primary_key().to_vec(),
         uniques: uniques.map(|unique| unique.key.clone()).collect(),
         columns: table.columns.iter().map(column).collect(),
+        triggers: table.triggers.iter().map(|trigger| (trigger.clone(), effect(trigger))).collect(),
+        partitioned_by: table.partitioned_by.clone(),
     }
 }
 

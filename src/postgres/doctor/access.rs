@@ -1,34 +1,10 @@
 //! What the role may do, and which rows it sees.
 
-use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::Transaction;
 
 use super::{Exam, Severity, ask};
 use crate::error::Error;
-use crate::mapping::Mapping;
 use crate::postgres::quote;
-
-/// The schemas that the mapping names, and whose tables the role may not even look up.
-pub(super) async fn closed_schemas(client: &Client, mapping: &Mapping) -> Result<Vec<String>, Error> {
-    let relations = mapping.relations.iter().map(|relation| &relation.table);
-    let tables = relations.chain(mapping.lookups.iter().map(|lookup| &lookup.table));
-    let schemas: Vec<&str> = tables.filter_map(|table| table.schema.as_deref()).collect();
-    let sql = "SELECT nspname::text FROM pg_namespace \
-               WHERE nspname = ANY ($1) AND NOT has_schema_privilege(oid, 'USAGE') ORDER BY 1";
-    let rows = client.query_typed(sql, &[(&schemas, Type::TEXT_ARRAY)]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
-}
-
-pub(super) fn report_closed(exam: &mut Exam<'_>, closed: &[String]) {
-    let role = exam.server.quoted_role();
-    for schema in closed {
-        let schema = quote(schema);
-        let message = format!("the role may not use the schema {schema}: its tables cannot be looked at");
-        let finding = exam.general(Severity::Error, "privilege", message);
-        finding.advise("then run doctor again: nothing else about the tables is known so far");
-        finding.mend(format!("GRANT USAGE ON SCHEMA {schema} TO {role}"));
-    }
-}
 
 pub(super) async fn look(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> Result<(), Error> {
     row_security(exam, transaction).await

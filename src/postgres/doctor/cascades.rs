@@ -20,7 +20,6 @@ struct Reference {
     columns: Vec<String>,
     on_delete: char,
     on_update: char,
-    is_readable: bool,
     is_deferrable: bool,
 }
 
@@ -112,7 +111,6 @@ async fn taken_along(
         "it holds {size} by now; what goes counts against the limits on deletions (--deletes-max, rowdelta.guard)"
     ));
     finding.advise("if they should stay: a foreign key with ON DELETE RESTRICT, or SET NULL");
-    unreadable(exam, reference);
     Ok(())
 }
 
@@ -127,19 +125,7 @@ async fn further(
     let message = format!("rows of {from} go along with rows that go along ({name})");
     exam.general(Severity::Warning, "cascade", message)
         .costs(format!("it holds {size} by now; what goes counts against the limits on deletions"));
-    unreadable(exam, reference);
     Ok(())
-}
-
-fn unreadable(exam: &mut Exam<'_>, reference: &Reference) {
-    if reference.is_readable {
-        return;
-    }
-    let (from, role) = (&reference.from_name, exam.server.quoted_role());
-    let message = format!("the role may not read {from}, whose rows go along: nobody can count them");
-    let finding = exam.general(Severity::Error, "privilege", message);
-    finding.costs("a document that removes a row they may hang under fails");
-    finding.mend(format!("GRANT SELECT ON {from} TO {role}"));
 }
 
 fn cleared(exam: &mut Exam<'_>, reference: &Reference) {
@@ -186,7 +172,6 @@ fn reference(row: &Row) -> Reference {
         columns: row.get("columns"),
         on_delete: code("on_delete"),
         on_update: code("on_update"),
-        is_readable: row.get("readable"),
         is_deferrable: row.get("deferrable"),
     }
 }
@@ -195,7 +180,6 @@ fn reference(row: &Row) -> Reference {
 const REFERENCES: &str = "
 SELECT quote_ident(f.conname) AS name, f.conrelid AS from, quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS from_name,
        t.oid AS to, f.confdeltype::text AS on_delete, f.confupdtype::text AS on_update, f.condeferrable AS deferrable,
-       has_table_privilege(c.oid, 'SELECT') AS readable,
        array(SELECT a.attname::text FROM unnest(f.conkey) WITH ORDINALITY AS k (number, place)
              JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.number ORDER BY k.place) AS columns
 FROM unnest($1::oid[]) AS t (oid)

@@ -20,14 +20,8 @@ pub(super) fn report(exam: &mut Exam<'_>, faults: &[CatalogFault]) {
         if finding.relation.is_some() && finding.table.is_none() {
             finding.advise("rowdelta schema -m MAP -d URL FEED prints the tables that are not there");
         }
-        match remedy {
-            Some((statement, Some(caution))) => {
-                finding.mend_with_care(statement, caution);
-            }
-            Some((statement, None)) => {
-                finding.mend(statement);
-            }
-            None => {}
+        if let Some((statement, caution)) = remedy {
+            finding.mend_or_think(statement, caution);
         }
     }
 }
@@ -62,6 +56,7 @@ fn remedy(
     match mend {
         Mend::Grant(what) => Some((format!("GRANT {what} TO {}", exam.server.quoted_role()), None)),
         Mend::AtOnce(statement) => Some((statement.clone(), None)),
+        Mend::WithCare(statement, caution) => Some((statement.clone(), Some(caution))),
         Mend::Unique(columns, with_null) => {
             let table = table?;
             let nulls = match with_null {

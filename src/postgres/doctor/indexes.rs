@@ -6,7 +6,7 @@ use tokio_postgres::{Row, Transaction};
 
 use super::tables::{Measured, measure};
 use super::words::{count, create_index, index_caution, list, size};
-use super::{Exam, Finding, Severity, ask};
+use super::{Exam, Severity, ask};
 use crate::error::Error;
 
 /// An index as the catalog has it.
@@ -17,11 +17,12 @@ struct Index {
     name: String,
     /// The columns of its key; `None` for an expression.
     columns: Vec<Option<String>>,
+    /// The columns of `INCLUDE`.
+    included: Vec<String>,
     /// Operator class, collation and options of each, as text.
     layout: Vec<String>,
     is_valid: bool,
-    /// Whether a statement makes it just now.
-    is_building: bool,
+    building: Building,
     is_partial: bool,
     is_unique: bool,
     /// Whether something needs it besides queries: a constraint, the replica identity, CLUSTER, a partitioned index.
@@ -30,6 +31,16 @@ struct Index {
     method: String,
     bytes: i64,
     scans: i64,
+}
+
+/// Whether a statement makes an index just now. What other roles' statements do the server does not tell, but which locks
+/// they hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Building {
+    No,
+    Yes,
+    /// A session has locked its table as `CREATE INDEX CONCURRENTLY` does, and `VACUUM`.
+    Perhaps(i32),
 }
 
 impl Index {
@@ -49,15 +60,19 @@ impl Index {
                 && index.method == "btree"
                 && index.columns.iter().all(Option::is_some)
         };
-        let own = self.columns.len();
+        let length = |index: &Index| index.columns.len() + index.included.len();
         let is_longer =
-            other.columns.len() > own || other.is_unique || other.is_needed || other.oid < self.oid;
+            length(other) > length(self) || other.is_unique || other.is_needed || other.oid < self.oid;
+        let has = |name: &String| {
+            other.included.contains(name) || other.columns.iter().any(|column| column.as_ref() == Some(name))
+        };
         is_plain(self)
             && is_plain(other)
             && self.table == other.table
             && self.oid != other.oid
             && other.columns.starts_with(&self.columns)
             && other.layout.starts_with(&self.layout)
+            && self.included.iter().all(has)
             && is_longer
     }
 }
@@ -108,7 +123,7 @@ fn parents(exam: &mut Exam<'_>, indexes: &[Index], sizes: &BTreeMap<u32, Measure
         let message = format!("no B-tree or hash index begins with the parent {}", list(&relation.parent));
         let finding = exam.about(Severity::Warning, "missing_index", oid, message).columns(&relation.parent);
         finding.costs(format!("each batch that looks at these lists reads the whole table: {}", sizes[&oid]));
-        mend(finding, statement, caution);
+        finding.mend_or_think(statement, caution);
     }
 }
 
@@ -137,14 +152,7 @@ fn unserved(exam: &mut Exam<'_>, pointer: &Pointer, indexes: &[Index], sizes: &B
         "each row that goes from this table has all of that one read: {}",
         sizes[&pointer.from]
     ));
-    mend(finding, statement, caution);
-}
-
-fn mend(finding: &mut Finding, statement: String, caution: Option<&str>) {
-    match caution {
-        Some(caution) => finding.mend_with_care(statement, caution),
-        None => finding.mend(statement),
-    };
+    finding.mend_or_think(statement, caution);
 }
 
 /// An index that every write maintains and no query uses.
@@ -153,10 +161,18 @@ fn broken(exam: &mut Exam<'_>, index: &Index) {
         return;
     }
     let name = &index.name;
-    if index.is_building {
-        let message = format!("index {name} is being made just now");
+    let building = match index.building {
+        Building::No => None,
+        Building::Yes => Some(format!("index {name} is being made just now")),
+        Building::Perhaps(pid) => Some(format!(
+            "index {name} is not valid; backend {pid} holds a lock on the table as one does that makes an index \
+             CONCURRENTLY: it is being made, or the table vacuumed"
+        )),
+    };
+    if let Some(message) = building {
         exam.about(Severity::Note, "building_index", index.table, message)
-            .costs("a run beside it is slower, and CONCURRENTLY waits for the run's transactions");
+            .costs("a run beside it is slower, and CONCURRENTLY waits for the run's transactions")
+            .advise("run doctor again when it is done");
         return;
     }
     if index.is_partitioned {
@@ -211,9 +227,14 @@ fn index(row: &Row) -> Index {
         table: row.get("table"),
         name: row.get("name"),
         columns: row.get("columns"),
+        included: row.get("included"),
         layout: row.get("layout"),
         is_valid: row.get("valid"),
-        is_building: row.get("building"),
+        building: match (row.get("building"), row.get("builder")) {
+            (true, _) => Building::Yes,
+            (false, Some(pid)) => Building::Perhaps(pid),
+            (false, None) => Building::No,
+        },
         is_partial: row.get("partial"),
         is_unique: row.get("unique"),
         is_needed: row.get("needed"),
@@ -229,16 +250,22 @@ SELECT i.indexrelid AS oid, i.indrelid AS table, quote_ident(n.nspname) || '.' |
        array(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
              LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum AND k.attnum > 0
              WHERE k.place <= i.indnkeyatts ORDER BY k.place) AS columns,
+       array(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+             WHERE k.place > i.indnkeyatts ORDER BY k.place) AS included,
        array(SELECT format('%s %s %s', i.indclass[g], i.indcollation[g], i.indoption[g])
              FROM generate_series(0, i.indnkeyatts - 1) AS g ORDER BY g) AS layout,
        i.indisvalid AND i.indisready AND i.indislive AS valid, i.indpred IS NOT NULL AS partial, i.indisunique AS unique,
        EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid) AS building,
+       CASE WHEN NOT i.indisvalid THEN (
+           SELECT min(l.pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
+           WHERE l.relation = i.indrelid AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted) END AS builder,
        i.indisreplident OR i.indisclustered OR i.indisexclusion OR x.relkind = 'I' OR x.relispartition
          OR EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = i.indexrelid) AS needed,
        x.relkind = 'I' AS partitioned, m.amname::text AS method, pg_relation_size(x.oid) AS bytes,
-       coalesce(s.idx_scan, 0) AS scans
+       pg_stat_get_numscans(x.oid) AS scans
 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace n ON n.oid = x.relnamespace
-JOIN pg_am m ON m.oid = x.relam LEFT JOIN pg_stat_all_indexes s ON s.indexrelid = x.oid
+JOIN pg_am m ON m.oid = x.relam
 WHERE i.indrelid = ANY ($1) ORDER BY 2, 3";
 
 fn pointer(row: &Row) -> Pointer {

@@ -57,16 +57,30 @@ pub(super) async fn look(
         }
         let nulls = relation.has_nullable_key().then_some(" NULLS NOT DISTINCT");
         let nulls = nulls.filter(|_| exam.server.version >= 15).unwrap_or_default();
-        let statement = create_index(&table.name, table.is_partitioned(), true, &columns) + nulls;
-        let (oid, caution) = (table.oid, index_caution(table));
+        let remedy = match table.partitioned_beyond(&columns) {
+            Some(beyond) => Remedy::Beyond(beyond),
+            None => Remedy::Index(
+                create_index(&table.name, table.is_partitioned(), true, &columns) + nulls,
+                index_caution(table),
+            ),
+        };
+        let oid = table.oid;
         let key = Key { table: table.name.clone(), columns, with_null: relation.has_nullable_key() };
         let twins = twins(exam, client, facts, &key).await?;
-        report(exam, oid, &key, &twins, (statement, caution));
+        report(exam, oid, &key, &twins, remedy);
     }
     Ok(())
 }
 
-fn report(exam: &mut Exam<'_>, oid: u32, key: &Key, twins: &Twins, remedy: (String, Option<&str>)) {
+/// What keeps a key unique.
+enum Remedy {
+    /// This statement, and what it does to others.
+    Index(String, Option<&'static str>),
+    /// No index of the table: its partition key has this beside the columns.
+    Beyond(String),
+}
+
+fn report(exam: &mut Exam<'_>, oid: u32, key: &Key, twins: &Twins, remedy: Remedy) {
     let columns = list(&key.columns);
     let (severity, message) = match twins {
         Twins::Some(found) => (
@@ -84,17 +98,23 @@ fn report(exam: &mut Exam<'_>, oid: u32, key: &Key, twins: &Twins, remedy: (Stri
         "of two rows with one key under one parent that others write, the next sync that looks at the list \
          updates one and removes the other",
     );
-    let (statement, caution) = remedy;
-    match (twins, caution) {
-        (Twins::Some(_), _) => after_twins(finding, key, statement),
-        (Twins::Unknown(_), _) => {
+    let (statement, caution) = match remedy {
+        Remedy::Index(statement, caution) => (statement, caution),
+        Remedy::Beyond(beyond) => {
+            finding.advise(format!(
+                "no index of the table can be unique over them: its partition key has {beyond}. CREATE UNIQUE INDEX \
+                 on each partition rules out twins within it"
+            ));
+            return;
+        }
+    };
+    match twins {
+        Twins::Some(_) => after_twins(finding, key, statement),
+        Twins::Unknown(_) => {
             finding.mend_with_care(statement, UNCOUNTED);
         }
-        (Twins::None, Some(caution)) => {
-            finding.mend_with_care(statement, caution);
-        }
-        (Twins::None, None) => {
-            finding.mend(statement);
+        Twins::None => {
+            finding.mend_or_think(statement, caution);
         }
     }
 }

@@ -96,6 +96,10 @@ const IDLE_MS_MIN: i64 = 120_000;
 /// The largest batch takes less, and so does reading what is recorded of a million documents.
 const WORK_MS_MIN: i64 = 60_000;
 
+/// Why a setting is not changed without a look.
+const SHARED_ROLE: &str = "it is so for every session of the role in this database, an application's too: best for a \
+                           role that only syncs use";
+
 pub(super) async fn look(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> Result<(), Error> {
     let recovery = transaction.query_typed_one("SELECT pg_is_in_recovery()", &[]).await?.get(0);
     read_only(exam, recovery);
@@ -112,13 +116,14 @@ fn read_only(exam: &mut Exam<'_>, is_standby: bool) {
     } else if exam.server.setting("default_transaction_read_only") == "on" {
         let message = "default_transaction_read_only is on: a sync may not write its lease and its ledger";
         let statement = exam.server.set("default_transaction_read_only = off");
-        exam.general(Severity::Error, "read_only", message).mend(statement);
+        exam.general(Severity::Error, "read_only", message).mend_with_care(statement, SHARED_ROLE);
     }
     if exam.server.setting("session_replication_role") == "replica" {
         let message = "session_replication_role is replica: neither triggers nor foreign keys are looked at";
         let statement = exam.server.set("session_replication_role = origin");
         let finding = exam.general(Severity::Warning, "replication_role", message);
-        finding.costs("rows may refer to nothing, and rows that should go along stay").mend(statement);
+        finding.costs("rows may refer to nothing, and rows that should go along stay");
+        finding.mend_with_care(statement, SHARED_ROLE);
     }
 }
 
@@ -153,7 +158,8 @@ fn timeouts(exam: &mut Exam<'_>) {
         let message = format!("{name} is {} ms: {why}", count(set));
         let statement = exam.server.set(&format!("{name} = 0"));
         let finding = exam.general(Severity::Warning, "timeout", message);
-        finding.costs("retries, and a run that breaks off if they do not help").mend(statement);
+        finding.costs("retries, and a run that breaks off if they do not help");
+        finding.mend_with_care(statement, SHARED_ROLE);
     }
 }
 

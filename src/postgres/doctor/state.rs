@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use super::words::count;
 use super::{Exam, Severity};
 use crate::error::Error;
-use crate::postgres::install::VERSION;
+use crate::postgres::install::{Lacking, VERSION, lacking};
 
 /// What is recorded of the mapping, and how the tables are that hold it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -73,17 +73,17 @@ const STATE: &str = "
 SELECT d.documents, d.unsettled,
        (SELECT sum(pg_total_relation_size(t::regclass))::bigint
         FROM unnest(ARRAY['rowdelta.document', 'rowdelta.base', 'rowdelta.skip']) AS t) AS bytes,
-       coalesce(s.n_dead_tup, 0) AS dead, coalesce(s.n_live_tup, 0) AS live,
-       to_char(greatest(s.last_autovacuum, s.last_vacuum) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS vacuumed,
+       pg_stat_get_dead_tuples(o.oid) AS dead, pg_stat_get_live_tuples(o.oid) AS live,
+       to_char(greatest(pg_stat_get_last_autovacuum_time(o.oid), pg_stat_get_last_vacuum_time(o.oid)) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS vacuumed,
        (SELECT count(*) FROM rowdelta.run r WHERE r.mapping = m.id) AS runs,
        pg_total_relation_size('rowdelta.run'::regclass) + pg_total_relation_size('rowdelta.failure'::regclass) AS ledger_bytes,
        m.lease_holder AS holder, coalesce(m.lease_until < clock_timestamp(), false) AS expired,
        to_char(m.lease_until AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS until, g.rows_max, g.percent_max
 FROM (SELECT) AS one LEFT JOIN rowdelta.mapping m ON m.name = $1
 CROSS JOIN LATERAL rowdelta.counted(m.id) AS d
+CROSS JOIN (SELECT 'rowdelta.document'::regclass::oid AS oid) AS o
 CROSS JOIN (SELECT min(rows_max) AS rows_max, min(percent_max)::float8 AS percent_max
-            FROM rowdelta.guard WHERE mapping IS NULL OR mapping = $1) AS g
-LEFT JOIN pg_stat_all_tables s ON s.relid = 'rowdelta.document'::regclass";
+            FROM rowdelta.guard WHERE mapping IS NULL OR mapping = $1) AS g";
 
 /// Dead rows from which on a share of them says something.
 const DEAD_MIN: i64 = 10_000;
@@ -170,32 +170,26 @@ async fn is_usable(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> Result
     Ok(true)
 }
 
-/// Reports what the role may not do in the schema. Gives whether it may read all of it.
+/// Reports what the role may not do in the schema. Gives whether there is something of it that it may not read.
 async fn privileges(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> Result<bool, Error> {
+    let of_table = |lacking: Lacking| (format!("rowdelta.{}", lacking.table), lacking.privileges);
+    let mut missing: Vec<(String, Vec<String>)> =
+        lacking(transaction, true).await?.into_iter().map(of_table).collect();
+    // The functions run with the caller's privileges.
+    if transaction.query_typed_one(MAY_EXECUTE, &[]).await?.get::<_, Option<bool>>(0) == Some(false) {
+        missing.push(("ALL FUNCTIONS IN SCHEMA rowdelta".to_owned(), vec!["EXECUTE".to_owned()]));
+    }
     let role = exam.server.quoted_role();
-    let mut unreadable = false;
-    for row in transaction.query_typed(PRIVILEGES, &[]).await? {
-        let (what, missing): (String, Vec<String>) = (row.get("what"), row.get("missing"));
-        let list = missing.join(", ");
-        unreadable |= missing.iter().any(|privilege| privilege == "SELECT" || privilege == "EXECUTE");
+    for (what, privileges) in &missing {
+        let list = privileges.join(", ");
         exam.general(Severity::Error, "privilege", format!("the role may not {list} on {what}"))
             .costs("a sync cannot record what it did")
             .mend(format!("GRANT {list} ON {what} TO {role}"));
     }
-    Ok(unreadable)
+    let is_to_read = |privilege: &String| privilege == "SELECT" || privilege == "EXECUTE";
+    Ok(missing.iter().any(|(_, privileges)| privileges.iter().any(is_to_read)))
 }
 
-/// The functions run with the caller's privileges.
-const PRIVILEGES: &str = "
-SELECT 'rowdelta.' || n.name AS what, array_agg(p ORDER BY place) AS missing
-FROM (VALUES ('mapping', ARRAY['SELECT', 'INSERT', 'UPDATE']), ('document', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
-             ('base', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('skip', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']),
-             ('rewritten', ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']), ('run', ARRAY['SELECT', 'INSERT', 'UPDATE']), ('failure', ARRAY['INSERT']), ('guard', ARRAY['SELECT']))
-     AS n (name, needed)
-CROSS JOIN LATERAL unnest(n.needed) WITH ORDINALITY AS k (p, place)
-WHERE NOT has_table_privilege(to_regclass('rowdelta.' || n.name), p)
-GROUP BY n.name
-UNION ALL
-SELECT 'ALL FUNCTIONS IN SCHEMA rowdelta', ARRAY['EXECUTE'] FROM pg_proc p JOIN pg_namespace s ON s.oid = p.pronamespace
-WHERE s.nspname = 'rowdelta' HAVING bool_or(NOT has_function_privilege(p.oid, 'EXECUTE'))
-ORDER BY 1";
+const MAY_EXECUTE: &str = "
+SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) FROM pg_proc p JOIN pg_namespace s ON s.oid = p.pronamespace
+WHERE s.nspname = 'rowdelta'";

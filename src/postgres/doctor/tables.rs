@@ -98,7 +98,8 @@ pub(super) async fn measure(
     Ok(found.iter().map(|row| (row.get("oid"), measured(row))).collect())
 }
 
-/// An estimate of −1 says that nobody counted; an empty file says that there is nothing to count.
+/// An estimate of −1 says that nobody counted; an empty file says that there is nothing to count. Of the statistics only
+/// those of these tables are asked for: the view of all tables is made of all of them.
 const MEASURE: &str = "
 SELECT t.oid, CASE WHEN bool_or(part.rows IS NULL) THEN NULL ELSE sum(part.rows)::bigint END AS rows,
        coalesce(sum(pg_table_size(part.oid)), 0)::bigint AS bytes, coalesce(sum(pg_indexes_size(part.oid)), 0)::bigint AS index_bytes,
@@ -106,12 +107,12 @@ SELECT t.oid, CASE WHEN bool_or(part.rows IS NULL) THEN NULL ELSE sum(part.rows)
        coalesce(bool_and(part.has_fillfactor), true) AS has_fillfactor, coalesce(bool_or(part.is_unlogged), false) AS is_unlogged
 FROM (SELECT DISTINCT unnest($1::oid[])) AS t (oid)
 LEFT JOIN LATERAL (
-    SELECT c.oid, s.n_tup_upd AS updates, s.n_tup_hot_upd AS hot_updates, c.relpersistence = 'u' AS is_unlogged,
+    SELECT c.oid, pg_stat_get_tuples_updated(c.oid) AS updates, pg_stat_get_tuples_hot_updated(c.oid) AS hot_updates, c.relpersistence = 'u' AS is_unlogged,
            EXISTS (SELECT FROM unnest(c.reloptions) o WHERE o LIKE 'fillfactor=%' AND o <> 'fillfactor=100') AS has_fillfactor,
            CASE WHEN pg_relation_size(c.oid) = 0 THEN 0 WHEN c.reltuples >= 0 THEN c.reltuples::bigint
-                WHEN s.n_live_tup > 0 THEN s.n_live_tup END AS rows
+                WHEN pg_stat_get_live_tuples(c.oid) > 0 THEN pg_stat_get_live_tuples(c.oid) END AS rows
     FROM (SELECT t.oid UNION SELECT relid FROM pg_partition_tree(t.oid::regclass)) AS all_parts (oid)
-    JOIN pg_class c ON c.oid = all_parts.oid LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid
+    JOIN pg_class c ON c.oid = all_parts.oid
     WHERE c.relkind = 'r') AS part ON true
 GROUP BY t.oid";
 

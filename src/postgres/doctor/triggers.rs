@@ -2,48 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use tokio_postgres::{Row, Transaction};
+use tokio_postgres::Transaction;
 
 use super::{Exam, Severity, ask};
 use crate::error::Error;
 use crate::mapping::RelationKind;
-
-struct Trigger {
-    table: u32,
-    name: String,
-    function: String,
-    /// `tgenabled`: as in the catalog.
-    enabled: char,
-    /// `tgtype`: bits as in the catalog.
-    kind: i16,
-    /// The function's text, if it is PL/pgSQL.
-    body: Option<String>,
-}
-
-impl Trigger {
-    fn is_row(&self) -> bool {
-        self.kind & 1 != 0
-    }
-
-    fn is_before(&self) -> bool {
-        self.kind & 2 != 0
-    }
-
-    fn writes(&self) -> bool {
-        self.kind & (4 | 16) != 0
-    }
-
-    /// `INSERT or UPDATE`.
-    fn events(&self) -> String {
-        let events = [(4, "INSERT"), (16, "UPDATE"), (8, "DELETE"), (32, "TRUNCATE")];
-        let events = events.iter().filter(|event| self.kind & event.0 != 0).map(|event| event.1);
-        events.collect::<Vec<_>>().join(" or ")
-    }
-}
+use crate::postgres::catalog::CatalogTrigger;
+use crate::schema::Trigger;
 
 pub(super) async fn look(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> Result<(), Error> {
-    for trigger in ask(transaction, TRIGGERS, &exam.written_oids()).await?.iter().map(trigger) {
-        report(exam, &trigger);
+    for oid in exam.written_oids() {
+        let triggers = exam.by_oid(oid).map(|table| table.triggers.clone()).unwrap_or_default();
+        triggers.iter().for_each(|(trigger, effect)| report(exam, oid, trigger, effect.as_ref()));
     }
     for row in ask(transaction, UNCHECKED, &exam.oids()).await? {
         let (oid, name): (u32, String) = (row.get("table"), row.get("name"));
@@ -57,80 +27,109 @@ pub(super) async fn look(exam: &mut Exam<'_>, transaction: &Transaction<'_>) -> 
     Ok(())
 }
 
-fn report(exam: &mut Exam<'_>, trigger: &Trigger) {
-    let (name, function, events) = (&trigger.name, &trigger.function, trigger.events());
-    if matches!(trigger.enabled, 'D' | 'R') {
-        let why = if trigger.enabled == 'D' { "is disabled" } else { "fires for replicated rows only" };
-        let message = format!("trigger {name} ({function}) {why}: a sync does not fire it");
-        exam.about(Severity::Note, "disabled_trigger", trigger.table, message);
+/// `effect`: what it can do to what a sync sends.
+fn report(exam: &mut Exam<'_>, oid: u32, trigger: &CatalogTrigger, effect: Option<&Trigger>) {
+    let named = format!("trigger \"{}\" ({})", trigger.name, trigger.function);
+    if !trigger.fires {
+        let why = match trigger.enabled {
+            'D' => "is disabled",
+            'R' => "fires for replicated rows only",
+            _ => "does not fire while session_replication_role is replica",
+        };
+        let message = format!("{named} {why}: a sync does not fire it");
+        exam.about(Severity::Note, "disabled_trigger", oid, message);
         return;
     }
-    if !(trigger.is_row() && trigger.is_before()) {
-        let when = if trigger.is_before() { "before" } else { "after" };
-        let each = if trigger.is_row() { "each row" } else { "each statement" };
-        let message =
-            format!("trigger {name} ({function}) fires {when} {events}, for {each} that a sync writes");
-        exam.about(Severity::Note, "trigger", trigger.table, message)
-            .costs("what it does is part of the batch's transaction: its time, its locks, its errors");
-        return;
-    }
-    if trigger.writes() {
-        rewrites(exam, trigger, &events);
-    } else {
-        let message =
-            format!("trigger {name} ({function}) fires before {events}, and may keep rows from going");
-        exam.about(Severity::Warning, "suppressing_trigger", trigger.table, message)
-            .costs("a document fails of which a row should go and stays, by the trigger's name")
-            .advise("its function must RETURN OLD (NEW is NULL there), or raise an error that says why");
+    let when = if trigger.is_before() { "before" } else { "after" };
+    let fires = format!("{named} fires {when} {}", trigger.events());
+    match effect {
+        Some(effect) if !effect.before => updates(exam, oid, effect, &fires),
+        Some(effect) if effect.insert || effect.update => rewrites(exam, oid, trigger, effect, &fires),
+        Some(_) => {
+            let message = format!("{fires}, and may keep rows from going");
+            exam.about(Severity::Warning, "suppressing_trigger", oid, message)
+                .costs("a document fails of which a row should go and stays, by the trigger's name")
+                .advise("its function must RETURN OLD (NEW is NULL there), or raise an error that says why");
+        }
+        None if trigger.is_before() && trigger.is_row() => {
+            exam.about(Severity::Note, "trigger", oid, format!("{fires}, which a sync does not send"));
+        }
+        None => {
+            let each = if trigger.is_row() { "each row" } else { "each statement" };
+            let message = format!("{fires}, for {each} that a sync writes");
+            exam.about(Severity::Note, "trigger", oid, message)
+                .costs("what it does is part of the batch's transaction: its time, its locks, its errors");
+        }
     }
 }
 
-/// A trigger before rows are written.
-fn rewrites(exam: &mut Exam<'_>, trigger: &Trigger, events: &str) {
-    let (name, function) = (&trigger.name, &trigger.function);
-    let assigned = trigger.body.as_deref().map(assigned);
-    let known = known_columns(exam, trigger.table);
-    let is_known = |name: &&String| known.contains(*name);
-    let list = |names: Vec<&String>| {
-        names.into_iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+/// A trigger after rows are written whose text updates the table.
+fn updates(exam: &mut Exam<'_>, oid: u32, effect: &Trigger, fires: &str) {
+    let cost = cost_of_changes(exam, oid, effect);
+    let message = format!("{fires}, and by its text may update rows of the table");
+    exam.about(Severity::Warning, "rewriting_trigger", oid, message)
+        .costs(cost)
+        .advise("look at what it does with mapped columns");
+}
+
+/// What it costs that rows may be stored otherwise than they were sent.
+fn cost_of_changes(exam: &Exam<'_>, oid: u32, effect: &Trigger) -> String {
+    let is_relation = exam.relation_oids().contains(&oid);
+    let read_back = match (is_relation, effect.insert) {
+        (false, _) => {
+            return "a row that is missing and whose key it changes is not found again: documents fail"
+                .to_owned();
+        }
+        (true, true) => "no COPY: new rows go by INSERT and are read back",
+        (true, false) => "rows that are updated are read back; new ones go by COPY",
     };
-    let fires = format!("trigger {name} ({function}) fires before {events}");
-    match assigned {
-        Some(Assigned { columns, is_all: true }) if !columns.iter().any(|name| known.contains(name)) => {
-            let what = match columns.is_empty() {
-                true => "and its text assigns nothing".to_owned(),
-                false => {
-                    format!("and assigns {}, which the mapping does not name", list(columns.iter().collect()))
-                }
-            };
-            exam.about(Severity::Note, "trigger", trigger.table, format!("{fires}, {what}"))
-                .costs("what it does is part of the batch's transaction");
-        }
-        Some(Assigned { columns, .. }) if columns.iter().any(|name| known.contains(name)) => {
-            let mapped: Vec<&String> = columns.iter().filter(is_known).collect();
-            let named: Vec<String> = mapped.iter().map(|&name| name.clone()).collect();
-            let message = format!("{fires}, and assigns {}, which documents fill", list(mapped));
-            let finding = exam.about(Severity::Warning, "rewriting_trigger", trigger.table, message);
-            finding.columns(&named);
-            finding.costs(
-                "no COPY: new rows go by INSERT and are read back, and of those that it changed both forms are \
-                 remembered; a document fails whose key it changes",
-            );
-            finding.advise(
-                "where that takes too long: have the feed say what the trigger makes of it, or leave the column out of \
-                 the mapping",
-            );
-        }
-        _ => {
-            let message = format!("{fires}, and may rewrite or suppress rows");
-            exam.about(Severity::Warning, "rewriting_trigger", trigger.table, message)
-                .costs(
-                    "no COPY: new rows go by INSERT and are read back, and of those that it changes both forms are \
-                     remembered; a document fails whose key it changes, or of which it suppresses a row",
-                )
-                .advise("look at what it does with mapped columns, and whether it returns NULL");
-        }
+    format!(
+        "{read_back}, and of those that it changes both forms are remembered; a document fails whose key it changes"
+    )
+}
+
+/// A trigger before rows are written.
+fn rewrites(exam: &mut Exam<'_>, oid: u32, trigger: &CatalogTrigger, effect: &Trigger, fires: &str) {
+    let cost = cost_of_changes(exam, oid, effect);
+    let known = known_columns(exam, oid);
+    let list =
+        |names: &[String]| names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+    let Some(Assigned { columns, is_all }) = trigger.body.as_deref().map(assigned) else {
+        return unknown(exam, oid, fires, cost);
+    };
+    let (mapped, others): (Vec<String>, Vec<String>) =
+        columns.into_iter().partition(|name| known.contains(name));
+    if !mapped.is_empty() {
+        let message = format!("{fires}, and assigns {}, which documents fill", list(&mapped));
+        let finding = exam.about(Severity::Warning, "rewriting_trigger", oid, message);
+        finding.columns(&mapped).costs(cost).advise(
+            "where that takes too long: have the feed say what the trigger makes of it, or leave the column out of \
+             the mapping",
+        );
+    } else if is_all {
+        let what = match others.is_empty() {
+            true => "and its text assigns nothing".to_owned(),
+            false => format!("and assigns {}, which the mapping does not name", list(&others)),
+        };
+        let is_copied = !effect.insert || !exam.relation_oids().contains(&oid);
+        exam.about(Severity::Note, "trigger", oid, format!("{fires}, {what}")).costs(match is_copied {
+            true => "what it does is part of the batch's transaction",
+            false => "no COPY: new rows go by INSERT and are read back, since only then it is sure",
+        });
+    } else {
+        unknown(exam, oid, fires, cost);
     }
+}
+
+fn unknown(exam: &mut Exam<'_>, oid: u32, fires: &str, cost: String) {
+    exam.about(
+        Severity::Warning,
+        "rewriting_trigger",
+        oid,
+        format!("{fires}, and may rewrite or suppress rows"),
+    )
+    .costs(format!("{cost}, or of which it suppresses a row"))
+    .advise("look at what it does with mapped columns, and whether it returns NULL");
 }
 
 /// The columns of a table that documents fill.
@@ -214,27 +213,6 @@ fn words(body: &str) -> Vec<String> {
     }
     words
 }
-
-fn trigger(row: &Row) -> Trigger {
-    Trigger {
-        table: row.get("table"),
-        name: row.get("name"),
-        function: row.get("function"),
-        enabled: row.get::<_, &str>("enabled").chars().next().unwrap_or('O'),
-        kind: row.get("kind"),
-        body: row.get("body"),
-    }
-}
-
-/// Those of partitions, too, but each once.
-const TRIGGERS: &str = "
-SELECT t.oid AS table, quote_ident(g.tgname) AS name, g.tgenabled::text AS enabled, g.tgtype AS kind,
-       quote_ident(n.nspname) || '.' || quote_ident(p.proname) AS function, CASE WHEN l.lanname = 'plpgsql' THEN p.prosrc END AS body
-FROM unnest($1::oid[]) AS t (oid)
-CROSS JOIN LATERAL (SELECT t.oid UNION SELECT relid FROM pg_partition_tree(t.oid::regclass)) AS part (oid)
-JOIN pg_trigger g ON g.tgrelid = part.oid AND NOT g.tgisinternal AND g.tgparentid = 0
-JOIN pg_proc p ON p.oid = g.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
-ORDER BY 1, 2";
 
 const UNCHECKED: &str = "
 SELECT DISTINCT g.tgrelid AS table, quote_ident(c.conname) AS name

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{Statement, Writer, check_count, found_at, same_version};
@@ -11,8 +12,8 @@ use crate::mapping::RelationIx;
 use crate::plan::{Action, Step};
 use crate::postgres::fetch::{cells, selected};
 use crate::postgres::wire::typed;
-use crate::row::Tuple;
-use crate::schema::{Table, Trigger};
+use crate::row::{Cell, Tuple};
+use crate::schema::{IdColumn, Table, Trigger};
 
 /// The own places of rows that were written, by relation and source row.
 pub(crate) type Places = HashMap<(RelationIx, u32), Tuple>;
@@ -29,7 +30,7 @@ pub(super) struct Subject {
 
 /// What a statement does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(crate) enum Verb {
     #[default]
     Other,
     Insert,
@@ -149,12 +150,9 @@ impl Writer<'_> {
         has_failed: bool,
     ) -> Result<(), Error> {
         let table = &self.schema.tables[ix];
-        let triggers = table.triggers.iter().filter(|trigger| verb.fires(trigger));
-        let names: Vec<String> = triggers.map(|trigger| format!("\"{}\"", trigger.name)).collect();
-        if expected as u64 == count || names.is_empty() {
+        let Some(names) = suppressing(table, verb).filter(|_| expected as u64 != count) else {
             return check_count(table, expected, count);
-        }
-        let names = names.join(", ");
+        };
         let rows = match stored {
             // Nobody else sees them.
             [] => (expected as u64).saturating_sub(count),
@@ -168,13 +166,24 @@ impl Writer<'_> {
         if rows == 0 {
             return check_count(table, expected, count);
         }
-        let message = format!(
-            "{rows} of {expected} rows of {} were not {}: a BEFORE trigger suppressed it ({names}); have it let them \
-             through, or leave them out of the feed",
-            table.name,
-            verb.words(),
-        );
-        Err(Error::new(ErrorKind::Rejected, message))
+        Err(suppressed(table, verb, (rows, expected), &names))
+    }
+
+    /// Where a foreign key is violated: that a trigger gave a row another id than the one that others refer to by now.
+    pub(super) fn replaced(&self, error: Error) -> Error {
+        if error.code() != Some(&SqlState::FOREIGN_KEY_VIOLATION) {
+            return error;
+        }
+        let is_other = |&(&(ix, row), place): &(&(RelationIx, u32), &Tuple)| {
+            let (table, referred) = (&self.schema.tables[ix], &self.references[ix][row as usize]);
+            let is_id = |id: &IdColumn| table.own_locator == 1 && table.locator[0].name == id.column.name;
+            let is_known = matches!(referred.cells().next(), Some(Cell::Value(_)));
+            table.id.as_ref().is_some_and(is_id) && is_known && referred != place
+        };
+        let Some((&(ix, _), _)) = self.places.iter().find(is_other) else { return error };
+        let table = &self.schema.tables[ix];
+        let id = table.id.iter().map(|id| format!("\"{}\"", id.column.name)).collect::<String>();
+        changes_identity(table, &id).in_relation(&self.mapping.relations[ix].name)
     }
 
     /// How many of these rows are as they were read.
@@ -196,6 +205,36 @@ impl Writer<'_> {
         }
         Ok(count)
     }
+}
+
+/// The triggers that can suppress a write, by name.
+pub(crate) fn suppressing(table: &Table, verb: Verb) -> Option<String> {
+    let triggers = table.triggers.iter().filter(|trigger| verb.fires(trigger));
+    let names: Vec<String> = triggers.map(|trigger| format!("\"{}\"", trigger.name)).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+/// So many of so many rows were not written because of triggers.
+pub(crate) fn suppressed(table: &Table, verb: Verb, (rows, expected): (u64, usize), names: &str) -> Error {
+    let message = format!(
+        "{rows} of {expected} rows of {} were not {}: a BEFORE trigger suppressed it ({names}); have it let them \
+         through, or leave them out of the feed",
+        table.name,
+        verb.words(),
+    );
+    Error::new(ErrorKind::Rejected, message)
+}
+
+/// Triggers change these columns.
+pub(crate) fn changes_identity(table: &Table, columns: &str) -> Error {
+    let triggers = table.triggers.iter().map(|trigger| format!("\"{}\"", trigger.name));
+    let message = format!(
+        "a trigger of {} ({}) changes {columns}, by which the row is found again: leave that as it is sent, or take it \
+         out of the mapping's key",
+        table.name,
+        triggers.collect::<Vec<_>>().join(", "),
+    );
+    Error::new(ErrorKind::Rejected, message)
 }
 
 fn returning(table: &Table) -> String {

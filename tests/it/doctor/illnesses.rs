@@ -23,62 +23,70 @@ type Illness = (&'static str, &'static str, &'static str, Option<&'static str>, 
 
 const ILLNESSES: &[Illness] = &[
     // The mapping against the catalog.
-    ("ALTER TABLE parcel DROP CONSTRAINT parcel_code_key", "mapping", "error", Some("parcels"), Own),
-    ("ALTER TABLE tag DROP CONSTRAINT tag_label_key", "mapping", "error", Some("tag"), Own),
+    ("ALTER TABLE file DROP CONSTRAINT file_official_key", "mapping", "error", Some("files"), Own),
+    ("ALTER TABLE product DROP CONSTRAINT product_code_key", "mapping", "error", Some("product"), Own),
     ("ALTER TABLE orders ALTER seen TYPE text", "mapping", "error", Some("shop"),
         Advised("ALTER TABLE orders ALTER seen TYPE timestamptz USING NULL")),
-    ("DROP TABLE order_tag", "mapping", "error", Some("tags"),
-        Advised("CREATE TABLE order_tag (order_id bigint, tag_id int, PRIMARY KEY (order_id, tag_id))")),
+    ("DROP TABLE order_product", "mapping", "error", Some("products"),
+        Advised("CREATE TABLE order_product (order_id bigint, product_id int, PRIMARY KEY (order_id, product_id))")),
     ("CREATE RULE r AS ON INSERT TO line DO INSTEAD NOTHING", "mapping", "error", Some("lines"), Advised("DROP RULE r ON line")),
     // The schema `rowdelta`.
     ("DROP SCHEMA rowdelta CASCADE", "not_installed", "error", Option::None, Install),
     ("CREATE OR REPLACE FUNCTION rowdelta.version() RETURNS text LANGUAGE sql AS 'SELECT ''0.0.1'''", "other_version", "error",
         Option::None, Advised("CREATE OR REPLACE FUNCTION rowdelta.version() RETURNS text LANGUAGE sql AS 'SELECT ''0.2.0'''")),
     // Indexes.
-    ("DROP INDEX parcel_order_id_idx", "missing_index", "warning", Some("parcels"), Own),
-    ("DROP INDEX parcel_order_id_idx; CREATE INDEX ON parcel (order_id) WHERE id > 5; CREATE INDEX ON parcel (code, order_id)",
-        "missing_index", "warning", Some("parcels"), Own),
+    ("DROP INDEX file_order_id_idx", "missing_index", "warning", Some("files"), Own),
+    ("DROP INDEX file_order_id_idx; CREATE INDEX ON file (order_id) WHERE id > 5; CREATE INDEX ON file (official, order_id)",
+        "missing_index", "warning", Some("files"), Own),
     ("CREATE TABLE bill (order_id bigint REFERENCES orders)", "missing_index", "warning", Some("shop"), Own),
     ("CREATE TABLE \"Bill\" (\"Order\" bigint REFERENCES orders, at date) PARTITION BY LIST (at)", "missing_index", "warning",
         Some("shop"), Own),
-    ("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'parcel_order_id_idx'::regclass", "invalid_index", "warning",
-        Some("parcels"), Own),
-    ("CREATE INDEX parcel_ccnew ON parcel (order_id, id); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'parcel_ccnew'::regclass",
-        "invalid_index", "warning", Some("parcels"), Own),
+    ("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'file_order_id_idx'::regclass", "invalid_index", "warning",
+        Some("files"), Own),
+    ("CREATE INDEX file_ccnew ON file (order_id, id); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'file_ccnew'::regclass",
+        "invalid_index", "warning", Some("files"), Own),
     ("CREATE INDEX ON line (order_id)", "redundant_index", "note", Some("lines"), Own),
-    ("CREATE INDEX ON parcel (order_id)", "redundant_index", "note", Some("parcels"), Own),
+    ("CREATE INDEX ON file (order_id)", "redundant_index", "note", Some("files"), Own),
     // Keys.
-    ("ALTER TABLE line DROP CONSTRAINT line_order_id_sku_key; CREATE INDEX ON line (order_id)", "no_unique", "note", Some("lines"), Own),
-    ("ALTER TABLE order_tag DROP CONSTRAINT order_tag_pkey", "no_unique", "note", Some("tags"), Own),
+    ("ALTER TABLE line DROP CONSTRAINT line_order_id_no_key; CREATE INDEX ON line (order_id)", "no_unique", "note", Some("lines"), Own),
+    ("ALTER TABLE order_product DROP CONSTRAINT order_product_pkey", "no_unique", "note", Some("products"), Own),
+    ("DROP TABLE page; CREATE TABLE page (file_id bigint NOT NULL REFERENCES file, no int, body text) PARTITION BY LIST (body);
+      CREATE TABLE page_rest PARTITION OF page DEFAULT; CREATE INDEX ON page (file_id)", "no_unique", "note", Some("pages"),
+        Advised("DROP TABLE page; CREATE TABLE page (file_id bigint REFERENCES file, no int, body text, PRIMARY KEY (file_id, no))
+                 PARTITION BY LIST (no); CREATE TABLE page_rest PARTITION OF page DEFAULT")),
     // Row-level security that does not apply.
-    ("ALTER TABLE parcel ENABLE ROW LEVEL SECURITY", "row_security", "note", Some("parcels"),
-        Advised("ALTER TABLE parcel DISABLE ROW LEVEL SECURITY")),
+    ("ALTER TABLE file ENABLE ROW LEVEL SECURITY", "row_security", "note", Some("files"),
+        Advised("ALTER TABLE file DISABLE ROW LEVEL SECURITY")),
     // Triggers.
-    ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.sku := lower(NEW.sku); RETURN NEW; END';
+    ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.label := lower(NEW.label); RETURN NEW; END';
       CREATE TRIGGER f BEFORE INSERT ON line FOR EACH ROW EXECUTE FUNCTION f()", "rewriting_trigger", "warning", Some("lines"),
         Advised("DROP TRIGGER f ON line")),
     ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
       CREATE TRIGGER f BEFORE UPDATE ON line FOR EACH ROW EXECUTE FUNCTION f()", "rewriting_trigger", "warning", Some("lines"),
         Advised("DROP TRIGGER f ON line")),
-    ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.note = current_date; RETURN NEW; END';
-      CREATE TRIGGER f BEFORE UPDATE ON line FOR EACH ROW EXECUTE FUNCTION f()", "trigger", "note", Some("lines"),
-        Advised("DROP TRIGGER f ON line")),
+    ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.storage_path = current_date; RETURN NEW; END';
+      CREATE TRIGGER f BEFORE UPDATE ON file FOR EACH ROW EXECUTE FUNCTION f()", "trigger", "note", Some("files"),
+        Advised("DROP TRIGGER f ON file")),
     ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
       CREATE TRIGGER f BEFORE DELETE ON line FOR EACH ROW EXECUTE FUNCTION f()", "suppressing_trigger", "warning", Some("lines"),
         Advised("DROP TRIGGER f ON line")),
     ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-      CREATE TRIGGER f AFTER INSERT ON tag EXECUTE FUNCTION f()", "trigger", "note", Some("tag"), Advised("DROP TRIGGER f ON tag")),
+      CREATE TRIGGER f AFTER INSERT ON product EXECUTE FUNCTION f()", "trigger", "note", Some("product"),
+        Advised("DROP TRIGGER f ON product")),
     ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
       CREATE TRIGGER f BEFORE INSERT ON line FOR EACH ROW EXECUTE FUNCTION f(); ALTER TABLE line DISABLE TRIGGER f",
         "disabled_trigger", "note", Some("lines"), Advised("DROP TRIGGER f ON line")),
-    ("ALTER TABLE parcel DISABLE TRIGGER ALL", "unchecked_key", "warning", Some("parcels"), Own),
+    ("ALTER TABLE file DISABLE TRIGGER ALL", "unchecked_key", "warning", Some("files"), Own),
+    ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE line SET qty = 0 WHERE id = NEW.id; RETURN NULL; END';
+      CREATE TRIGGER f AFTER INSERT ON line FOR EACH ROW EXECUTE FUNCTION f()", "rewriting_trigger", "warning", Some("lines"),
+        Advised("DROP TRIGGER f ON line")),
     // Publications.
-    ("CREATE PUBLICATION p FOR TABLE order_tag; ALTER TABLE order_tag REPLICA IDENTITY NOTHING", "mapping", "error",
-        Some("tags"), Own),
-    ("ALTER TABLE parcel DROP CONSTRAINT parcel_pkey; CREATE PUBLICATION p FOR ALL TABLES", "mapping", "error",
-        Some("parcels"), Own),
-    ("ALTER TABLE parcel DROP CONSTRAINT parcel_pkey, ALTER code DROP NOT NULL; CREATE PUBLICATION p FOR TABLE parcel",
-        "mapping", "error", Some("parcels"), Own),
+    ("CREATE PUBLICATION p FOR TABLE order_product; ALTER TABLE order_product REPLICA IDENTITY NOTHING", "mapping", "error",
+        Some("products"), Own),
+    ("ALTER TABLE file DROP CONSTRAINT file_pkey CASCADE; CREATE PUBLICATION p FOR ALL TABLES", "mapping", "error",
+        Some("files"), Own),
+    ("ALTER TABLE file DROP CONSTRAINT file_pkey CASCADE, ALTER official DROP NOT NULL; CREATE PUBLICATION p FOR TABLE file",
+        "mapping", "error", Some("files"), Own),
     // What foreign keys do beside.
     ("CREATE TABLE bill (order_id bigint PRIMARY KEY REFERENCES orders ON DELETE CASCADE)", "cascade", "warning", Some("shop"),
         Advised("DROP TABLE bill")),
@@ -89,18 +97,18 @@ const ILLNESSES: &[Illness] = &[
     ("CREATE TABLE bill (number text UNIQUE REFERENCES orders (number) ON UPDATE CASCADE)", "update_cascade", "note", Some("shop"),
         Advised("DROP TABLE bill")),
     ("CREATE TABLE bill (order_id bigint UNIQUE REFERENCES orders)", "restricts", "note", Some("shop"), Advised("DROP TABLE bill")),
-    ("ALTER TABLE parcel ADD line_id bigint REFERENCES line ON DELETE SET NULL; CREATE INDEX ON parcel (line_id)",
-        "mapped_cascade", "warning", Some("lines"), Advised("ALTER TABLE parcel DROP line_id")),
+    ("ALTER TABLE file ADD line_id bigint REFERENCES line ON DELETE SET NULL; CREATE INDEX ON file (line_id)",
+        "mapped_cascade", "warning", Some("lines"), Advised("ALTER TABLE file DROP line_id")),
     // Constraints that can be put off.
-    ("ALTER TABLE parcel ALTER CONSTRAINT parcel_order_id_fkey DEFERRABLE", "deferrable", "note", Some("shop"),
-        Advised("ALTER TABLE parcel ALTER CONSTRAINT parcel_order_id_fkey NOT DEFERRABLE")),
+    ("ALTER TABLE file ALTER CONSTRAINT file_order_id_fkey DEFERRABLE", "deferrable", "note", Some("shop"),
+        Advised("ALTER TABLE file ALTER CONSTRAINT file_order_id_fkey NOT DEFERRABLE")),
     // Tables.
     ("ALTER TABLE line ALTER qty TYPE int4range USING NULL", "converted", "note", Some("lines"),
         Advised("ALTER TABLE line ALTER qty TYPE int USING NULL")),
     ("CREATE INDEX ON orders (customer) WHERE seen IS NULL", "indexed_mark", "warning", Some("shop"),
         Advised("DROP INDEX orders_customer_idx")),
     ("ALTER TABLE orders RESET (fillfactor)", "fillfactor", "note", Some("shop"), Own),
-    ("ALTER TABLE parcel SET UNLOGGED", "unlogged", "warning", Some("parcels"), Own),
+    ("ALTER TABLE page SET UNLOGGED", "unlogged", "warning", Some("pages"), Own),
     // The state.
     ("SELECT rowdelta.register('shop', '{}', ''); INSERT INTO rowdelta.document (mapping, key, relations, settled) VALUES (1, '', '', false)",
         "unsettled", "note", Option::None, Advised("DELETE FROM rowdelta.document")),
@@ -146,12 +154,12 @@ async fn p22_each_illness_is_found_and_what_mends_it_does() {
 
 /// For the whole text.
 pub const SEVERAL: &str = "
-    ALTER TABLE parcel DROP CONSTRAINT parcel_pkey, DROP CONSTRAINT parcel_code_key;
-    DROP INDEX parcel_order_id_idx;
-    CREATE PUBLICATION everything FOR TABLE parcel;
+    ALTER TABLE file DROP CONSTRAINT file_pkey CASCADE, DROP CONSTRAINT file_official_key;
+    DROP INDEX file_order_id_idx;
+    CREATE PUBLICATION everything FOR TABLE file;
     CREATE INDEX ON line (order_id);
     CREATE TABLE shipment (order_id bigint NOT NULL REFERENCES orders ON DELETE CASCADE);
-    CREATE FUNCTION lower_sku() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.sku := lower(NEW.sku); RETURN NEW; END';
-    CREATE TRIGGER lower_sku BEFORE INSERT OR UPDATE ON line FOR EACH ROW EXECUTE FUNCTION lower_sku();
-    ALTER TABLE tag DROP CONSTRAINT tag_label_key;
+    CREATE FUNCTION lower_label() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.label := lower(NEW.label); RETURN NEW; END';
+    CREATE TRIGGER lower_label BEFORE INSERT OR UPDATE ON line FOR EACH ROW EXECUTE FUNCTION lower_label();
+    ALTER TABLE product DROP CONSTRAINT product_code_key;
     INSERT INTO rowdelta.guard VALUES ('shop', 5000, 12.5);";

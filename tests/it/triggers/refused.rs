@@ -19,13 +19,15 @@ async fn p20_p21_a_reference_of_another_width_is_no_other_reference() {
     writes(&shop, &docs, &[("line", 0, 1, 0)]).await;
 }
 
-/// Nothing but the trigger would notice: no foreign key refers to the order.
+/// With a foreign key rows below are refused; without one nothing but the trigger would notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p21_p25_a_trigger_that_replaces_the_id_fails_the_document_by_name() {
-    let schema = SCHEMA.replace(" REFERENCES orders", "");
+    let unchecked = SCHEMA.replace(" REFERENCES orders", "");
     let mapped = MAPPING.replace("[root.columns]\n", "[root.columns]\nid = \"id\"\n");
-    for mapping in [MAPPING, &mapped] {
-        let shop = Shop::with(&schema, mapping).await;
+    for (schema, mapping) in
+        [(&*unchecked, MAPPING), (&unchecked, &mapped), (SCHEMA, MAPPING), (SCHEMA, &mapped)]
+    {
+        let shop = Shop::with(schema, mapping).await;
         shop.db
             .execute(
                 "CREATE FUNCTION other() RETURNS trigger LANGUAGE plpgsql AS
@@ -105,4 +107,45 @@ async fn p18_p21_p25_a_suppressed_fill_fails_the_document_by_name() {
     assert_eq!(failures(&ran), [format!("feed.ndjson:2 [N2] shop: {message}")]);
     assert_eq!((ran.code, ran.report["retries"].as_u64()), (1, Some(0)), "{}", ran.stderr);
     assert_eq!(shop.rows("SELECT number, units FROM orders ORDER BY 1").await, ["N1|1", "N3|3"]);
+}
+
+/// A line refers by name to a file that is replaced by another one of that name: for a moment it must refer to nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p18_p21_p25_p27_a_suppressed_detachment_fails_the_document_by_name() {
+    let shop = Shop::open().await;
+    shop.db
+        .execute(&format!(
+            "{HUSH} CREATE UNIQUE INDEX ON file (name);
+             ALTER TABLE line ADD FOREIGN KEY (label) REFERENCES file (name)"
+        ))
+        .await;
+    let line = json!([{ "no": 1, "label": "F" }]);
+    let file = |id: usize| json!([{ "id": id, "name": "F" }]);
+    let mut docs =
+        vec![json!({ "number": "N1", "files": file(1) }), json!({ "number": "N2", "lines": line })];
+    shop.run(&docs).await.succeeded();
+    docs.pop();
+    docs[0]["files"] = file(2);
+    // First the line cannot let go; then it cannot be given back what it referred to.
+    for when in ["OLD.label = 'F'", "NEW.label = 'F'"] {
+        shop.db
+            .execute(&format!(
+                "DROP TRIGGER IF EXISTS quiet ON line;
+                 CREATE TRIGGER quiet BEFORE UPDATE ON line FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION hush()"
+            ))
+            .await;
+        let ran = shop.run(&docs).await;
+        let message = "1 of 1 rows of public.line were not updated: a BEFORE trigger suppressed it (\"quiet\"); have it \
+                       let them through, or leave them out of the feed";
+        let failed = failures(&ran);
+        assert!(
+            matches!(&failed[..], [one] if one.starts_with("feed.ndjson:1 [N1]") && one.ends_with(message)),
+            "{failed:#?}"
+        );
+        assert_eq!((ran.code, ran.report["retries"].as_u64()), (1, Some(0)), "{}", ran.stderr);
+        assert_eq!(shop.rows("SELECT official, name FROM file").await, ["1|F"]);
+    }
+    shop.db.execute("DROP TRIGGER quiet ON line").await;
+    shop.run(&docs).await.succeeded();
+    assert_eq!(shop.rows("SELECT official, name, label FROM file, line").await, ["2|F|F"]);
 }
