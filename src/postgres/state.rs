@@ -154,6 +154,8 @@ pub(crate) async fn settled(
     mapping: i32,
     mut each: impl FnMut(RawFingerprint, &DocumentKey),
 ) -> Result<(), Error> {
+    let sql = "SELECT EXISTS (SELECT FROM rowdelta.skip WHERE mapping = $1)";
+    let is_packed: bool = transaction.query_typed_one(sql, &[(&mapping, Type::INT4)]).await?.get(0);
     let sql =
         "SELECT key, CASE WHEN settled AND NOT gone THEN raw END FROM rowdelta.document WHERE mapping = $1";
     let mut rows = std::pin::pin!(transaction.query_typed_raw(sql, [(mapping, Type::INT4)]).await?);
@@ -163,7 +165,10 @@ pub(crate) async fn settled(
         if let Some(raw) = fixed(&row, 1) {
             each(RawFingerprint(raw), &key);
         }
-        recent.insert(key);
+        // They hide what is packed.
+        if is_packed {
+            recent.insert(key);
+        }
     }
     let sql = "SELECT keys, raws FROM rowdelta.skip WHERE mapping = $1";
     let mut rows = std::pin::pin!(transaction.query_typed_raw(sql, [(mapping, Type::INT4)]).await?);
@@ -174,7 +179,7 @@ pub(crate) async fn settled(
             key.0.clear();
             key.0.extend_from_slice(bytes);
             match raw.try_into() {
-                Ok(raw) if recent.is_empty() || !recent.contains(&key) => each(RawFingerprint(raw), &key),
+                Ok(raw) if !recent.contains(&key) => each(RawFingerprint(raw), &key),
                 _ => {}
             }
         }

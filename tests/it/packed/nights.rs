@@ -153,6 +153,27 @@ async fn p15_a_new_spelling_is_recorded_once_and_one_that_never_lasts_hardly_eve
     assert_eq!(shop.written().await["orders"].updated, 4);
 }
 
+/// What is recorded changes in READ COMMITTED transactions only, and no role has to have them by default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p36_runs_do_not_depend_on_the_default_isolation() {
+    let shop = Shop::open().await;
+    shop.db.merge_from("0").await;
+    let name = shop.db.address().1.to_owned();
+    shop.db
+        .execute(&format!("ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'"))
+        .await;
+    let docs = orders(20, 1);
+    shop.sync(&docs).await;
+    let lost = "DELETE FROM line WHERE order_id = (SELECT min(id) FROM orders); TRUNCATE tag;
+                DELETE FROM orders WHERE id = (SELECT min(id) FROM orders)";
+    shop.db.execute(lost).await;
+    shop.expect(&docs).await;
+    let ran = run(&shop, &docs, 0).await;
+    assert_eq!((ran.documents("new"), ran.documents("changed")), (1, 19));
+    shop.state.check().await.unwrap();
+    assert_eq!(shop.unsettled().await, "0");
+}
+
 /// Holds the command in the middle of a merge: it has deleted recent rows, and wants to write to the base.
 async fn held_merging(shop: &Shop, docs: &[Value]) -> (std::process::Child, tokio_postgres::Client) {
     let blocker = shop.db.client().await;
