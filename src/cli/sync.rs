@@ -18,7 +18,7 @@ use rowdelta::postgres::install::{self, Done};
 
 /// What is read ahead of the engine: so many chunks of so many bytes, unless a document is longer.
 const READ_AHEAD: usize = 4;
-const CHUNK_BYTES: usize = 512 * 1024;
+const CHUNK_BYTES: usize = 256 * 1024;
 
 /// Installs the schema `rowdelta`, or upgrades it.
 ///

@@ -90,10 +90,13 @@ fn by_rows(documents: Vec<Arc<Prepared>>, rows_max: usize) -> Vec<Vec<Arc<Prepar
 
 /// How much is hashed in one go, off the thread that drives the run. More documents at a time would do nothing for speed
 /// and hold more memory.
-const CHUNK_BYTES: usize = 512 * 1024;
+const CHUNK_BYTES: usize = 256 * 1024;
 const CHUNK_DOCUMENTS: usize = 1_000;
 /// A chunk of fewer bytes is hashed where it is: that takes less than handing it over.
 const HANDED_OVER_BYTES_MIN: usize = 32 * 1024;
+/// A chunk of more bytes, which is one long document, would keep a thread of the runtime from its tasks for a
+/// millisecond and more. Others are hashed by these: each further thread has a heap of its own.
+const BLOCKING_BYTES_MIN: usize = 2 * 1024 * 1024;
 
 /// An item of a feed with the hash of its bytes.
 type Hashed = Result<(Document, RawFingerprint), FeedError>;
@@ -169,7 +172,12 @@ async fn hash(run: &Arc<Run>, chunk: Vec<FeedItem>) -> Result<Vec<Hashed>, Error
         return Ok(hashed(run, chunk));
     }
     let run = run.clone();
-    tokio::task::spawn_blocking(move || hashed(&run, chunk)).await.map_err(panicked)
+    let hashed = move || hashed(&run, chunk);
+    match bytes {
+        0..BLOCKING_BYTES_MIN => tokio::spawn(async move { hashed() }).await,
+        _ => tokio::task::spawn_blocking(hashed).await,
+    }
+    .map_err(panicked)
 }
 
 fn hashed(run: &Run, chunk: Vec<FeedItem>) -> Vec<Hashed> {
