@@ -145,6 +145,8 @@ pub struct Plan {
     /// Documents that must be applied together, in an order in which the groups can be applied one by one. Only
     /// for a batch that holds nothing back.
     pub groups: Vec<Vec<u32>>,
+    /// Which group must be applied before which, by their places.
+    pub waits: Vec<(usize, usize)>,
 }
 
 /// One step: rows of one table.
@@ -228,11 +230,11 @@ pub fn plan(batch: Batch<'_>, conflicts: &[Conflict]) -> Plan {
     let Changes { mut nodes, held, unchanged, touched } = changes(batch);
     cascades::follow(batch, &mut nodes);
     let mut found = edges(batch, &nodes, conflicts);
-    let groups = if batch.holds { Vec::new() } else { groups(batch, &nodes, &found.edges) };
+    let (groups, waits) = if batch.holds { Default::default() } else { groups(batch, &nodes, &found.edges) };
     let deferred = order::defer(batch.schema, &nodes, &mut found);
     let (rounds, edges) = order(batch, &mut nodes, found.edges);
     let steps = steps(batch.schema, &nodes, &rounds, &edges);
-    Plan { deferred, steps, held, unchanged, touched, groups }
+    Plan { deferred, steps, held, unchanged, touched, groups, waits }
 }
 
 /// The rows of a step, and the constraints that it waits for.

@@ -1,7 +1,7 @@
 //! One batch: look up, compare, plan, write and record in one transaction. What to do when that fails is said in
 //! `apply`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,15 +112,41 @@ impl Recorded<'_> {
         self.states[at].as_ref().is_some_and(|state| state.absent)
     }
 
-    /// The plan's groups as places among all documents, those that are as they should be before them.
-    fn groups(&self, plan: &Plan) -> Vec<Vec<usize>> {
+    /// The plan's groups as places among all documents, those that are as they should be before them. `giving`: documents
+    /// that give up a key to which others refer.
+    fn groups(&self, plan: &Plan, giving: &BTreeSet<u32>) -> Vec<Vec<usize>> {
         if plan.groups.is_empty() {
             return Vec::new();
         }
         let same = self.same.iter().map(|&at| vec![at]);
         let place = |&document: &u32| self.places[document as usize];
-        same.chain(plan.groups.iter().map(|group| group.iter().map(place).collect())).collect()
+        let group = |at: usize| plan.groups[at].iter().map(place).collect();
+        same.chain(one_by_one(plan, giving).into_iter().map(group)).collect()
     }
+}
+
+/// The order in which groups are applied one by one: first those that give up a key, with what they wait for. What takes
+/// a reference in its stead for a while must not be taken by others before.
+fn one_by_one(plan: &Plan, giving: &BTreeSet<u32>) -> Vec<usize> {
+    if giving.is_empty() {
+        return (0..plan.groups.len()).collect();
+    }
+    let gives = |group: &usize| plan.groups[*group].iter().any(|document| giving.contains(document));
+    let all = || 0..plan.groups.len();
+    let mut order: Vec<usize> = Vec::new();
+    let mut open: Vec<usize> = all().filter(gives).chain(all()).rev().collect();
+    while let Some(&group) = open.last() {
+        let waits = plan.waits.iter().filter(|(_, after)| *after == group).map(|(before, _)| *before);
+        let before: Vec<usize> = waits.filter(|before| !order.contains(before)).collect();
+        if before.is_empty() {
+            open.pop();
+            if !order.contains(&group) {
+                order.push(group);
+            }
+        }
+        open.extend(before);
+    }
+    order
 }
 
 /// What a batch wrote.
@@ -205,16 +231,16 @@ async fn transact_on(
     }
     let holds = !last || !run.asked_for(&compared.sides).is_empty();
     // Before the last round rows that refer to a key may yet go, or be written by their own documents.
-    let detached = match round {
+    let (detached, giving) = match round {
         Round::Last => detach(&transaction, batch.view(run, &compared.sides, holds)).await?,
-        Round::Feed | Round::Together => Vec::new(),
+        Round::Feed | Round::Together => Default::default(),
     };
     let conflicts = unwanted(run, &transaction, &batch, &compared.sides, round, holds).await?;
     if !conflicts.is_empty() {
         return Ok(Tried::Conflicts(conflicts));
     }
     let plan = planned(run, &transaction, &batch, &compared.sides, holds).await?;
-    *groups = batch.groups(&plan);
+    *groups = batch.groups(&plan, &giving);
     let (reservation, removed) = match reserve(run, &transaction, &batch, &compared.sides).await? {
         Ok(reserved) => reserved,
         Err(withheld) => return Ok(Tried::Withheld(withheld)),

@@ -6,7 +6,7 @@
 
 mod stand_ins;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Transaction;
 
@@ -103,15 +103,20 @@ async fn not_set(transaction: &Transaction<'_>, table: &Table, place: &Tuple) ->
 }
 
 /// Detaches the rows that refer to keys about to pass, each by one write though it refers to several of them. What the
-/// server does not let go stays, for it to say what is wrong.
-pub(crate) async fn detach(transaction: &Transaction<'_>, batch: Batch<'_>) -> Result<Vec<Detached>, Error> {
+/// server does not let go stays, for it to say what is wrong. Gives the documents that give up such a key, too.
+pub(crate) async fn detach(
+    transaction: &Transaction<'_>,
+    batch: Batch<'_>,
+) -> Result<(Vec<Detached>, BTreeSet<u32>), Error> {
     let mut referring: Vec<Detached> = Vec::new();
+    let mut giving = BTreeSet::new();
     for losses in handovers(batch) {
         let (relation, table) = (losses.relation, &batch.schema.tables[losses.relation]);
         let rows = staying(transaction, batch, &losses).await?;
         if rows.is_empty() {
             continue;
         }
+        giving.extend(losses.keys.iter().filter_map(|(_, document)| *document));
         let columns = meanwhile(transaction, batch, &losses).await?;
         for row in rows {
             let place = own_place(table, &row);
@@ -129,7 +134,7 @@ pub(crate) async fn detach(transaction: &Transaction<'_>, batch: Batch<'_>) -> R
             detached.push(one);
         }
     }
-    Ok(detached)
+    Ok((detached, giving))
 }
 
 /// Lets rows refer again to what they referred to. `written`: where rows of the batch are found by now.

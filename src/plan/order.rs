@@ -123,8 +123,12 @@ fn rounds(nodes: &[Node], edges: &[Edge], components: &[Vec<usize>]) -> Vec<u32>
     rounds
 }
 
-/// Documents that cannot be applied without each other, each group after those it waits for.
-pub(super) fn groups(batch: Batch<'_>, nodes: &[Node], edges: &[Edge]) -> Vec<Vec<u32>> {
+/// Documents that cannot be applied without each other, each group after those it waits for; and for which it does.
+pub(super) fn groups(
+    batch: Batch<'_>,
+    nodes: &[Node],
+    edges: &[Edge],
+) -> (Vec<Vec<u32>>, Vec<(usize, usize)>) {
     let documents = |node: &Node| {
         let side = &batch.sides[node.class.relation];
         let stored = node.rows.stored.and_then(|row| losing(batch, node.class.relation, row));
@@ -145,8 +149,17 @@ pub(super) fn groups(batch: Batch<'_>, nodes: &[Node], edges: &[Edge]) -> Vec<Ve
     }
     // Every document is in a group.
     pairs.extend((0..batch.documents).map(|document| (document, document)));
-    let groups = strongly_connected(batch.documents, pairs.into_iter());
-    groups.into_iter().map(|group| group.into_iter().map(|document| document as u32).collect()).collect()
+    let groups = strongly_connected(batch.documents, pairs.iter().copied());
+    let mut places = vec![0; batch.documents];
+    for (place, group) in groups.iter().enumerate() {
+        group.iter().for_each(|&document| places[document] = place);
+    }
+    let waits = pairs.into_iter().map(|(before, after)| (places[before], places[after]));
+    let mut waits: Vec<(usize, usize)> = waits.filter(|(before, after)| before != after).collect();
+    waits.sort_unstable();
+    waits.dedup();
+    let groups = groups.into_iter().map(|group| group.into_iter().map(|document| document as u32).collect());
+    (groups.collect(), waits)
 }
 
 /// The document below whose row a stored row hangs: a row that moves counts as its taker's already.
