@@ -63,7 +63,8 @@ fn other_of_alternate_key(run: &Run, document: &Prepared) -> Option<Origin> {
     run.registry().hand_out_alternate(document.alternate?, document.sequence, &document.origin)
 }
 
-fn differs(label: Option<&str>, origin: &Origin, first: &Origin) -> Failure {
+/// A document of which another version stands in the feed, there.
+pub(super) fn differs(label: Option<&str>, origin: &Origin, first: &Origin) -> Failure {
     let message = format!("stands twice in the feed with different content: first at {first}");
     Failure::of_document(origin, label.map(str::to_owned), message)
 }

@@ -214,8 +214,6 @@ impl Reader<'_> {
                     }
                     let glance = registry.glance(raw, self.sequence, &document.origin);
                     if seen.count(&document, glance) {
-                        // What is kept must not keep alive the block of the feed that it was cut from.
-                        document.bytes = Bytes::copy_from_slice(&document.bytes);
                         unread.push(Unread { sequence: self.sequence, document, raw });
                     }
                 }
@@ -235,7 +233,7 @@ impl Reader<'_> {
     }
 
     /// Adds a document to the batch in hand, which is handed out before if it is full. False: the run was told to stop.
-    async fn add(&mut self, unread: Unread) -> Result<bool, Error> {
+    async fn add(&mut self, mut unread: Unread) -> Result<bool, Error> {
         let (options, length) = (&self.run.options, unread.document.bytes.len());
         let full =
             self.bytes + length > options.batch_bytes_max || self.batch.len() == options.batch_documents_max;
@@ -243,6 +241,8 @@ impl Reader<'_> {
             return Ok(false);
         }
         self.bytes += length;
+        // What is kept must not keep alive the block of the feed that it was cut from.
+        unread.document.bytes = Bytes::copy_from_slice(&unread.document.bytes);
         self.batch.push(unread);
         Ok(true)
     }
@@ -281,8 +281,7 @@ impl Seen {
             Glance::Unchanged => self.unchanged += 1,
             Glance::Repeated => self.repeated += 1,
             Glance::Differs(first) => {
-                let message = format!("stands twice in the feed with different content: first at {first}");
-                self.failures.push(Failure::of_document(&document.origin, None, message));
+                self.failures.push(batch::differs(None, &document.origin, &first));
             }
         }
         false

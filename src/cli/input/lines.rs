@@ -3,11 +3,11 @@
 use std::io;
 
 use bytes::{Buf as _, Bytes};
-use rowdelta::document::{Document, Origin};
+use rowdelta::document::Origin;
 use rowdelta::engine::{FeedError, FeedItem};
 
 use super::Documents;
-use super::text::{Partial, Text};
+use super::text::{Partial, Text, item};
 
 /// The lines of one file that are not blank.
 pub struct Lines {
@@ -21,11 +21,10 @@ pub struct Lines {
 }
 
 /// A line without what ends it.
-enum Line {
-    /// Within one block.
-    Cut(Bytes),
-    /// Over several.
-    Pieced(Partial),
+struct Line {
+    /// Nothing, if it was too long to be kept.
+    bytes: Bytes,
+    length: u64,
 }
 
 impl Lines {
@@ -35,8 +34,9 @@ impl Lines {
 
     /// The next line with what ends it taken off; `None` at the end of the file.
     fn next_line(&mut self) -> io::Result<Option<Line>> {
-        if let Some(line) = self.cut() {
-            return Ok(Some(Line::Cut(line)));
+        if let Some(bytes) = self.cut() {
+            let length = bytes.len() as u64;
+            return Ok(Some(Line { bytes, length }));
         }
         // The carriage return before a line feed is not part of the document.
         let keep_max = self.text.bytes_max.saturating_add(1);
@@ -45,11 +45,11 @@ impl Lines {
             line.push(&std::mem::take(&mut self.block), keep_max);
             self.read()?;
             if self.block.is_empty() {
-                return Ok((line.length > 0).then_some(Line::Pieced(line)));
+                return Ok((line.length > 0).then(|| line.into()));
             }
             if let Some(rest) = self.cut() {
                 line.push(&rest, keep_max);
-                return Ok(Some(Line::Pieced(line)));
+                return Ok(Some(line.into()));
             }
         }
     }
@@ -76,37 +76,23 @@ impl Lines {
     }
 }
 
-impl Line {
-    fn into_item(self, origin: Origin, bytes_max: usize) -> FeedItem {
-        let mut partial = match self {
-            Line::Cut(bytes) if bytes.len() <= bytes_max => return Ok(Document { bytes, origin }),
-            // A block may be longer than a document may be.
-            Line::Cut(bytes) => Partial { length: bytes.len() as u64, bytes: Vec::new() },
-            Line::Pieced(partial) => partial,
-        };
-        partial.bytes.shrink_to_fit();
-        partial.into_item(origin, bytes_max)
+impl From<Partial> for Line {
+    fn from(Partial { bytes, length }: Partial) -> Self {
+        Line { bytes: bytes.into(), length }
     }
+}
 
+impl Line {
     fn trim_carriage_return(&mut self) {
-        match self {
-            Line::Cut(bytes) if bytes.ends_with(b"\r") => bytes.truncate(bytes.len() - 1),
-            Line::Pieced(line) if line.bytes.ends_with(b"\r") => {
-                line.bytes.pop();
-                line.length -= 1;
-            }
-            _ => {}
+        if self.bytes.ends_with(b"\r") {
+            self.bytes.truncate(self.bytes.len() - 1);
+            self.length -= 1;
         }
     }
 
     fn is_blank(&self) -> bool {
-        let bytes: &[u8] = match self {
-            Line::Cut(bytes) => bytes,
-            // One that is too long was not kept.
-            Line::Pieced(line) if line.bytes.is_empty() && line.length > 0 => return false,
-            Line::Pieced(line) => &line.bytes,
-        };
-        bytes.iter().all(u8::is_ascii_whitespace)
+        let given_up = self.bytes.is_empty() && self.length > 0;
+        !given_up && self.bytes.iter().all(u8::is_ascii_whitespace)
     }
 }
 
@@ -131,7 +117,7 @@ impl Iterator for Lines {
             self.line += 1;
             line.trim_carriage_return();
             if !line.is_blank() {
-                return Some(line.into_item(self.origin(), self.text.bytes_max));
+                return Some(item(line.bytes, line.length, self.origin(), self.text.bytes_max));
             }
         }
     }

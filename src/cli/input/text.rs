@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rowdelta::document::{Document, Origin};
 use rowdelta::engine::{FeedError, FeedItem};
 
@@ -70,14 +71,14 @@ impl Partial {
             self.bytes = Vec::new();
         }
     }
+}
 
-    pub fn into_item(self, origin: Origin, bytes_max: usize) -> FeedItem {
-        let Self { bytes, length } = self;
-        if length <= bytes_max as u64 {
-            return Ok(Document { bytes: bytes.into(), origin });
-        }
-        Err(FeedError { origin, message: format!("the document is too long: {length} bytes"), fatal: false })
+/// The document of these bytes, or that it was too long.
+pub fn item(bytes: Bytes, length: u64, origin: Origin, bytes_max: usize) -> FeedItem {
+    if length <= bytes_max as u64 {
+        return Ok(Document { bytes, origin });
     }
+    Err(FeedError { origin, message: format!("the document is too long: {length} bytes"), fatal: false })
 }
 
 /// Opens a file; and how much of it to read at a time.

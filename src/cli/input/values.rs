@@ -12,7 +12,7 @@ use rowdelta::engine::{FeedError, FeedItem};
 
 use super::Documents;
 use super::scan::{Extent, is_space};
-use super::text::{Layout, Partial, Text};
+use super::text::{Layout, Partial, Text, item};
 
 /// The documents of one file.
 pub struct Values {
@@ -103,7 +103,7 @@ impl Values {
         }
         self.items += 1;
         let origin = Origin { file: Some(self.text.file.clone()), line: begin, item: Some(self.items) };
-        Ok(document.into_item(origin, bytes_max))
+        Ok(item(document.bytes.into(), document.length, origin, bytes_max))
     }
 
     /// The next byte that is not white space, which is taken; `None` at the end of the file.
