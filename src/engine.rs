@@ -473,7 +473,7 @@ impl Engine {
 
 /// The documents that are done and whose root row is still there.
 ///
-/// That is found out here: where nothing is lost, as nearly always, sending the keys takes a third of the time that
+/// That is found out here: where nothing is lost, as nearly always, sending the keys takes a fraction of the time that
 /// joining them in the server does.
 async fn settled(
     client: &mut tokio_postgres::Client,

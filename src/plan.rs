@@ -146,7 +146,7 @@ pub struct Plan {
     /// for a batch that holds nothing back.
     pub groups: Vec<Vec<u32>>,
     /// Which group must be applied before which, by their places.
-    pub waits: Vec<(usize, usize)>,
+    waits: Vec<(usize, usize)>,
 }
 
 /// One step: rows of one table.

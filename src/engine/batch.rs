@@ -11,7 +11,7 @@ use crate::document::{DocumentKey, Origin};
 use crate::engine::apply::Round;
 use crate::engine::bystanders::{Bystander, bystanders};
 use crate::engine::claims::{Conflict, Verdict, claims};
-use crate::engine::compare::{Active, Compared, below_silence, close, compare, compared_key};
+use crate::engine::compare::{Active, Compared, below_silence, close, compare};
 use crate::engine::guard::{Reservation, Rows};
 use crate::engine::handover::{Detached, attach, detach, rewritten};
 use crate::engine::held::own_place;
@@ -24,6 +24,7 @@ use crate::engine::run::{Held, HeldRow, Run};
 use crate::engine::units::Scope;
 use crate::engine::verify::{Noted, found};
 use crate::error::{Error, ErrorKind};
+use crate::fingerprint::comparison_key;
 use crate::mapping::UniqueIn;
 use crate::plan::{Batch, Marked, Plan, Sides, plan, questions};
 use crate::postgres::state::{self, Record, State};
@@ -122,32 +123,8 @@ impl Recorded<'_> {
         let same = self.same.iter().map(|&at| vec![at]);
         let place = |&document: &u32| self.places[document as usize];
         let group = |at: usize| plan.groups[at].iter().map(place).collect();
-        same.chain(one_by_one(plan, giving).into_iter().map(group)).collect()
+        same.chain(plan.one_by_one(giving).into_iter().map(group)).collect()
     }
-}
-
-/// The order in which groups are applied one by one: first those that give up a key, with what they wait for. What takes
-/// a reference in its stead for a while must not be taken by others before.
-fn one_by_one(plan: &Plan, giving: &BTreeSet<u32>) -> Vec<usize> {
-    if giving.is_empty() {
-        return (0..plan.groups.len()).collect();
-    }
-    let gives = |group: &usize| plan.groups[*group].iter().any(|document| giving.contains(document));
-    let all = || 0..plan.groups.len();
-    let mut order: Vec<usize> = Vec::new();
-    let mut open: Vec<usize> = all().filter(gives).chain(all()).rev().collect();
-    while let Some(&group) = open.last() {
-        let waits = plan.waits.iter().filter(|(_, after)| *after == group).map(|(before, _)| *before);
-        let before: Vec<usize> = waits.filter(|before| !order.contains(before)).collect();
-        if before.is_empty() {
-            open.pop();
-            if !order.contains(&group) {
-                order.push(group);
-            }
-        }
-        open.extend(before);
-    }
-    order
 }
 
 /// What a batch wrote.
@@ -668,7 +645,7 @@ fn give_up(run: &Run, sides: &[Sides]) {
     for (ix, side) in sides.iter().enumerate() {
         if run.mapping.relations[ix].unique_in == UniqueIn::All {
             let table = &run.schema.tables[ix];
-            let key = |row: u32| compared_key(table, &side.stored[row as usize].tuple);
+            let key = |row: u32| comparison_key(table, &side.stored[row as usize].tuple);
             side.changes.removed.iter().for_each(|&row| registry.release(ix, key(row)));
             let moved = side.changes.moved.iter().filter(|(row, _)| registry.settle(ix, key(*row))).count();
             // They were to be deleted.

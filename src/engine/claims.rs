@@ -10,13 +10,12 @@ use std::collections::{BTreeMap, HashMap};
 use tokio_postgres::Transaction;
 
 use crate::document::{DocumentKey, Origin};
-use crate::engine::compare::compared_key;
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::Claim;
 use crate::engine::report::Failure;
 use crate::engine::run::Run;
 use crate::error::Error;
-use crate::fingerprint::RawFingerprint;
+use crate::fingerprint::{RawFingerprint, comparison_key};
 use crate::mapping::RelationIx;
 use crate::plan::Sides;
 use crate::postgres::owners::{Owner, owners};
@@ -154,7 +153,7 @@ fn from_elsewhere(run: &Run, sides: &[Sides]) -> Vec<Taken> {
             if row.parent.is_none() {
                 found.push(Taken {
                     relation,
-                    child: compared_key(&run.schema.tables[relation], &row.tuple),
+                    child: comparison_key(&run.schema.tables[relation], &row.tuple),
                     taker: side.source[source as usize].document,
                     reference: row.reference.clone(),
                 });

@@ -323,10 +323,10 @@ impl Comparison<'_> {
     async fn read_elsewhere(&mut self, ix: RelationIx) -> Result<(), Error> {
         let table = &self.schema.tables[ix];
         let side = &self.sides[ix];
-        let here: HashSet<Tuple> = side.stored.iter().map(|row| compared_key(table, &row.tuple)).collect();
+        let here: HashSet<Tuple> = side.stored.iter().map(|row| comparison_key(table, &row.tuple)).collect();
         let mut wanted: HashMap<Tuple, Tuple> = HashMap::new();
         for row in &side.source {
-            let key = compared_key(table, &row.tuple);
+            let key = comparison_key(table, &row.tuple);
             if !here.contains(&key) {
                 wanted.insert(key, row.tuple.project(&table.key));
             }
@@ -337,7 +337,8 @@ impl Comparison<'_> {
             .await
             .map_err(|error| error.in_relation(&self.mapping.relations[ix].name))?;
         self.times[ix] += started.elapsed();
-        let elsewhere = found.into_iter().filter(|row| wanted.contains_key(&compared_key(table, &row.tuple)));
+        let elsewhere =
+            found.into_iter().filter(|row| wanted.contains_key(&comparison_key(table, &row.tuple)));
         let (elsewhere, from): (Vec<StoredRow>, usize) = (elsewhere.collect(), side.stored.len());
         self.know_owners(ix, &elsewhere).await?;
         self.sides[ix].stored.extend(elsewhere);
@@ -449,7 +450,7 @@ impl Identities<'_> {
             return document.unwrap_or(u32::MAX).to_be_bytes().to_vec();
         }
         if self.relation.is_keyed() {
-            return compared_key(self.table, tuple).into_bytes();
+            return comparison_key(self.table, tuple).into_bytes();
         }
         if self.places.is_empty() {
             return fingerprint.0.to_vec();
@@ -477,11 +478,6 @@ fn identity(relation: &Relation) -> Identity {
         (true, UniqueIn::Parent) => Identity::KeyInParent,
         (true, UniqueIn::All) => Identity::KeyEverywhere,
     }
-}
-
-/// The key of a row in comparison form.
-pub(crate) fn compared_key(table: &Table, tuple: &Tuple) -> Tuple {
-    comparison_key(table, tuple)
 }
 
 /// The cells of a key in comparison form.

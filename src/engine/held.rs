@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use crate::document::DocumentKey;
 use crate::engine::bystanders::bystanders;
-use crate::engine::compare::{compared_cells, compared_key};
+use crate::engine::compare::compared_cells;
 use crate::engine::patience::Tries;
 use crate::engine::report::Failure;
 use crate::engine::run::{Held, Run};
 use crate::error::{Error, ErrorKind};
+use crate::fingerprint::comparison_key;
 use crate::mapping::{RelationIx, UniqueIn};
 use crate::plan::{Batch, Marked, Plan, Sides, StoredRow, plan};
 use crate::postgres::begin;
@@ -172,7 +173,7 @@ async fn tops(
     let columns = if everywhere { table.key_columns() } else { table.locator[..table.own_locator].to_vec() };
     let mut stored = rows(transaction, table, &columns, &values).await?;
     stored.retain_mut(|row| {
-        let name = if everywhere { compared_key(table, &row.tuple) } else { own_place(table, row) };
+        let name = if everywhere { comparison_key(table, &row.tuple) } else { own_place(table, row) };
         let hung = wanted.remove(&name).filter(|(_, reference)| **reference == row.reference);
         row.document = hung.map(|(at, _)| at as u32);
         row.document.is_some()

@@ -13,10 +13,9 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Transaction;
 
 use crate::document::DocumentKey;
-use crate::engine::compare::compared_key;
 use crate::engine::prepare::Prepared;
 use crate::error::Error;
-use crate::fingerprint::comparison_tuple;
+use crate::fingerprint::{comparison_key, comparison_tuple};
 use crate::mapping::Mapping;
 use crate::plan::StoredRow;
 use crate::postgres::fetch::rows;
@@ -116,7 +115,7 @@ fn assign(mapping: &Mapping, table: &Table, documents: &[&Tuple], found: &mut [S
     let by_alternate: HashMap<&Tuple, u32> =
         (0..).zip(&alternates).filter_map(|(at, key)| Some((key.as_ref()?, at))).collect();
     let by_key: HashMap<Tuple, u32> =
-        (0..).zip(documents).map(|(at, tuple)| (compared_key(table, tuple), at)).collect();
+        (0..).zip(documents).map(|(at, tuple)| (comparison_key(table, tuple), at)).collect();
     let mut is_taken = vec![false; documents.len()];
     for row in &mut *found {
         let alternate = alternate_key(mapping, table, &row.tuple);
@@ -124,7 +123,7 @@ fn assign(mapping: &Mapping, table: &Table, documents: &[&Tuple], found: &mut [S
         row.document.into_iter().for_each(|at| is_taken[at as usize] = true);
     }
     for row in found.iter_mut().filter(|row| row.document.is_none()) {
-        let Some(&at) = by_key.get(&compared_key(table, &row.tuple)) else { continue };
+        let Some(&at) = by_key.get(&comparison_key(table, &row.tuple)) else { continue };
         // Both known, and not the same one: another document has the key now.
         let differs =
             alternates[at as usize].is_some() && alternate_key(mapping, table, &row.tuple).is_some();

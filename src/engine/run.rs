@@ -8,7 +8,6 @@ use tokio::sync::Semaphore;
 
 use crate::document::{DocumentKey, Origin, short};
 use crate::engine::Options;
-use crate::engine::compare::compared_key;
 use crate::engine::guard::{Guard, Rows};
 use crate::engine::patience::Patience;
 use crate::engine::prepare::Prepared;
@@ -17,7 +16,7 @@ use crate::engine::report::{Failure, Report, Slow};
 use crate::engine::units::Units;
 use crate::engine::verify::Findings;
 use crate::error::Error;
-use crate::fingerprint::DocumentFingerprint;
+use crate::fingerprint::{DocumentFingerprint, comparison_key};
 use crate::mapping::{Mapping, RelationIx, UniqueIn};
 use crate::plan::{Action, Plan, Sides};
 use crate::postgres::state::Lease;
@@ -236,7 +235,7 @@ impl Run {
             let (table, side) = (&self.schema.tables[*ix], &sides[*ix]);
             let removed = side.changes.removed.iter().map(|&row| &side.stored[row as usize]);
             let asked =
-                removed.filter(|row| keys.contains(&short(compared_key(table, &row.tuple).as_bytes())));
+                removed.filter(|row| keys.contains(&short(comparison_key(table, &row.tuple).as_bytes())));
             asked.map(|row| row.document).collect::<Vec<_>>()
         };
         wanted.iter().flat_map(of_relation).collect()
@@ -334,7 +333,7 @@ impl Run {
         let relations = (1..self.mapping.relations.len()).filter(everywhere);
         let rows = relations.flat_map(|ix| document.rows.relations[ix].rows.iter().map(move |row| (ix, row)));
         for (ix, row) in rows {
-            let key = short(compared_key(&self.schema.tables[ix], &row.tuple).as_bytes());
+            let key = short(comparison_key(&self.schema.tables[ix], &row.tuple).as_bytes());
             lock(&self.wanted).entry(ix).or_default().insert(key);
         }
     }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use tokio_postgres::Transaction;
 
 use crate::document::DocumentKey;
-use crate::engine::compare::compared_key;
 use crate::error::Error;
+use crate::fingerprint::comparison_key;
 use crate::mapping::Mapping;
 use crate::plan::StoredRow;
 use crate::postgres::fetch::{below, rows};
@@ -26,7 +26,7 @@ pub(crate) async fn whole(
     let places: HashMap<&[u8], u32> = (0..).zip(keys).map(|(at, key)| (&key.0[..], at)).collect();
     let mut roots = rows(transaction, &tables[0], &tables[0].key_columns(), &cells).await?;
     roots.retain_mut(|row| {
-        row.document = places.get(compared_key(&tables[0], &row.tuple).as_bytes()).copied();
+        row.document = places.get(comparison_key(&tables[0], &row.tuple).as_bytes()).copied();
         row.document.is_some()
     });
     let mut stored = vec![roots];

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use super::Batch;
 use super::changes::Node;
 use super::cycles::Breaker;
 use super::edges::{Edge, Found, Why};
 use super::terms::Terms;
+use super::{Batch, Plan};
 use crate::schema::{Check, OnChange, Schema};
 
 /// Takes out the edges of constraints that are checked at the end anyway, and of those that can be deferred where
@@ -168,5 +168,45 @@ fn losing(batch: Batch<'_>, ix: usize, row: u32) -> Option<u32> {
     match (batch.mapping.relations[ix].enclosing, stored.parent) {
         (Some(outer), Some(parent)) => batch.sides[outer].stored[parent as usize].document,
         _ => stored.document,
+    }
+}
+
+impl Plan {
+    /// The order in which groups are applied one by one: first those with documents that give up a key to which others
+    /// refer, after what they wait for. What such a reference holds in its stead for a while must not be taken before.
+    pub fn one_by_one(&self, giving: &BTreeSet<u32>) -> Vec<usize> {
+        let all = || 0..self.groups.len();
+        if giving.is_empty() {
+            return all().collect();
+        }
+        let gives = |group: &usize| self.groups[*group].iter().any(|document| giving.contains(document));
+        let mut order: Vec<usize> = Vec::new();
+        let mut open: Vec<usize> = all().filter(gives).chain(all()).rev().collect();
+        while let Some(&group) = open.last() {
+            let waits = self.waits.iter().filter(|(_, after)| *after == group).map(|(before, _)| *before);
+            let before: Vec<usize> = waits.filter(|before| !order.contains(before)).collect();
+            if before.is_empty() {
+                open.pop();
+                if !order.contains(&group) {
+                    order.push(group);
+                }
+            }
+            open.extend(before);
+        }
+        order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p18_groups_that_give_up_a_key_come_first_after_what_they_wait_for() {
+        let groups = vec![vec![0], vec![1, 4], vec![2], vec![3]];
+        let plan = Plan { groups, waits: vec![(1, 3), (0, 2)], ..Plan::default() };
+        assert_eq!(plan.one_by_one(&BTreeSet::new()), [0, 1, 2, 3]);
+        assert_eq!(plan.one_by_one(&BTreeSet::from([3])), [1, 3, 0, 2]);
+        assert_eq!(plan.one_by_one(&BTreeSet::from([2, 4])), [1, 0, 2, 3]);
     }
 }

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use tokio_postgres::Transaction;
 
 use crate::document::short;
-use crate::engine::compare::compared_key;
 use crate::engine::held::own_place;
 use crate::engine::prepare::Prepared;
 use crate::engine::run::Run;
 use crate::engine::verify::report::{ColumnDifference, Difference, Kind};
 use crate::error::Error;
+use crate::fingerprint::comparison_key;
 use crate::mapping::{Mapping, RelationIx, UniqueIn};
 use crate::plan::{Sides, changed_columns};
 use crate::postgres::words::words;
@@ -124,7 +124,7 @@ fn noted(
         below: one.below,
         everywhere: stored
             .filter(|_| everywhere)
-            .map(|row| short(compared_key(table, &row.tuple).as_bytes())),
+            .map(|row| short(comparison_key(table, &row.tuple).as_bytes())),
         place: stored.map(|row| short(own_place(table, row).as_bytes())),
         words: None,
     }
