@@ -232,7 +232,7 @@ pub fn plan(batch: Batch<'_>, conflicts: &[Conflict]) -> Plan {
     let mut found = edges(batch, &nodes, conflicts);
     let (groups, waits) = if batch.holds { Default::default() } else { groups(batch, &nodes, &found.edges) };
     let deferred = order::defer(batch.schema, &nodes, &mut found);
-    let (rounds, edges) = order(batch, &mut nodes, found.edges);
+    let (rounds, edges) = order(batch, &mut nodes, found.edges, &deferred);
     let steps = steps(batch.schema, &nodes, &rounds, &edges);
     Plan { deferred, steps, held, unchanged, touched, groups, waits }
 }

@@ -218,6 +218,7 @@ async fn transact_on(
         return Ok(Tried::Conflicts(conflicts));
     }
     let plan = planned(run, &transaction, &batch, &compared.sides, holds).await?;
+    tracing::debug!(documents = batch.documents.len(), ?round, plan = %plan.describe(&run.mapping), "planned");
     *groups = batch.groups(&plan, &giving);
     let (reservation, removed) = match reserve(run, &transaction, &batch, &compared.sides).await? {
         Ok(reserved) => reserved,
@@ -383,7 +384,7 @@ async fn write(
 /// Counts and remembers what was committed. Gives the documents from which a child was taken meanwhile.
 fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usize, last: bool) -> Vec<usize> {
     let plan = &written.plan;
-    tracing::debug!(documents = batch.documents.len(), plan = %plan.describe(&run.mapping), "committed");
+    tracing::debug!(documents = batch.documents.len(), "committed");
     let settles = batch.scope.settles();
     run.tally(|tally| {
         tally.applied(plan, if settles { marks(run, plan) } else { 0 }, &written.times);

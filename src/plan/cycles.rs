@@ -22,13 +22,15 @@ use super::edges::{Edge, Why};
 use super::terms::Terms;
 use crate::mapping::RelationIx;
 use crate::row::{Cell, Tuple};
-use crate::schema::{Attribute, OnChange, Table};
+use crate::schema::{Attribute, Check, OnChange, Reference, Table};
 use crate::value::Kind;
 
 /// Nodes and edges while circles are cut.
 pub(super) struct Breaker<'a, 'n> {
     pub batch: Batch<'a>,
     pub terms: Terms<'a>,
+    /// Constraints that are deferred to the end of the steps.
+    pub deferred: &'n BTreeSet<String>,
     pub nodes: &'n mut Vec<Node>,
     pub edges: Vec<Edge>,
 }
@@ -215,8 +217,8 @@ impl Breaker<'_, '_> {
         with.collect()
     }
 
-    /// Columns of a node's stored row that other rows refer to, and go on referring to until the circle is cut; or
-    /// whose change the server would pass on to them.
+    /// Columns of a node's stored row that other rows refer to, and go on referring to until the circle is cut, under
+    /// the eyes of the server; or whose change it would pass on to them.
     fn pinned(&self, node: usize, inside: &[Edge]) -> Vec<&Attribute> {
         let Node { class: Class { relation, .. }, rows } = &self.nodes[node];
         let Some(stored) = rows.stored else { return Vec::new() };
@@ -230,12 +232,23 @@ impl Breaker<'_, '_> {
                 let leaving =
                     self.edges.iter().filter(|edge| edge.after == node && edge.why == Why::Leaves(ix, at));
                 let leaving = leaving.filter(|edge| !inside.contains(edge)).count();
-                if key.is_some() && (reference.on_update.acts() || referring > leaving) {
+                let refused = referring > leaving && !self.is_checked_at_end(reference);
+                if key.is_some() && (reference.on_update.acts() || refused) {
                     pinned.extend(&reference.to);
                 }
             }
         }
         pinned
+    }
+
+    /// Whether a key to which rows refer may be gone for a while.
+    fn is_checked_at_end(&self, reference: &Reference) -> bool {
+        let deferred = match &reference.check {
+            Check::Deferred(_) => true,
+            Check::Deferrable(name) => self.deferred.contains(name),
+            Check::AtOnce => false,
+        };
+        deferred && reference.on_update == OnChange::Refused
     }
 
     /// How well a column can be parked so that others need not wait for the row.

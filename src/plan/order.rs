@@ -67,11 +67,16 @@ fn check<'s>(schema: &'s Schema, nodes: &[Node], edge: &Edge) -> &'s Check {
 
 /// The round of every node; nodes are added where rows wait for each other in a circle. Gives the edges that
 /// then hold, too.
-pub(super) fn order(batch: Batch<'_>, nodes: &mut Vec<Node>, edges: Vec<Edge>) -> (Vec<u32>, Vec<Edge>) {
+pub(super) fn order(
+    batch: Batch<'_>,
+    nodes: &mut Vec<Node>,
+    edges: Vec<Edge>,
+    deferred: &BTreeSet<String>,
+) -> (Vec<u32>, Vec<Edge>) {
     if edges.is_empty() {
         return (vec![0; nodes.len()], edges);
     }
-    let mut breaker = Breaker { batch, terms: Terms::new(batch), nodes, edges };
+    let mut breaker = Breaker { batch, terms: Terms::new(batch), deferred, nodes, edges };
     let components = loop {
         let components = components(breaker.nodes.len(), &breaker.edges);
         let circles: Vec<&Vec<usize>> = components.iter().filter(|nodes| breaker.is_circle(nodes)).collect();

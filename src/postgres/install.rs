@@ -6,12 +6,15 @@ use tokio_postgres::{Client, GenericClient, IsolationLevel, Row, Transaction};
 use crate::error::{Error, ErrorKind};
 
 /// The version of the schema that this crate works with.
-pub const VERSION: &str = "0.2.0";
+pub const VERSION: &str = "0.3.0";
 
-const SCRIPT: &str = include_str!("../../sql/rowdelta--0.2.0.sql");
+const SCRIPT: &str = include_str!("../../sql/rowdelta--0.3.0.sql");
 
 /// From which version to the next one, each with its script, in order; the last one is to [`VERSION`].
-const UPGRADES: [(&str, &str); 1] = [("0.1.0", include_str!("../../sql/rowdelta--0.1.0--0.2.0.sql"))];
+const UPGRADES: [(&str, &str); 2] = [
+    ("0.1.0", include_str!("../../sql/rowdelta--0.1.0--0.2.0.sql")),
+    ("0.2.0", include_str!("../../sql/rowdelta--0.2.0--0.3.0.sql")),
+];
 
 /// What [`install`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]

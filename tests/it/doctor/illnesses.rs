@@ -33,7 +33,7 @@ const ILLNESSES: &[Illness] = &[
     // The schema `rowdelta`.
     ("DROP SCHEMA rowdelta CASCADE", "not_installed", "error", Option::None, Install),
     ("CREATE OR REPLACE FUNCTION rowdelta.version() RETURNS text LANGUAGE sql AS 'SELECT ''0.0.1'''", "other_version", "error",
-        Option::None, Advised("CREATE OR REPLACE FUNCTION rowdelta.version() RETURNS text LANGUAGE sql AS 'SELECT ''0.2.0'''")),
+        Option::None, Advised("CREATE OR REPLACE FUNCTION rowdelta.version() RETURNS text LANGUAGE sql AS 'SELECT ''0.3.0'''")),
     // Indexes.
     ("DROP INDEX file_order_id_idx", "missing_index", "warning", Some("files"), Own),
     ("DROP INDEX file_order_id_idx; CREATE INDEX ON file (order_id) WHERE id > 5; CREATE INDEX ON file (official, order_id)",
