@@ -1,9 +1,45 @@
--- From 0.2.0 to 0.3.0: what is recorded of documents is found by their keys, whatever the server knows of the tables.
+-- From 0.2.0 to 0.3.0: what is recorded of documents is found by their keys, whatever the server knows of the tables; and
+-- documents can be synced in SQL.
 
 CREATE OR REPLACE FUNCTION rowdelta.version() RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$ SELECT '0.3.0' $$;
+
+ALTER TABLE rowdelta.mapping ADD COLUMN history interval;
+
+COMMENT ON COLUMN rowdelta.mapping.history IS 'how long rowdelta.change keeps what the SQL functions write; NULL: they note nothing';
+
+-- Rows that the SQL functions wrote, where rowdelta.keep_history asks for it.
+CREATE TABLE rowdelta.change (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    mapping  integer NOT NULL REFERENCES rowdelta.mapping ON DELETE CASCADE,
+    at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    document text,
+    relation text NOT NULL,
+    action   text NOT NULL,
+    key      jsonb,
+    before   jsonb,
+    after    jsonb
+);
+
+CREATE INDEX change_at ON rowdelta.change (mapping, at);
+CREATE INDEX change_document ON rowdelta.change (mapping, document);
+
+COMMENT ON TABLE rowdelta.change IS 'rows that the SQL functions wrote, before and after';
+COMMENT ON COLUMN rowdelta.change.document IS 'its key in words: the values, joined by commas';
+COMMENT ON COLUMN rowdelta.change.action IS 'added, updated, moved or removed';
+COMMENT ON COLUMN rowdelta.change.before IS 'values as text; of an update the columns that differ';
+
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_depend
+               WHERE refclassid = 'pg_catalog.pg_extension'::regclass AND deptype = 'e'
+                 AND classid = 'pg_catalog.pg_class'::regclass AND objid = 'rowdelta.mapping'::regclass) THEN
+        PERFORM pg_catalog.pg_extension_config_dump('rowdelta.change'::regclass, '');
+    END IF;
+END
+$$;
 
 CREATE OR REPLACE FUNCTION rowdelta.states(p_mapping integer, p_keys bytea[])
     RETURNS TABLE (key bytea, raw bytea, fingerprint bytea, relations bytea, settled boolean, absent boolean,
@@ -108,3 +144,3184 @@ BEGIN
     RETURN v_count;
 END
 $$;
+
+-- ── A mapping as the SQL functions read it ─────────────────────────────────────────────────────
+--
+-- What a document says is worked on as arrays of the types below, a row each, of all relations and all documents of a
+-- call: no statement is made for a document, and no table is made for a call. Of a column its cells are known as text,
+-- which the column's type takes back as the same value, and in comparison form: the bytes that fingerprints are made of.
+
+CREATE TYPE rowdelta.mapped_column AS (
+    name     text,
+    paths    jsonb,
+    lookup   text,
+    zone     text,
+    keeps    boolean,
+    nullable boolean,
+    source   text,
+    sql      text,
+    spelled  text,
+    parts    text,
+    kind     text,
+    length   integer,
+    number   smallint,
+    element  oid,
+    modifier integer,
+    input    text,
+    send     text
+);
+
+COMMENT ON TYPE rowdelta.mapped_column IS 'a mapped column: where its value comes from, and its type';
+
+CREATE TYPE rowdelta.relation AS (
+    ix           integer,
+    name         text,
+    kind         text,
+    enclosing    integer,
+    encloses     boolean,
+    path         jsonb,
+    in_schema    text,
+    in_table     text,
+    tbl          text,
+    oid          oid,
+    id           text,
+    id_default   text,
+    id_type      text,
+    parent       text[],
+    parent_types text[],
+    key          text[],
+    key_at       integer[],
+    everywhere   boolean,
+    when_absent  text,
+    when_null    text,
+    on_duplicate text,
+    columns      rowdelta.mapped_column[],
+    digest       bytea
+);
+
+COMMENT ON TYPE rowdelta.relation IS 'a relation of a mapping, and its table';
+
+CREATE TYPE rowdelta.lookup AS (
+    name      text,
+    in_schema text,
+    in_table  text,
+    tbl       text,
+    oid       oid,
+    id        text,
+    key       text[],
+    missing   text,
+    nullable  text[],
+    keys      rowdelta.mapped_column[],
+    columns   rowdelta.mapped_column[],
+    source    text
+);
+
+COMMENT ON TYPE rowdelta.lookup IS 'a catalogue of a mapping, and its table';
+
+-- rowdelta.refuse(p_message): fails because of what a document holds. Of any type, to stand in for a value.
+-- Raises:  RD006 a document does not fit its mapping.
+CREATE FUNCTION rowdelta.refuse(p_message text) RETURNS text
+    -- Not immutable: of a message that is known beforehand the planner would see the failure.
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION '%', p_message USING ERRCODE = 'RD006';
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.refuse(text) IS 'fails: a document does not fit its mapping';
+
+-- rowdelta.fault(p_place, p_message): fails because of what a mapping says.
+-- Raises:  RD005 a mapping is not one for the SQL functions.
+CREATE FUNCTION rowdelta.fault(p_place text, p_message text) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION '%: %', p_place, p_message USING ERRCODE = 'RD005';
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.fault(text, text) IS 'fails: a mapping is not one for the SQL functions';
+
+-- rowdelta.names(p_path, p_place): the parts of a dotted name, '.' before each that is a field, '^' for one up.
+CREATE FUNCTION rowdelta.names(p_path text, p_place text) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_rest  text := p_path;
+    v_part  text[];
+    v_names text[] := '{}';
+BEGIN
+    IF p_path = '.' THEN
+        RETURN v_names;
+    END IF;
+    LOOP
+        v_part := regexp_match(v_rest, '^(?:"([^"]*)"|([^."][^.]*))(\.|$)');
+        IF v_part IS NULL OR v_part[2] ~ '^@' THEN
+            PERFORM rowdelta.fault(p_place, format('%s is not a path that the SQL functions know', to_json(p_path)));
+        END IF;
+        IF v_part[2] = '^' AND EXISTS (SELECT FROM unnest(v_names) AS n (name) WHERE n.name <> '^') THEN
+            PERFORM rowdelta.fault(p_place, format('^ stands only at the start of a path: %s', to_json(p_path)));
+        END IF;
+        v_names := v_names || CASE WHEN v_part[2] = '^' THEN '^' ELSE '.' || coalesce(v_part[1], v_part[2]) END;
+        EXIT WHEN v_part[3] = '';
+        v_rest := substr(v_rest, length(coalesce('"' || v_part[1] || '"', v_part[2])) + 2);
+    END LOOP;
+    RETURN v_names;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.names(text, text) IS 'the parts of a path';
+
+-- rowdelta.path_source(p_path): a path as the digest of a relation has it.
+CREATE FUNCTION rowdelta.path_source(p_path jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT '[' || coalesce(string_agg(
+               CASE e.part WHEN '^' THEN '"up"' ELSE '{"field":' || to_json(substr(e.part, 2)) || '}' END, ','
+               ORDER BY e.at), '') || ']'
+    FROM jsonb_array_elements_text(p_path) WITH ORDINALITY AS e (part, at)
+$$;
+
+COMMENT ON FUNCTION rowdelta.path_source(jsonb) IS 'a path as digests have it';
+
+-- rowdelta.list_source(p_names): a list of strings as the digest of a relation has it.
+CREATE FUNCTION rowdelta.list_source(p_names text[]) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT '[' || coalesce(string_agg(to_json(n.name)::text, ',' ORDER BY n.at), '') || ']'
+    FROM unnest(p_names) WITH ORDINALITY AS n (name, at)
+$$;
+
+COMMENT ON FUNCTION rowdelta.list_source(text[]) IS 'a list of strings as digests have it';
+
+-- rowdelta.strings(p_value): one string, or a list of strings, as a list.
+CREATE FUNCTION rowdelta.strings(p_value jsonb, p_place text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT CASE jsonb_typeof(p_value)
+        WHEN 'string' THEN ARRAY[p_value #>> '{}']
+        WHEN 'array' THEN ARRAY(SELECT e.name FROM jsonb_array_elements_text(p_value) WITH ORDINALITY AS e (name, at)
+                                ORDER BY e.at)
+        ELSE ARRAY[rowdelta.fault(p_place, 'expected a string or a list of strings')] END
+    WHERE p_value IS NOT NULL
+$$;
+
+COMMENT ON FUNCTION rowdelta.strings(jsonb, text) IS 'one string, or several, as a list';
+
+-- rowdelta.known(p_node, p_known, p_place): fails where a table of a mapping has a key that is not among these.
+CREATE FUNCTION rowdelta.known(p_node jsonb, p_known text[], p_place text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_key text;
+BEGIN
+    IF jsonb_typeof(p_node) IS DISTINCT FROM 'object' THEN
+        PERFORM rowdelta.fault(p_place, 'expected a table');
+    END IF;
+    SELECT k.key INTO v_key FROM jsonb_object_keys(p_node) AS k (key) WHERE k.key <> ALL (p_known) LIMIT 1;
+    IF FOUND THEN
+        PERFORM rowdelta.fault(concat_ws('.', nullif(p_place, ''), v_key), 'not among the keys that the SQL functions know');
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.known(jsonb, text[], text) IS 'fails where a mapping has a key that is not known here';
+
+-- rowdelta.choice(p_node, p_key, p_words, p_default, p_place): one of some words, or the default.
+CREATE FUNCTION rowdelta.choice(p_node jsonb, p_key text, p_words text[], p_default text, p_place text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT CASE WHEN NOT p_node ? p_key THEN p_default
+                WHEN p_node ->> p_key = ANY (p_words) THEN p_node ->> p_key
+                ELSE rowdelta.fault(p_place || '.' || p_key, 'expected one of ' || array_to_string(p_words, ', ')) END
+$$;
+
+COMMENT ON FUNCTION rowdelta.choice(jsonb, text, text[], text, text) IS 'the word that a key of a mapping has';
+
+-- rowdelta.column_of(p_name, p_node, p_key, p_absent, p_place): reads a column of a relation.
+--
+-- p_key: the columns of the relation's key; NULL: its rows are identified by content.
+CREATE FUNCTION rowdelta.column_of(p_name text, p_node jsonb, p_key text[], p_absent text, p_place text)
+    RETURNS rowdelta.mapped_column
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_column rowdelta.mapped_column;
+    v_node   jsonb := p_node;
+BEGIN
+    IF jsonb_typeof(v_node) <> 'object' THEN
+        v_node := jsonb_build_object('path', v_node);
+    END IF;
+    PERFORM rowdelta.known(v_node, ARRAY['path', 'zone', 'type', 'when_absent', 'nullable', 'lookup', 'match'], p_place);
+    v_column.name := p_name;
+    v_column.keeps := p_key IS NOT NULL AND p_name <> ALL (p_key)
+        AND rowdelta.choice(v_node, 'when_absent', ARRAY['keep', 'null'], p_absent, p_place) = 'keep';
+    v_column.nullable := coalesce((v_node ->> 'nullable')::boolean, false);
+    v_column.lookup := v_node ->> 'lookup';
+    v_column.zone := v_node ->> 'zone';
+    IF v_column.lookup IS NULL THEN
+        SELECT jsonb_agg(to_jsonb(rowdelta.names(s.path, p_place)) ORDER BY s.at) INTO v_column.paths
+        FROM unnest(rowdelta.strings(v_node -> 'path', p_place)) WITH ORDINALITY AS s (path, at);
+        IF v_column.paths IS NULL THEN
+            PERFORM rowdelta.fault(p_place, 'say where the value is (path), or which lookup gives it');
+        END IF;
+        SELECT '{"path":{"paths":[' || string_agg(rowdelta.path_source(e.path), ',' ORDER BY e.at) || '],"zone":'
+               || coalesce(to_json(v_column.zone)::text, 'null') || '}}' INTO v_column.source
+        FROM jsonb_array_elements(v_column.paths) WITH ORDINALITY AS e (path, at);
+    END IF;
+    RETURN v_column;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.column_of(text, jsonb, text[], text, text) IS 'reads a column of a mapping';
+
+-- rowdelta.matching(p_column, p_match, p_lookups, p_place): a column with the paths of the keys of its catalogue.
+CREATE FUNCTION rowdelta.matching(
+    p_column rowdelta.mapped_column, p_match jsonb, p_lookups rowdelta.lookup[], p_place text
+) RETURNS rowdelta.mapped_column
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_column rowdelta.mapped_column := p_column;
+    v_lookup rowdelta.lookup;
+BEGIN
+    SELECT l.* INTO v_lookup FROM unnest(p_lookups) AS l WHERE l.name = p_column.lookup;
+    IF v_lookup.name IS NULL THEN
+        PERFORM rowdelta.fault(p_place, format('no lookup %s', to_json(p_column.lookup)));
+    END IF;
+    PERFORM rowdelta.known(p_match, v_lookup.key, p_place || '.match');
+    SELECT jsonb_agg(to_jsonb(rowdelta.names(p_match ->> k.name, p_place)) ORDER BY k.at) INTO v_column.paths
+    FROM unnest(v_lookup.key) WITH ORDINALITY AS k (name, at);
+    SELECT '{"lookup":{"matching":[' || string_agg(rowdelta.path_source(e.path), ',' ORDER BY e.at) || ']}}'
+    INTO v_column.source FROM jsonb_array_elements(v_column.paths) WITH ORDINALITY AS e (path, at);
+    RETURN v_column;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.matching(rowdelta.mapped_column, jsonb, rowdelta.lookup[], text) IS
+    'a column with the paths of the keys of its catalogue';
+
+-- rowdelta.table_source(p_schema, p_table): the name of a table as digests have it.
+CREATE FUNCTION rowdelta.table_source(p_schema text, p_table text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT '{"schema":' || coalesce(to_json(p_schema)::text, 'null') || ',"table":' || to_json(p_table) || '}'
+$$;
+
+COMMENT ON FUNCTION rowdelta.table_source(text, text) IS 'the name of a table as digests have it';
+
+-- rowdelta.lookups(p_definition): reads the catalogues of a mapping.
+CREATE FUNCTION rowdelta.lookups(p_definition jsonb) RETURNS rowdelta.lookup[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_lookups rowdelta.lookup[] := '{}';
+    v_lookup  rowdelta.lookup;
+    v_column  rowdelta.mapped_column;
+    v_name    text;
+    v_node    jsonb;
+    v_place   text;
+    v_table   text[];
+    v_key     text;
+    v_value   jsonb;
+BEGIN
+    FOR v_name, v_node IN SELECT e.key, e.value FROM jsonb_each(coalesce(p_definition -> 'lookups', '{}')) AS e LOOP
+        v_place := 'lookups.' || v_name;
+        PERFORM rowdelta.known(v_node, ARRAY['table', 'id', 'key', 'missing', 'columns'], v_place);
+        v_table := rowdelta.names(v_node ->> 'table', v_place);
+        v_lookup := NULL;
+        v_lookup.name := v_name;
+        v_lookup.in_table := substr(v_table[cardinality(v_table)], 2);
+        v_lookup.in_schema := substr(CASE WHEN cardinality(v_table) = 2 THEN v_table[1] END, 2);
+        v_lookup.id := v_node ->> 'id';
+        v_lookup.key := rowdelta.strings(v_node -> 'key', v_place);
+        v_lookup.missing := rowdelta.choice(v_node, 'missing', ARRAY['error', 'insert', 'skip'], 'error', v_place);
+        v_lookup.columns := '{}';
+        v_lookup.nullable := '{}';
+        FOR v_key, v_value IN SELECT e.key, e.value FROM jsonb_each(coalesce(v_node -> 'columns', '{}')) AS e LOOP
+            IF jsonb_typeof(v_value) <> 'object' THEN
+                v_value := jsonb_build_object('path', v_value);
+            END IF;
+            PERFORM rowdelta.known(v_value, ARRAY['path', 'type', 'nullable'], v_place || '.columns.' || v_key);
+            IF v_key <> ALL (v_lookup.key) THEN
+                v_column := rowdelta.column_of(v_key, v_value - 'nullable', NULL, 'null', v_place || '.columns.' || v_key);
+                v_lookup.columns := v_lookup.columns || v_column;
+            ELSIF v_value ->> 'nullable' = 'true' THEN
+                v_lookup.nullable := v_lookup.nullable || v_key;
+            END IF;
+        END LOOP;
+        v_lookup.keys := ARRAY(SELECT ROW(k.name, NULL, NULL, NULL, false, k.name = ANY (v_lookup.nullable), NULL, NULL,
+                                          NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::rowdelta.mapped_column
+                               FROM unnest(v_lookup.key) WITH ORDINALITY AS k (name, at) ORDER BY k.at);
+        SELECT '{"name":' || to_json(v_name) || ',"table":' || rowdelta.table_source(v_lookup.in_schema, v_lookup.in_table)
+               || ',"id":' || to_json(v_lookup.id) || ',"key":' || rowdelta.list_source(v_lookup.key) || ',"missing":"'
+               || v_lookup.missing || '","columns":['
+               || coalesce(string_agg('[' || to_json(c.name) || ',' || rowdelta.path_source(c.paths -> 0) || ']', ','
+                                      ORDER BY octet_length(c.name), convert_to(c.name, 'UTF8')), '') || ']}'
+        INTO v_lookup.source FROM unnest(v_lookup.columns) AS c;
+        v_lookups := v_lookups || v_lookup;
+    END LOOP;
+    RETURN v_lookups;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.lookups(jsonb) IS 'reads the catalogues of a mapping';
+
+-- rowdelta.read_relation(p_relations, p_node, p_kind, p_outer, p_absent, p_lookups)
+--
+-- Appends a relation, and those inside it, to those that were read before: children, then links, as the mapping has
+-- them. Columns are in the order that jsonb gives the keys of an object, a link's target before them.
+CREATE FUNCTION rowdelta.read_relation(
+    p_relations rowdelta.relation[], p_node jsonb, p_kind text, p_outer integer, p_absent text, p_lookups rowdelta.lookup[]
+) RETURNS rowdelta.relation[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_relations rowdelta.relation[] := p_relations;
+    v           rowdelta.relation;
+    v_column    rowdelta.mapped_column;
+    v_absent    text;
+    v_table     text[];
+    v_key       text;
+    v_value     jsonb;
+    v_inner     jsonb;
+    v_place     text := CASE p_kind WHEN 'root' THEN 'root' WHEN 'child' THEN 'children.' ELSE 'links.' END
+                        || CASE p_kind WHEN 'root' THEN '' ELSE coalesce(p_node ->> 'name', '?') END;
+BEGIN
+    PERFORM rowdelta.known(p_node, CASE p_kind
+        WHEN 'root' THEN ARRAY['table', 'key', 'id', 'columns', 'children', 'links', 'absent_columns', 'on_absent']
+        WHEN 'child' THEN ARRAY['name', 'path', 'table', 'parent', 'key', 'id', 'unique_in', 'when_absent', 'when_null',
+                                'on_duplicate', 'absent_columns', 'columns', 'children', 'links']
+        ELSE ARRAY['name', 'path', 'table', 'parent', 'target', 'lookup', 'match', 'when_absent', 'when_null',
+                   'on_duplicate', 'absent_columns', 'columns'] END, v_place);
+    v_table := rowdelta.names(p_node ->> 'table', v_place);
+    v_absent := rowdelta.choice(p_node, 'absent_columns', ARRAY['keep', 'null'], p_absent, v_place);
+    v.ix := cardinality(v_relations) + 1;
+    v.name := p_node ->> 'name';
+    v.kind := p_kind;
+    v.enclosing := p_outer;
+    v.encloses := jsonb_array_length(coalesce(p_node -> 'children', '[]') || coalesce(p_node -> 'links', '[]')) > 0;
+    v.path := CASE WHEN p_kind = 'root' THEN '[]' WHEN p_node ? 'path' THEN to_jsonb(rowdelta.names(p_node ->> 'path', v_place))
+                   ELSE jsonb_build_array('.' || v.name) END;
+    v.in_table := substr(v_table[cardinality(v_table)], 2);
+    v.in_schema := substr(CASE WHEN cardinality(v_table) = 2 THEN v_table[1] END, 2);
+    v.id := p_node ->> 'id';
+    v.parent := coalesce(rowdelta.strings(p_node -> 'parent', v_place), '{}');
+    v.key := CASE p_kind WHEN 'link' THEN ARRAY[p_node ->> 'target'] ELSE rowdelta.strings(p_node -> 'key', v_place) END;
+    v.everywhere := p_kind = 'root'
+        OR rowdelta.choice(p_node, 'unique_in', ARRAY['parent', 'all'], 'parent', v_place) = 'all';
+    v.when_absent := rowdelta.choice(p_node, 'when_absent', ARRAY['keep', 'empty'], 'keep', v_place);
+    v.when_null := rowdelta.choice(p_node, 'when_null', ARRAY['empty', 'keep', 'error'], 'empty', v_place);
+    v.on_duplicate := rowdelta.choice(p_node, 'on_duplicate', ARRAY['error', 'first', 'last'],
+                                      CASE p_kind WHEN 'link' THEN 'first' ELSE 'error' END, v_place);
+    v.columns := '{}';
+    IF p_kind = 'link' THEN
+        v_column.name := p_node ->> 'target';
+        v_column.lookup := p_node ->> 'lookup';
+        v_column.keeps := false;
+        v_column.nullable := false;
+        v.columns := ARRAY[rowdelta.matching(v_column, p_node -> 'match', p_lookups, v_place)];
+    END IF;
+    FOR v_key, v_value IN SELECT e.key, e.value FROM jsonb_each(coalesce(p_node -> 'columns', '{}')) AS e LOOP
+        v_column := rowdelta.column_of(v_key, v_value, v.key, v_absent, v_place || '.columns.' || v_key);
+        IF v_column.lookup IS NOT NULL THEN
+            v_column := rowdelta.matching(v_column, v_value -> 'match', p_lookups, v_place || '.columns.' || v_key);
+        END IF;
+        v.columns := v.columns || v_column;
+    END LOOP;
+    v.key_at := ARRAY(SELECT array_position(ARRAY(SELECT c.name FROM unnest(v.columns) AS c), k.name)
+                      FROM unnest(v.key) WITH ORDINALITY AS k (name, at) ORDER BY k.at);
+    v_relations := v_relations || v;
+    FOR v_inner IN SELECT e.value FROM jsonb_array_elements(coalesce(p_node -> 'children', '[]')) AS e LOOP
+        v_relations := rowdelta.read_relation(v_relations, v_inner, 'child', v.ix, v_absent, p_lookups);
+    END LOOP;
+    FOR v_inner IN SELECT e.value FROM jsonb_array_elements(coalesce(p_node -> 'links', '[]')) AS e LOOP
+        v_relations := rowdelta.read_relation(v_relations, v_inner, 'link', v.ix, v_absent, p_lookups);
+    END LOOP;
+    RETURN v_relations;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.read_relation(rowdelta.relation[], jsonb, text, integer, text, rowdelta.lookup[]) IS
+    'reads a relation of a mapping, and those inside it';
+
+-- rowdelta.spelled(p_type, p_modifier, p_path): a type as a session with this search path spells it.
+CREATE FUNCTION rowdelta.spelled(p_type oid, p_modifier integer, p_path name[]) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_type t WHERE t.oid = p_type AND t.typnamespace = 'pg_catalog'::regnamespace) THEN
+        PERFORM set_config('search_path', array_to_string(ARRAY(SELECT quote_ident(s) FROM unnest(p_path) AS s), ', '), true);
+    END IF;
+    RETURN pg_catalog.format_type(p_type, p_modifier);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.spelled(oid, integer, name[]) IS 'a type as a session with a search path spells it';
+
+-- rowdelta.find_table(p_schema, p_table, p_path): the table of this name; without a schema the first on the path.
+CREATE FUNCTION rowdelta.find_table(p_schema text, p_table text, p_path name[]) RETURNS oid
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT c.oid FROM unnest(CASE WHEN p_schema IS NULL THEN p_path ELSE ARRAY[p_schema::name] END)
+        WITH ORDINALITY AS s (name, at)
+    JOIN pg_namespace n ON n.nspname = s.name JOIN pg_class c ON c.relnamespace = n.oid
+    WHERE c.relname = p_table AND c.relkind IN ('r', 'p') ORDER BY s.at LIMIT 1
+$$;
+
+COMMENT ON FUNCTION rowdelta.find_table(text, text, name[]) IS 'a table by its name and a search path';
+
+-- rowdelta.kind_of(p_type, p_modifier): how values of a type are made and compared; NULL: not by the SQL functions.
+CREATE FUNCTION rowdelta.kind_of(p_type oid, p_modifier integer) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT CASE WHEN t.oid = 16 THEN 'boolean' WHEN t.oid IN (20, 21, 23) THEN 'integer' WHEN t.oid IN (700, 701) THEN 'float'
+                WHEN t.oid = 1700 THEN CASE WHEN p_modifier < 0 THEN 'decimal' ELSE 'numeric' END
+                WHEN t.oid IN (25, 1043) THEN 'text' WHEN t.oid IN (1082, 1114) THEN 'clock' WHEN t.oid = 1184 THEN 'instant'
+                WHEN t.oid = 3802 THEN 'jsonb'
+                WHEN t.oid IN (114, 142) OR t.typtype NOT IN ('b', 'e', 'r', 'm') OR 0 IN (t.typsend, t.typreceive) THEN NULL
+                WHEN t.typcategory = 'A' THEN CASE WHEN t.typelem < 16384 AND rowdelta.kind_of(t.typelem, p_modifier)
+                                                        NOT IN ('decimal', 'jsonb', 'array') THEN 'array' END
+                ELSE 'server' END
+    FROM pg_type t WHERE t.oid = p_type
+$$;
+
+COMMENT ON FUNCTION rowdelta.kind_of(oid, integer) IS 'how values of a type are made and compared';
+
+-- rowdelta.typed(p_columns, p_table, p_path, p_place): columns with what the catalog has of their types.
+--
+-- Raises:  RD005 a column is not there, or of a type that the SQL functions do not know.
+CREATE FUNCTION rowdelta.typed(p_columns rowdelta.mapped_column[], p_table oid, p_path name[], p_place text)
+    RETURNS rowdelta.mapped_column[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_columns rowdelta.mapped_column[];
+    v_column  rowdelta.mapped_column;
+BEGIN
+    v_columns := ARRAY(
+        SELECT ROW(m.name, m.paths, m.lookup, m.zone, m.keeps, m.nullable, m.source,
+                   format_type(a.atttypid, a.atttypmod), rowdelta.spelled(a.atttypid, a.atttypmod, p_path),
+                   CASE WHEN t.typtype = 'd' THEN rowdelta.spelled(base.oid, base.modifier, p_path) ELSE '' END,
+                   CASE WHEN a.attnum IS NOT NULL AND a.attgenerated = '' THEN rowdelta.kind_of(base.oid, base.modifier) END,
+                   CASE WHEN base.oid = 1043 AND base.modifier >= 4 THEN base.modifier - 4 END,
+                   a.attnum, CASE WHEN b.typcategory = 'A' THEN b.typelem END, base.modifier,
+                   CASE WHEN b.typtype = 'b' AND b.typcategory <> 'A' THEN
+                   (SELECT format(CASE WHEN p.pronargs = 1 THEN '%I.%I(pg_catalog.textout(%%s))'
+                                       ELSE '%I.%I(pg_catalog.textout(%%s), %s::pg_catalog.oid, %s)' END,
+                                  n.nspname, p.proname, b.oid, base.modifier)
+                    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = b.typinput) END,
+                   (SELECT format('%I.%I', n.nspname, p.proname) FROM pg_proc p
+                    JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = t.typsend))::rowdelta.mapped_column
+        FROM unnest(p_columns) WITH ORDINALITY AS m
+        LEFT JOIN pg_attribute a ON a.attrelid = p_table AND a.attname = m.name AND a.attnum > 0 AND NOT a.attisdropped
+        LEFT JOIN pg_type t ON t.oid = a.atttypid
+        LEFT JOIN LATERAL (
+            WITH RECURSIVE below (oid, modifier, depth) AS (
+                SELECT a.atttypid, a.atttypmod, 0
+                UNION ALL SELECT u.typbasetype, u.typtypmod, depth + 1
+                          FROM below JOIN pg_type u ON u.oid = below.oid WHERE u.typtype = 'd')
+            SELECT oid, modifier FROM below ORDER BY depth DESC LIMIT 1) AS base ON true
+        LEFT JOIN pg_type b ON b.oid = base.oid
+        ORDER BY m.ordinality);
+    SELECT c.* INTO v_column FROM unnest(v_columns) AS c WHERE c.kind IS NULL LIMIT 1;
+    IF FOUND THEN
+        PERFORM rowdelta.fault(p_place || '.columns.' || v_column.name,
+                               coalesce('a column of type ' || v_column.sql || ' is not for the SQL functions',
+                                        'the table has no such column'));
+    END IF;
+    RETURN v_columns;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.typed(rowdelta.mapped_column[], oid, name[], text) IS 'columns with their types';
+
+-- rowdelta.part(p_bytes): a part of what a digest is made of.
+CREATE FUNCTION rowdelta.part(p_bytes bytea) RETURNS bytea
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT int8send(octet_length(p_bytes)) || p_bytes
+$$;
+
+COMMENT ON FUNCTION rowdelta.part(bytea) IS 'a part of what a digest is made of';
+
+-- rowdelta.digest_of(p_relation, p_outer, p_lookups): of all that decides the rows of a relation, as the engine's.
+CREATE FUNCTION rowdelta.digest_of(p_relation rowdelta.relation, p_outer bytea, p_lookups rowdelta.lookup[]) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_bytes   bytea;
+    v_columns text;
+    v_column  rowdelta.mapped_column;
+    v_lookup  rowdelta.lookup;
+    v_key     rowdelta.mapped_column;
+BEGIN
+    SELECT string_agg('{"name":' || to_json(c.name) || ',"source":' || c.source || ',"when_absent":"'
+                      || CASE WHEN c.keeps THEN 'keep' ELSE 'empty' END || '"}', ',' ORDER BY c.ordinality)
+    INTO v_columns FROM unnest(p_relation.columns) WITH ORDINALITY AS c;
+    v_bytes := '\x01'::bytea || CASE WHEN p_relation.enclosing > 1 THEN p_outer ELSE ''::bytea END
+        || rowdelta.part(convert_to(
+            '{"name":' || to_json(p_relation.name) || ',"kind":"' || p_relation.kind || '","path":'
+            || rowdelta.path_source(p_relation.path) || ',"table":'
+            || rowdelta.table_source(p_relation.in_schema, p_relation.in_table)
+            || ',"id":' || coalesce(to_json(p_relation.id)::text, 'null')
+            || ',"parent":' || rowdelta.list_source(p_relation.parent)
+            || ',"key":' || rowdelta.list_source(p_relation.key)
+            || ',"unique_in":"' || CASE WHEN p_relation.everywhere THEN 'all' ELSE 'parent' END
+            || '","when_absent":"' || p_relation.when_absent || '","when_null":"' || p_relation.when_null
+            || '","on_duplicate":"' || p_relation.on_duplicate || '","columns":[' || v_columns || ']}', 'UTF8'))
+        || rowdelta.part(convert_to(p_relation.tbl, 'UTF8'));
+    FOREACH v_column IN ARRAY p_relation.columns LOOP
+        v_bytes := v_bytes || rowdelta.part(convert_to(v_column.spelled, 'UTF8'))
+            || CASE WHEN v_column.parts = '' THEN ''::bytea ELSE rowdelta.part(convert_to(v_column.parts, 'UTF8')) END
+            || rowdelta.part(int2send(v_column.number));
+        IF v_column.lookup IS NOT NULL THEN
+            SELECT l.* INTO v_lookup FROM unnest(p_lookups) AS l WHERE l.name = v_column.lookup;
+            v_bytes := v_bytes || rowdelta.part(convert_to(v_lookup.source, 'UTF8'))
+                || rowdelta.part(convert_to(v_lookup.tbl, 'UTF8'));
+            FOREACH v_key IN ARRAY v_lookup.keys LOOP
+                v_bytes := v_bytes || rowdelta.part(convert_to(v_key.spelled, 'UTF8'));
+            END LOOP;
+        END IF;
+    END LOOP;
+    RETURN sha256(v_bytes);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.digest_of(rowdelta.relation, bytea, rowdelta.lookup[]) IS
+    'the digest of all that decides the rows of a relation';
+
+CREATE TYPE rowdelta.plan_of_mapping AS (
+    mapping   integer,
+    name      text,
+    digest    bytea,
+    relations rowdelta.relation[],
+    lookups   rowdelta.lookup[]
+);
+
+COMMENT ON TYPE rowdelta.plan_of_mapping IS 'a mapping and its tables, as the SQL functions work with it';
+
+-- rowdelta.parsed(p_definition): the relations and catalogues of a mapping; nothing yet of their tables.
+--
+-- Raises:  RD005 the mapping has what the SQL functions do not know.
+CREATE FUNCTION rowdelta.parsed(p_definition jsonb) RETURNS rowdelta.plan_of_mapping
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_plan rowdelta.plan_of_mapping;
+BEGIN
+    PERFORM rowdelta.known(p_definition, ARRAY['version', 'name', 'root', 'lookups', 'sync'], '');
+    IF p_definition -> 'version' IS DISTINCT FROM '1' OR p_definition ->> 'name' IS NULL THEN
+        PERFORM rowdelta.fault('version', 'write "version": 1, and a name');
+    END IF;
+    PERFORM rowdelta.known(coalesce(p_definition -> 'sync', '{}'), ARRAY['atomic'], 'sync');
+    PERFORM rowdelta.choice(coalesce(p_definition -> 'sync', '{}'), 'atomic', ARRAY['document'], 'document', 'sync');
+    PERFORM rowdelta.choice(p_definition -> 'root', 'on_absent', ARRAY['delete', 'keep'], 'delete', 'root');
+    v_plan.name := p_definition ->> 'name';
+    v_plan.lookups := rowdelta.lookups(p_definition);
+    v_plan.relations := rowdelta.read_relation(
+        '{}', p_definition -> 'root', 'root', NULL, 'keep', v_plan.lookups);
+    v_plan.relations[1].name := v_plan.name;
+    RETURN v_plan;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.parsed(jsonb) IS 'reads a mapping';
+
+-- rowdelta.compiled(p_definition, p_path): a mapping with its tables, found by a search path.
+--
+-- Raises:  RD005 a table or a column is not there, or not for the SQL functions.
+CREATE FUNCTION rowdelta.compiled(p_definition jsonb, p_path name[]) RETURNS rowdelta.plan_of_mapping
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_plan  rowdelta.plan_of_mapping := rowdelta.parsed(p_definition);
+    v       rowdelta.relation;
+    v_look  rowdelta.lookup;
+    v_all   bytea := '';
+    v_place text;
+BEGIN
+    FOR i IN 1 .. cardinality(v_plan.lookups) LOOP
+        v_look := v_plan.lookups[i];
+        v_place := 'lookups.' || v_look.name;
+        v_look.oid := rowdelta.find_table(v_look.in_schema, v_look.in_table, p_path);
+        v_look.tbl := rowdelta.table_name(v_look.oid, v_place, v_look.in_table);
+        v_look.keys := rowdelta.typed(v_look.keys, v_look.oid, p_path, v_place);
+        v_look.columns := rowdelta.typed(v_look.columns, v_look.oid, p_path, v_place);
+        v_plan.lookups[i] := v_look;
+    END LOOP;
+    FOR i IN 1 .. cardinality(v_plan.relations) LOOP
+        v := v_plan.relations[i];
+        v_place := CASE v.kind WHEN 'root' THEN 'root' WHEN 'child' THEN 'children.' || v.name ELSE 'links.' || v.name END;
+        v.oid := rowdelta.find_table(v.in_schema, v.in_table, p_path);
+        v.tbl := rowdelta.table_name(v.oid, v_place, v.in_table);
+        v.columns := rowdelta.typed(v.columns, v.oid, p_path, v_place);
+        IF NULL = ANY (v.key_at) OR array_position(v.key_at, NULL) IS NOT NULL THEN
+            PERFORM rowdelta.fault(v_place || '.key', 'a column of the key is not among the columns');
+        END IF;
+        SELECT array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY p.at) INTO v.parent_types
+        FROM unnest(v.parent) WITH ORDINALITY AS p (name, at)
+        JOIN pg_attribute a ON a.attrelid = v.oid AND a.attname = p.name AND NOT a.attisdropped;
+        IF coalesce(cardinality(v.parent_types), 0) <> cardinality(v.parent) THEN
+            PERFORM rowdelta.fault(v_place || '.parent', 'the table has no such column');
+        END IF;
+        SELECT format_type(a.atttypid, a.atttypmod),
+               CASE WHEN a.attidentity <> '' THEN format('pg_catalog.nextval(%L::regclass)', pg_get_serial_sequence(v.tbl, v.id))
+                    ELSE pg_get_expr(d.adbin, d.adrelid) END
+        INTO v.id_type, v.id_default
+        FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        WHERE a.attrelid = v.oid AND a.attname = v.id AND NOT a.attisdropped;
+        IF v.id IS NOT NULL AND v.id_type IS NULL THEN
+            PERFORM rowdelta.fault(v_place || '.id', 'the table has no such column');
+        END IF;
+        IF v.id = ANY (SELECT c.name FROM unnest(v.columns) AS c) THEN
+            v.id_default := NULL;
+        ELSIF v.id IS NOT NULL AND v.id_default IS NULL THEN
+            PERFORM rowdelta.fault(v_place || '.id', 'the column has no default, and the mapping does not fill it');
+        END IF;
+        v.digest := rowdelta.digest_of(
+            v, CASE WHEN v.enclosing IS NOT NULL THEN v_plan.relations[v.enclosing].digest END, v_plan.lookups);
+        v_all := v_all || v.digest;
+        v_plan.relations[i] := v;
+    END LOOP;
+    v_plan.digest := sha256(v_all || convert_to(
+        '{"atomic":"document","mark_hash":null,"mark_time":null,"on_absent":"'
+        || coalesce(p_definition #>> '{root,on_absent}', 'delete') || '"}', 'UTF8'));
+    RETURN v_plan;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.compiled(jsonb, name[]) IS 'a mapping with its tables';
+
+-- rowdelta.table_name(p_oid, p_place, p_table): the quoted name of a table, with its schema; that it is there is checked.
+CREATE FUNCTION rowdelta.table_name(p_oid oid, p_place text, p_table text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT coalesce((SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
+                     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_oid),
+                    rowdelta.fault(p_place || '.table', format('no table %s', to_json(p_table))))
+$$;
+
+COMMENT ON FUNCTION rowdelta.table_name(oid, text, text) IS 'the quoted name of a table';
+
+-- rowdelta.register(mapping, path)
+--
+-- Enters a mapping, or what it has become, and gives its id. It is checked against the tables, which are found by the
+-- caller's search path where the mapping gives no schema. What is recorded of its documents stays: what a change of the
+-- mapping leaves unknown is compared, and written where it differs.
+--
+-- Locks:   the mapping's row, if it is new or changed.
+-- Raises:  RD005 the mapping has what the SQL functions do not know, or its tables are not there.
+-- Example: SELECT rowdelta.register('{"version": 1, "name": "shop", "root": {"table": "orders", "key": "number",
+--                                     "columns": {"number": "number", "customer": "customer.name"}}}');
+CREATE FUNCTION rowdelta.register(mapping jsonb, path name[] DEFAULT pg_catalog.current_schemas(false)) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_plan rowdelta.plan_of_mapping := rowdelta.compiled(mapping, path);
+BEGIN
+    RETURN rowdelta.register(v_plan.name, mapping, v_plan.digest);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.register(jsonb, name[]) IS 'enters or renews a mapping; gives its id';
+
+-- rowdelta.mappings(): the mappings that are known, and how many documents are recorded under each.
+CREATE FUNCTION rowdelta.mappings()
+    RETURNS TABLE (name text, documents bigint, unsettled bigint, definition jsonb, lease_holder text)
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT m.name, c.documents, c.unsettled, m.definition, CASE WHEN m.lease_until > clock_timestamp() THEN m.lease_holder END
+    FROM rowdelta.mapping m CROSS JOIN LATERAL rowdelta.counted(m.id) c ORDER BY m.name
+$$;
+
+COMMENT ON FUNCTION rowdelta.mappings() IS 'the mappings that are known';
+
+-- rowdelta.plan_for(p_mapping, p_path): a mapping that was entered, with its tables.
+-- Raises:  RD001 unknown mapping; RD005 it is not for the SQL functions, or its tables are not there.
+CREATE FUNCTION rowdelta.plan_for(p_mapping text, p_path name[]) RETURNS rowdelta.plan_of_mapping
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_plan       rowdelta.plan_of_mapping;
+    v_id         integer;
+    v_definition jsonb;
+BEGIN
+    SELECT m.id, m.definition INTO v_id, v_definition FROM rowdelta.mapping m WHERE m.name = p_mapping;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'unknown mapping %', to_json(p_mapping) USING ERRCODE = 'RD001';
+    END IF;
+    v_plan := rowdelta.compiled(v_definition, p_path);
+    v_plan.mapping := v_id;
+    RETURN v_plan;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.plan_for(text, name[]) IS 'a mapping that was entered, with its tables';
+
+-- ── From documents to rows ─────────────────────────────────────────────────────────────────────
+
+CREATE TYPE rowdelta.source_row AS (
+    relation    integer,
+    document    integer,
+    number      integer,
+    parent      integer,
+    item        jsonb,
+    cells       text[],
+    forms       bytea[],
+    kept        integer[],
+    key         bytea,
+    fingerprint bytea,
+    skipped     integer,
+    silent      boolean
+);
+
+COMMENT ON TYPE rowdelta.source_row IS
+    'a row that a document asks for (silent: a list about which it says nothing); its parent by number in the relation around';
+
+-- rowdelta.find(p_item, p_fields): what a path finds below an item; NULL: it is absent.
+-- Raises:  RD006 something on the way is no object.
+CREATE FUNCTION rowdelta.find(p_item jsonb, p_fields text[]) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_item jsonb := p_item;
+    v_name text;
+BEGIN
+    FOREACH v_name IN ARRAY p_fields LOOP
+        IF jsonb_typeof(v_item) = 'object' THEN
+            v_item := v_item -> v_name;
+        ELSIF v_item <> 'null' THEN
+            PERFORM rowdelta.refuse(format('expected an object that holds %s, found %s', to_json(v_name),
+                                           jsonb_typeof(v_item)));
+        END IF;
+        EXIT WHEN v_item IS NULL;
+    END LOOP;
+    RETURN v_item;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.find(jsonb, text[]) IS 'what a path finds below an item';
+
+-- rowdelta.scalar(p_value): the text of a scalar. null: NULL.
+-- Raises:  RD006 a list or an object.
+CREATE FUNCTION rowdelta.scalar(p_value jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    IF jsonb_typeof(p_value) IN ('array', 'object') THEN
+        PERFORM rowdelta.refuse(format('expected a scalar, found %s', jsonb_typeof(p_value)));
+    END IF;
+    RETURN p_value #>> '{}';
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.scalar(jsonb) IS 'the text of a scalar';
+
+-- rowdelta.digits(p_value, p_whole): the text of a number, or of a string that may hold one; a whole number without decimals.
+-- Raises:  RD006 neither, or a fraction where there must be none.
+CREATE FUNCTION rowdelta.digits(p_value jsonb, p_whole boolean) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_text text := p_value #>> '{}';
+BEGIN
+    IF jsonb_typeof(p_value) NOT IN ('number', 'string', 'null') THEN
+        PERFORM rowdelta.refuse(format('expected a number, found %s', jsonb_typeof(p_value)));
+    END IF;
+    IF p_whole AND jsonb_typeof(p_value) = 'number' AND strpos(v_text, '.') > 0 THEN
+        IF v_text::numeric <> trunc(v_text::numeric) THEN
+            PERFORM rowdelta.refuse(format('expected an integer, found %s', v_text));
+        END IF;
+        v_text := trunc(v_text::numeric)::text;
+    END IF;
+    RETURN v_text;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.digits(jsonb, boolean) IS 'the text of a number';
+
+-- rowdelta.words(p_value, p_length): text; numbers in their shortest plain spelling.
+-- Raises:  RD006 a list or an object, or longer than so many characters.
+CREATE FUNCTION rowdelta.words(p_value jsonb, p_length integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_text text := CASE WHEN jsonb_typeof(p_value) = 'number' THEN trim_scale((p_value #>> '{}')::numeric)::text
+                        ELSE rowdelta.scalar(p_value) END;
+BEGIN
+    IF char_length(v_text) > p_length THEN
+        PERFORM rowdelta.refuse(format('%s characters, longer than varchar(%s)', char_length(v_text), p_length));
+    END IF;
+    RETURN v_text;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.words(jsonb, integer) IS 'the text of a string, a number or a boolean';
+
+-- rowdelta.moment(p_value, p_offset): a date or a timestamp in ISO 8601, and only there.
+-- Raises:  RD006 it is not, or has no offset from UTC where one must be.
+CREATE FUNCTION rowdelta.moment(p_value jsonb, p_offset boolean) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_text text := btrim(p_value #>> '{}', E' \t\n\r\x0b\x0c');
+BEGIN
+    IF p_value = 'null' OR (jsonb_typeof(p_value) = 'string' AND v_text ~* '^-?infinity$') THEN
+        RETURN v_text;
+    END IF;
+    IF jsonb_typeof(p_value) <> 'string' OR v_text !~* ('^\d{4,7}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?'
+            || '( *(Z|[+-]\d\d(:?\d\d|:\d\d:\d\d)?))?)?( +BC)?$') THEN
+        PERFORM rowdelta.refuse('expected a date or a timestamp such as 2024-05-31T10:00:00Z');
+    END IF;
+    IF p_offset AND v_text !~* '(Z|:\d\d(\.\d+)? *[+-]\d\d(:?\d\d|:\d\d:\d\d)?)( +BC)?$' THEN
+        PERFORM rowdelta.refuse(format('%s has no time zone; declare one with zone', to_json(v_text)));
+    END IF;
+    RETURN v_text;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.moment(jsonb, boolean) IS 'a date or a timestamp in ISO 8601';
+
+-- rowdelta.instant(p_value, p_zone): a timestamp, read in a time zone where it has no offset of its own.
+CREATE FUNCTION rowdelta.instant(p_value jsonb, p_zone text) RETURNS timestamptz
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT CASE WHEN rowdelta.moment(p_value, false) ~* '(Z|:\d\d(\.\d+)? *[+-]\d\d(:?\d\d|:\d\d:\d\d)?)( +BC)?$|infinity'
+                THEN rowdelta.moment(p_value, false)::timestamptz
+                ELSE rowdelta.moment(p_value, false)::timestamp AT TIME ZONE p_zone END
+$$;
+
+COMMENT ON FUNCTION rowdelta.instant(jsonb, text) IS 'a timestamp, read in a time zone where it has no offset';
+
+-- rowdelta.jsonb_form(p_value): the comparison form of a jsonb: numbers without trailing zero decimals.
+CREATE FUNCTION rowdelta.jsonb_form(p_value jsonb) RETURNS bytea
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT '\x01'::bytea || convert_to(CASE WHEN p_value::text ~ '\.\d*0' THEN
+        regexp_replace(p_value::text, '("(?:[^"\\]|\\.)*")|\.0+(?!\d)|(\.\d*[1-9])0+(?!\d)', '\1\2', 'g')
+        ELSE p_value::text END, 'UTF8')
+$$;
+
+COMMENT ON FUNCTION rowdelta.jsonb_form(jsonb) IS 'the comparison form of a jsonb';
+
+-- rowdelta.value_sql(p_column, p_json): SQL that makes a column's value of a jsonb expression.
+CREATE FUNCTION rowdelta.value_sql(p_column rowdelta.mapped_column, p_json text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    c         rowdelta.mapped_column := p_column;
+    v_element rowdelta.mapped_column;
+BEGIN
+    IF c.kind = 'array' THEN
+        v_element.kind := rowdelta.kind_of(c.element, c.modifier);
+        v_element.sql := format_type(c.element, c.modifier);
+        v_element.length := CASE WHEN c.element = 1043 AND c.modifier >= 4 THEN c.modifier - 4 END;
+        RETURN format('CASE WHEN jsonb_typeof(%1$s) = ''array'' THEN ARRAY(SELECT %2$s FROM jsonb_array_elements(%1$s) '
+                      'WITH ORDINALITY AS a (v, at) ORDER BY a.at) ELSE rowdelta.scalar(%1$s)::%3$s END',
+                      p_json, rowdelta.value_sql(v_element, 'a.v'), c.sql);
+    END IF;
+    RETURN CASE c.kind
+        WHEN 'integer' THEN format('rowdelta.digits(%s, true)::%s', p_json, c.sql)
+        WHEN 'float' THEN format('rowdelta.digits(%s, false)::%s', p_json, c.sql)
+        WHEN 'numeric' THEN format('rowdelta.digits(%s, false)::%s', p_json, c.sql)
+        WHEN 'decimal' THEN format('rowdelta.digits(%s, false)::%s', p_json, c.sql)
+        -- Strings, which most are, without a call.
+        WHEN 'text' THEN format('CASE WHEN jsonb_typeof(%1$s) = ''string''%2$s THEN %1$s #>> ''{}'' '
+                                'ELSE rowdelta.words(%1$s, %3$s) END::%4$s', p_json,
+                                format(' AND char_length(%s #>> ''{}'') <= ' || c.length, p_json),
+                                coalesce(c.length::text, 'NULL'), c.sql)
+        WHEN 'clock' THEN format('rowdelta.moment(%s, false)::%s', p_json, c.sql)
+        WHEN 'instant' THEN CASE WHEN c.zone IS NULL THEN format('rowdelta.moment(%s, true)::%s', p_json, c.sql)
+                                 ELSE format('rowdelta.instant(%s, %L)::%s', p_json, c.zone, c.sql) END
+        WHEN 'jsonb' THEN format('nullif(%s, ''null''::jsonb)::%s', p_json, c.sql)
+        ELSE format(coalesce(c.input, '%s') || '::%s', format('rowdelta.scalar(%s)', p_json), c.sql) END;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.value_sql(rowdelta.mapped_column, text) IS 'SQL that makes a column''s value of JSON';
+
+-- rowdelta.form_sql(p_column, p_value): SQL of the comparison form of a column's value.
+CREATE FUNCTION rowdelta.form_sql(p_column rowdelta.mapped_column, p_value text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT CASE p_column.kind WHEN 'decimal' THEN format('numeric_send(trim_scale(%s))', p_value)
+                              WHEN 'jsonb' THEN format('rowdelta.jsonb_form(%s)', p_value)
+                              ELSE format('%s(%s)', p_column.send, p_value) END
+$$;
+
+COMMENT ON FUNCTION rowdelta.form_sql(rowdelta.mapped_column, text) IS 'SQL of the comparison form of a value';
+
+-- rowdelta.cell_sql(p_form): SQL of a cell of a tuple, of an expression that is its comparison form.
+CREATE FUNCTION rowdelta.cell_sql(p_form text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT format('CASE WHEN %1$s IS NULL THEN ''\xffffffff''::bytea ELSE int4send(octet_length(%1$s)) || %1$s END', p_form)
+$$;
+
+COMMENT ON FUNCTION rowdelta.cell_sql(text) IS 'SQL of a cell of a tuple';
+
+-- rowdelta.find_sql(p_path): SQL of what a path finds, seen from an item `e.item`; `e.up1` is the one around it, and so on.
+CREATE FUNCTION rowdelta.find_sql(p_path jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT CASE cardinality(f.fields) WHEN 0 THEN 'e.' || f.item
+                -- A field of an object without a call.
+                WHEN 1 THEN format('CASE jsonb_typeof(e.%1$s) WHEN ''object'' THEN e.%1$s -> %2$L ELSE rowdelta.find(e.%1$s, %3$L::text[]) END',
+                                   f.item, f.fields[1], f.fields)
+                ELSE format('rowdelta.find(e.%s, %L::text[])', f.item, f.fields) END
+    FROM (SELECT coalesce('up' || nullif(count(*) FILTER (WHERE s.part = '^'), 0), 'item') AS item,
+                 coalesce(array_agg(substr(s.part, 2) ORDER BY s.at) FILTER (WHERE s.part <> '^'), '{}') AS fields
+          FROM jsonb_array_elements_text(p_path) WITH ORDINALITY AS s (part, at)) AS f
+$$;
+
+COMMENT ON FUNCTION rowdelta.find_sql(jsonb) IS 'SQL of what a path finds';
+
+-- rowdelta.items_sql(p_relations, p_ix): SQL of the items of a relation: document, parent, at, item, silent, up1, ….
+--
+-- $1: the source rows of the relations before it; $2, $3: numbers of documents, and these.
+CREATE FUNCTION rowdelta.items_sql(p_relations rowdelta.relation[], p_ix integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v       rowdelta.relation := p_relations[p_ix];
+    v_outer integer := v.enclosing;
+    v_ups   text := '';
+    v_joins text := '';
+    v_level integer := 1;
+BEGIN
+    IF v.kind = 'root' THEN
+        RETURN 'SELECT d.document, NULL::integer AS parent, d.document AS at, CASE WHEN jsonb_typeof(d.item) = ''object'' '
+            'THEN d.item ELSE rowdelta.refuse(''expected an object'')::jsonb END AS item, false AS silent '
+            'FROM unnest($2::integer[], $3::jsonb[]) AS d (document, item)';
+    END IF;
+    WHILE v_outer IS NOT NULL LOOP
+        v_ups := v_ups || format(', p%1$s.item AS up%1$s', v_level);
+        EXIT WHEN p_relations[v_outer].enclosing IS NULL;
+        v_outer := p_relations[v_outer].enclosing;
+        v_level := v_level + 1;
+        v_joins := v_joins || format(' JOIN unnest($1) AS p%1$s ON p%1$s.relation = %2$s AND p%1$s.number = p%3$s.parent',
+                                     v_level, v_outer, v_level - 1);
+    END LOOP;
+    RETURN format(
+        'SELECT p1.document, p1.number AS parent, i.at, i.item, i.silent%s FROM unnest($1) AS p1%s '
+        'CROSS JOIN LATERAL (SELECT rowdelta.find(p1.item, %L::text[]) AS list OFFSET 0) AS l '
+        'CROSS JOIN LATERAL (SELECT a.item, a.at, false AS silent FROM jsonb_array_elements(CASE WHEN l.list IS NULL '
+        'OR l.list = ''null'' THEN ''[]'' WHEN jsonb_typeof(l.list) = ''array'' THEN l.list ELSE rowdelta.refuse('
+        '''expected a list, found '' || jsonb_typeof(l.list))::jsonb END) WITH ORDINALITY AS a (item, at)%s) AS i '
+        'WHERE p1.relation = %s AND NOT p1.silent',
+        v_ups, v_joins, ARRAY(SELECT substr(s.part, 2) FROM jsonb_array_elements_text(v.path) WITH ORDINALITY AS s (part, at)
+                              ORDER BY s.at),
+        CASE WHEN v.when_absent = 'keep' THEN ' UNION ALL SELECT NULL, 0, true WHERE l.list IS NULL' ELSE '' END
+        || CASE v.when_null WHEN 'keep' THEN ' UNION ALL SELECT NULL, 0, true WHERE l.list = ''null'''
+                            WHEN 'error' THEN ' UNION ALL SELECT rowdelta.refuse(''is null'')::jsonb, 0, true '
+                                              'WHERE l.list = ''null''' ELSE '' END,
+        v.enclosing);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.items_sql(rowdelta.relation[], integer) IS 'SQL of the items of a relation';
+
+-- rowdelta.keyed_sql(p_plan, p_ix): SQL of the items of a relation with the keys of the catalogue rows to which they refer:
+-- k<column>_<n>; and v<column>, what the path of any other column finds.
+CREATE FUNCTION rowdelta.keyed_sql(p_plan rowdelta.plan_of_mapping, p_ix integer) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v        rowdelta.relation := p_plan.relations[p_ix];
+    c        rowdelta.mapped_column;
+    v_lookup rowdelta.lookup;
+    v_found  text := '';
+    v_typed  text := '';
+BEGIN
+    FOR i IN 1 .. cardinality(v.columns) LOOP
+        c := v.columns[i];
+        IF c.lookup IS NULL THEN
+            -- The first that is not null; else null where any is there.
+            SELECT v_found || ', ' || CASE WHEN count(*) = 1 THEN min(rowdelta.find_sql(p.path)) ELSE
+                'coalesce(' || string_agg(format('nullif(%s, ''null'')', rowdelta.find_sql(p.path)), ', ' ORDER BY p.at) || ', '
+                || string_agg(rowdelta.find_sql(p.path), ', ' ORDER BY p.at) || ')' END || ' AS v' || i
+            INTO v_found FROM jsonb_array_elements(c.paths) WITH ORDINALITY AS p (path, at);
+            CONTINUE;
+        END IF;
+        v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = c.lookup);
+        FOR n IN 1 .. cardinality(v_lookup.keys) LOOP
+            v_found := v_found || format(', %s AS j%s_%s', rowdelta.find_sql(c.paths -> n - 1), i, n);
+            v_typed := v_typed || format(', %s AS k%s_%s',
+                rowdelta.value_sql(v_lookup.keys[n], format('j.j%s_%s', i, n)), i, n);
+        END LOOP;
+    END LOOP;
+    RETURN format('SELECT j.*%s FROM (SELECT e.*%s FROM (%s) AS e OFFSET 0) AS j', v_typed, v_found,
+                  rowdelta.items_sql(p_plan.relations, p_ix));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.keyed_sql(rowdelta.plan_of_mapping, integer) IS
+    'SQL of the items of a relation with the keys of their catalogue rows';
+
+-- rowdelta.met_sql(p_lookup, p_column, p_row, p_found): SQL that is true of the row of a catalogue, `p_found`, to which a
+-- column of an item, `p_row`, refers.
+CREATE FUNCTION rowdelta.met_sql(p_lookup rowdelta.lookup, p_column integer, p_row text, p_found text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT string_agg(format(CASE WHEN k.name = ANY (p_lookup.nullable) THEN '%s.%I IS NOT DISTINCT FROM %s.k%s_%s'
+                                  ELSE '%s.%I = %s.k%s_%s' END, p_found, k.name, p_row, p_column, k.at), ' AND ' ORDER BY k.at)
+    FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at)
+$$;
+
+COMMENT ON FUNCTION rowdelta.met_sql(rowdelta.lookup, integer, text, text) IS 'SQL of which catalogue row is meant';
+
+-- rowdelta.nulls_sql(p_lookup, p_column, p_row, p_joint, p_all): SQL of whether parts of the key of a catalogue row are null:
+-- all of it, or any part of it that may not be.
+CREATE FUNCTION rowdelta.nulls_sql(p_lookup rowdelta.lookup, p_column integer, p_row text, p_all boolean) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT '(' || coalesce(string_agg(format('%s.k%s_%s IS NULL', p_row, p_column, k.at),
+                                      CASE WHEN p_all THEN ' AND ' ELSE ' OR ' END ORDER BY k.at), 'false') || ')'
+    FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at) WHERE p_all OR k.name <> ALL (p_lookup.nullable)
+$$;
+
+COMMENT ON FUNCTION rowdelta.nulls_sql(rowdelta.lookup, integer, text, boolean) IS 'SQL of whether the key of a catalogue row is null';
+
+-- rowdelta.catalogue_sql(p_plan, p_ix, p_column): SQL that inserts the catalogue rows that are missing to which a column of a
+-- relation refers, in the order of their keys.
+CREATE FUNCTION rowdelta.catalogue_sql(p_plan rowdelta.plan_of_mapping, p_ix integer, p_column integer) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_lookup rowdelta.lookup;
+    v_names  text[];
+    v_values text[];
+    v_keys   text;
+BEGIN
+    v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = p_plan.relations[p_ix].columns[p_column].lookup);
+    v_names := v_lookup.key;
+    v_values := ARRAY(SELECT format('e.k%s_%s', p_column, n) FROM generate_series(1, cardinality(v_lookup.key)) AS n);
+    v_keys := array_to_string(v_values, ', ');
+    FOR i IN 1 .. cardinality(v_lookup.columns) LOOP
+        v_names := v_names || v_lookup.columns[i].name;
+        v_values := v_values
+            || rowdelta.value_sql(v_lookup.columns[i], rowdelta.find_sql(v_lookup.columns[i].paths -> 0));
+    END LOOP;
+    RETURN format('INSERT INTO %1$s (%2$s) SELECT DISTINCT ON (%3$s) %4$s FROM (%5$s) AS e WHERE NOT e.silent AND NOT %6$s AND NOT %7$s '
+                  'AND NOT EXISTS (SELECT FROM %1$s AS t WHERE %8$s) ORDER BY %3$s, e.document, e.parent, e.at ON CONFLICT DO NOTHING',
+                  v_lookup.tbl,
+                  (SELECT string_agg(quote_ident(n.name), ', ' ORDER BY n.at) FROM unnest(v_names) WITH ORDINALITY AS n (name, at)),
+                  v_keys, array_to_string(v_values, ', '), rowdelta.keyed_sql(p_plan, p_ix),
+                  rowdelta.nulls_sql(v_lookup, p_column, 'e', true), rowdelta.nulls_sql(v_lookup, p_column, 'e', false),
+                  rowdelta.met_sql(v_lookup, p_column, 'e', 't'));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.catalogue_sql(rowdelta.plan_of_mapping, integer, integer) IS
+    'SQL that inserts the catalogue rows that are missing';
+
+-- rowdelta.rows_sql(p_plan, p_ix): SQL of the source rows of a relation, as one array.
+--
+-- A link whose catalogue row is skipped comes along as a row without a target, for the reference to be counted.
+CREATE FUNCTION rowdelta.rows_sql(p_plan rowdelta.plan_of_mapping, p_ix integer) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v        rowdelta.relation := p_plan.relations[p_ix];
+    c        rowdelta.mapped_column;
+    v_lookup rowdelta.lookup;
+    v_values text := '';
+    v_forms  text := '';
+    v_joins  text := '';
+    v_skips  text := '';
+    v_cells  text[] := '{}';
+    v_bytes  text[] := '{}';
+    v_tuple  text := format('int2send(%s::smallint)', cardinality(v.columns));
+    v_kept   text[] := '{}';
+    v_cell   text;
+    v_absent text;
+BEGIN
+    FOR i IN 1 .. cardinality(v.columns) LOOP
+        c := v.columns[i];
+        IF c.lookup IS NULL THEN
+            v_values := v_values || format(', %s AS c%s', rowdelta.value_sql(c, 'k.v' || i), i);
+            v_absent := format('f.v%s IS NULL', i);
+        ELSE
+            v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = c.lookup);
+            v_joins := v_joins || format(' LEFT JOIN LATERAL (SELECT t.%I AS id FROM %s AS t WHERE %s) AS l%s ON true',
+                                         v_lookup.id, v_lookup.tbl, rowdelta.met_sql(v_lookup, i, 'k', 't'), i);
+            v_values := v_values || format(', CASE WHEN k.silent OR %1$s THEN NULL WHEN %2$s THEN rowdelta.refuse(%3$L)::%4$s '
+                'WHEN l%5$s.id IS NULL THEN %6$s ELSE l%5$s.id::%4$s END AS c%5$s',
+                rowdelta.nulls_sql(v_lookup, i, 'k', true), rowdelta.nulls_sql(v_lookup, i, 'k', false),
+                format('part of the key of %s is null', to_json(c.lookup)), c.sql, i,
+                CASE v_lookup.missing WHEN 'error' THEN format('rowdelta.refuse(%L)::%s',
+                    format('is not in the catalogue %s', to_json(c.lookup)), c.sql) ELSE 'NULL' END);
+            v_skips := v_skips || format(', (NOT k.silent AND NOT %1$s AND l%2$s.id IS NULL)::integer AS s%2$s',
+                                         rowdelta.nulls_sql(v_lookup, i, 'k', true), i);
+            v_absent := (SELECT string_agg(format('f.j%s_%s IS NULL', i, n), ' AND ')
+                         FROM generate_series(1, cardinality(v_lookup.keys)) AS n);
+        END IF;
+        v_forms := v_forms || format(', %s AS f%s', rowdelta.form_sql(c, 'c.c' || i), i);
+        v_cells := v_cells || format('f.c%s::text', i);
+        v_bytes := v_bytes || ('f.f' || i);
+        v_cell := rowdelta.cell_sql('f.f' || i);
+        v_tuple := v_tuple || ' || ' || CASE WHEN c.keeps
+            THEN format('CASE WHEN %s THEN ''\xfffffffe''::bytea ELSE %s END', v_absent, v_cell) ELSE v_cell END;
+        IF c.keeps THEN
+            v_kept := v_kept || format('CASE WHEN %s THEN %s END', v_absent, i);
+        END IF;
+    END LOOP;
+    RETURN format(
+        'SELECT coalesce(array_agg(ROW(%1$s, f.document, f.number, f.parent, %2$s, ARRAY[%3$s], ARRAY[%4$s], '
+        'array_remove(ARRAY[%5$s]::integer[], NULL), %6$s, substr(sha256(%7$s), 1, 16), %8$s, f.silent)'
+        '::rowdelta.source_row ORDER BY f.number), ''{}'') FROM ('
+        'SELECT c.*%9$s, row_number() OVER (ORDER BY c.document, c.parent, c.at)::integer AS number FROM ('
+        'SELECT k.*%10$s%11$s FROM (%12$s OFFSET 0) AS k%13$s OFFSET 0) AS c%14$s OFFSET 0) AS f',
+        v.ix, CASE WHEN v.encloses THEN 'f.item' ELSE 'NULL' END, array_to_string(v_cells, ', '), array_to_string(v_bytes, ', '),
+        array_to_string(v_kept, ', '),
+        coalesce((SELECT string_agg(CASE WHEN (v.columns[k.at]).nullable THEN rowdelta.cell_sql('f.f' || k.at) ELSE format(
+                'CASE WHEN f.c%1$s IS NULL AND NOT f.silent%4$s THEN rowdelta.refuse(%2$L)::bytea ELSE %3$s END', k.at,
+                format('%s is null, and part of the key', quote_ident((v.columns[k.at]).name)), rowdelta.cell_sql('f.f' || k.at),
+                CASE WHEN v.kind = 'link' THEN ' AND f.s1 = 0' ELSE '' END)
+                END, ' || ' ORDER BY k.ordinality) FROM unnest(v.key_at) WITH ORDINALITY AS k (at)), 'NULL'),
+        v_tuple, coalesce((SELECT string_agg('f.s' || s.ordinality, ' + ') FROM unnest(v.columns) WITH ORDINALITY AS s
+                             WHERE s.lookup IS NOT NULL), '0'),
+        v_forms, v_values, v_skips, rowdelta.keyed_sql(p_plan, p_ix), v_joins, '');
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.rows_sql(rowdelta.plan_of_mapping, integer) IS 'SQL of the source rows of a relation';
+
+-- rowdelta.without_items(p_rows): rows without the items that they were made of.
+CREATE FUNCTION rowdelta.without_items(p_rows rowdelta.source_row[]) RETURNS rowdelta.source_row[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT ARRAY(SELECT ROW(r.relation, r.document, r.number, r.parent, NULL, r.cells, r.forms, r.kept, r.key, r.fingerprint,
+                            r.skipped, r.silent)::rowdelta.source_row FROM unnest(p_rows) AS r)
+$$;
+
+COMMENT ON FUNCTION rowdelta.without_items(rowdelta.source_row[]) IS 'rows without the items that they were made of';
+
+CREATE TYPE rowdelta.shreds AS (
+    rows     rowdelta.source_row[],
+    inserted jsonb
+);
+
+COMMENT ON TYPE rowdelta.shreds IS 'the rows that documents ask for, and how many rows of catalogues were inserted for them';
+
+-- rowdelta.shredded(p_plan, p_documents, p_items): the source rows of documents, which have these numbers.
+--
+-- Catalogue rows that are missing and that the mapping says to insert are inserted first.
+-- Raises:  RD006 a document does not fit the mapping; what the server says of a value that its column cannot hold.
+--          The relation is in the detail.
+CREATE FUNCTION rowdelta.shredded(p_plan rowdelta.plan_of_mapping, p_documents integer[], p_items jsonb[])
+    RETURNS rowdelta.shreds
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_rows    rowdelta.source_row[] := '{}';
+    v_around  rowdelta.source_row[] := '{}';
+    v_found   rowdelta.source_row[];
+    v_counts  jsonb := '{}';
+    v_count   bigint;
+    v_label   text;
+    v         rowdelta.relation;
+    v_state   text;
+    v_message text;
+BEGIN
+    FOREACH v IN ARRAY p_plan.relations LOOP
+        FOR i IN 1 .. cardinality(v.columns) LOOP
+            IF EXISTS (SELECT FROM unnest(p_plan.lookups) AS l
+                       WHERE l.name = (v.columns[i]).lookup AND l.missing = 'insert') THEN
+                EXECUTE rowdelta.catalogue_sql(p_plan, v.ix, i) USING v_around, p_documents, p_items;
+                GET DIAGNOSTICS v_count = ROW_COUNT;
+                v_label := (v.columns[i]).lookup || ' added';
+                v_counts := v_counts || jsonb_build_object(v_label, coalesce((v_counts ->> v_label)::bigint, 0) + v_count);
+            END IF;
+        END LOOP;
+        EXECUTE rowdelta.rows_sql(p_plan, v.ix) INTO v_found USING v_around, p_documents, p_items;
+        v_rows := v_rows || CASE WHEN v.encloses THEN rowdelta.without_items(v_found) ELSE v_found END;
+        IF v.encloses THEN
+            v_around := v_around || v_found;
+        END IF;
+    END LOOP;
+    RETURN ROW(v_rows, v_counts);
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
+    RAISE EXCEPTION '%', v_message USING ERRCODE = v_state, DETAIL = v.name;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.shredded(rowdelta.plan_of_mapping, integer[], jsonb[]) IS 'the rows that documents ask for';
+
+CREATE TYPE rowdelta.node AS (
+    relation integer,
+    number   integer,
+    hash     bytea
+);
+
+COMMENT ON TYPE rowdelta.node IS 'a hash of a row';
+
+-- rowdelta.trees(p_relations, p_rows): of each row the hash of it and of what is below it. Of the rows `parent` by number in
+-- the relation around, `fingerprint` and `silent` are looked at.
+CREATE FUNCTION rowdelta.trees(p_relations rowdelta.relation[], p_rows rowdelta.source_row[]) RETURNS rowdelta.node[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v_nodes rowdelta.node[];
+    v_ix    integer;
+BEGIN
+    v_nodes := ARRAY(SELECT ROW(r.relation, r.number, CASE WHEN r.silent THEN '\x6b657074000000000000000000000000'
+                                                           ELSE r.fingerprint END)::rowdelta.node
+                     FROM unnest(p_rows) AS r WHERE NOT p_relations[r.relation].encloses OR r.silent);
+    -- Bottom up: relations stand behind those that enclose them.
+    FOR v_ix IN SELECT l.ix FROM unnest(p_relations) AS l WHERE l.encloses ORDER BY l.ix DESC LOOP
+        v_nodes := v_nodes || ARRAY(
+            WITH below AS (
+                SELECT r.parent, r.relation, int4send(count(*)::integer) || string_agg(n.hash, '' ORDER BY n.hash) AS part
+                FROM unnest(p_rows) AS r JOIN unnest(v_nodes) AS n ON n.relation = r.relation AND n.number = r.number
+                WHERE p_relations[r.relation].enclosing = v_ix GROUP BY r.parent, r.relation
+            ), spread AS (
+                SELECT r.number, r.fingerprint, l.ix, coalesce(b.part, int4send(0)) AS part
+                FROM unnest(p_rows) AS r CROSS JOIN (SELECT l.ix FROM unnest(p_relations) AS l WHERE l.enclosing = v_ix) AS l
+                LEFT JOIN below AS b ON b.parent = r.number AND b.relation = l.ix
+                WHERE r.relation = v_ix AND NOT r.silent
+            )
+            SELECT ROW(v_ix, s.number, substr(sha256(s.fingerprint || string_agg(s.part, '' ORDER BY s.ix)), 1, 16))::rowdelta.node
+            FROM spread AS s GROUP BY s.number, s.fingerprint);
+    END LOOP;
+    RETURN v_nodes;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.trees(rowdelta.relation[], rowdelta.source_row[]) IS 'hashes of rows and of what is below them';
+
+-- rowdelta.identities(p_relations, p_rows, p_trees): of each row that encloses others, what tells it apart in its document.
+CREATE FUNCTION rowdelta.identities(
+    p_relations rowdelta.relation[], p_rows rowdelta.source_row[], p_trees rowdelta.node[]
+) RETURNS rowdelta.node[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v_nodes rowdelta.node[];
+    v_ix    integer;
+BEGIN
+    v_nodes := ARRAY(SELECT ROW(1, r.number, '\x00000000000000000000000000000000')::rowdelta.node
+                     FROM unnest(p_rows) AS r WHERE r.relation = 1);
+    FOR v_ix IN SELECT l.ix FROM unnest(p_relations) AS l WHERE l.encloses AND l.ix > 1 ORDER BY l.ix LOOP
+        v_nodes := v_nodes || ARRAY(
+            SELECT ROW(v_ix, r.number, substr(sha256(o.hash || coalesce(r.key, t.hash)), 1, 16))::rowdelta.node
+            FROM unnest(p_rows) AS r
+            JOIN unnest(v_nodes) AS o ON o.relation = p_relations[v_ix].enclosing AND o.number = r.parent
+            JOIN unnest(p_trees) AS t ON t.relation = v_ix AND t.number = r.number
+            WHERE r.relation = v_ix AND NOT r.silent);
+    END LOOP;
+    RETURN v_nodes;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.identities(rowdelta.relation[], rowdelta.source_row[], rowdelta.node[]) IS
+    'what tells rows apart that enclose others';
+
+-- rowdelta.chosen(p_relations, p_rows, p_trees): the rows without those that are another one's duplicates, with what is below
+-- these, and without links that have no target.
+--
+-- Raises:  RD006 two rows have one key and other content, or one key that is unique in the table stands under two parents
+--          of one document. The relation is in the detail.
+CREATE FUNCTION rowdelta.chosen(
+    p_relations rowdelta.relation[], p_rows rowdelta.source_row[], p_trees rowdelta.node[]
+) RETURNS rowdelta.source_row[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v_rows rowdelta.source_row[] := p_rows;
+    v_gone integer[];
+    v      rowdelta.relation;
+BEGIN
+    IF EXISTS (SELECT FROM unnest(v_rows) AS r WHERE r.skipped > 0) THEN
+        v_rows := ARRAY(SELECT r FROM unnest(v_rows) AS r
+                        WHERE r.silent OR (p_relations[r.relation]).kind <> 'link' OR r.forms[1] IS NOT NULL);
+    END IF;
+    FOR v IN SELECT l.* FROM unnest(p_relations) AS l WHERE l.ix IN (
+        SELECT r.relation FROM unnest(v_rows) AS r WHERE r.relation > 1 AND r.key IS NOT NULL AND NOT r.silent
+        GROUP BY r.relation, r.parent, r.key HAVING count(*) > 1) ORDER BY l.ix
+    LOOP
+        SELECT array_agg(d.number) FILTER (WHERE d.place > 1),
+               CASE WHEN bool_or(d.differs AND v.on_duplicate = 'error') THEN rowdelta.refuse(
+                   format('two rows of %s have one key and other content', v.name)) END::integer[]
+        INTO v_gone
+        FROM (SELECT r.number, t.hash <> first_value(t.hash) OVER w AS differs, row_number() OVER w AS place
+              FROM unnest(v_rows) AS r JOIN unnest(p_trees) AS t ON t.relation = v.ix AND t.number = r.number
+              WHERE r.relation = v.ix AND NOT r.silent
+              WINDOW w AS (PARTITION BY r.parent, r.key
+                           ORDER BY CASE v.on_duplicate WHEN 'last' THEN -r.number ELSE r.number END)) AS d;
+        IF v_gone IS NOT NULL THEN
+            v_rows := rowdelta.without(p_relations, v_rows, v.ix, v_gone);
+        END IF;
+    END LOOP;
+    FOR v IN SELECT l.* FROM unnest(p_relations) AS l WHERE l.everywhere AND l.ix IN (
+        SELECT r.relation FROM unnest(v_rows) AS r WHERE r.relation > 1 AND NOT r.silent
+        GROUP BY r.relation, r.document, r.key HAVING count(*) > 1)
+    LOOP
+        PERFORM rowdelta.refuse(format('two rows of %s have one key, under two parents', v.name));
+    END LOOP;
+    RETURN v_rows;
+EXCEPTION WHEN SQLSTATE 'RD006' THEN
+    RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'RD006', DETAIL = v.name;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.chosen(rowdelta.relation[], rowdelta.source_row[], rowdelta.node[]) IS
+    'the rows without duplicates';
+
+-- rowdelta.without(p_relations, p_rows, p_ix, p_numbers): the rows without some of a relation, and what is below these.
+CREATE FUNCTION rowdelta.without(
+    p_relations rowdelta.relation[], p_rows rowdelta.source_row[], p_ix integer, p_numbers integer[]
+) RETURNS rowdelta.source_row[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_rows  rowdelta.source_row[];
+    v_inner integer;
+    v_below integer[];
+BEGIN
+    v_rows := ARRAY(SELECT r FROM unnest(p_rows) AS r WHERE r.relation <> p_ix OR r.number <> ALL (p_numbers));
+    FOR v_inner IN SELECT l.ix FROM unnest(p_relations) AS l WHERE l.enclosing = p_ix LOOP
+        v_below := ARRAY(SELECT r.number FROM unnest(p_rows) AS r WHERE r.relation = v_inner AND r.parent = ANY (p_numbers));
+        IF v_below <> '{}' THEN
+            v_rows := rowdelta.without(p_relations, v_rows, v_inner, v_below);
+        END IF;
+    END LOOP;
+    RETURN v_rows;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.without(rowdelta.relation[], rowdelta.source_row[], integer, integer[]) IS
+    'rows without some of a relation, and what is below these';
+
+CREATE TYPE rowdelta.print AS (
+    document    integer,
+    key         bytea,
+    fingerprint bytea,
+    recorded    bytea
+);
+
+COMMENT ON TYPE rowdelta.print IS 'the fingerprint of a document, and those of its relations as they are recorded';
+
+-- rowdelta.prints(p_relations, p_rows, p_trees): the fingerprints of documents, as the engine makes them.
+CREATE FUNCTION rowdelta.prints(p_relations rowdelta.relation[], p_rows rowdelta.source_row[], p_trees rowdelta.node[])
+    RETURNS rowdelta.print[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+    WITH entries AS (
+        SELECT r.document, r.relation, CASE WHEN l.enclosing > 1 THEN substr(sha256(i.hash || c.hash), 1, 16) ELSE c.hash END AS entry
+        FROM unnest(p_rows) AS r
+        JOIN unnest(p_relations) AS l ON l.ix = r.relation
+        CROSS JOIN LATERAL (SELECT CASE WHEN r.silent THEN '\x6b657074000000000000000000000000' ELSE r.fingerprint END AS hash) AS c
+        LEFT JOIN unnest(CASE WHEN EXISTS (SELECT FROM unnest(p_relations) AS l WHERE l.enclosing > 1)
+                              THEN rowdelta.identities(p_relations, p_rows, p_trees) ELSE '{}' END) AS i
+            ON i.relation = l.enclosing AND i.number = r.parent
+    ), hashed AS (
+        SELECT d.document, d.key, l.ix, substr(sha256(l.digest || coalesce(string_agg(e.entry, '' ORDER BY e.entry), '')), 1, 16) AS hash,
+               substr(sha256(l.digest), 1, 16) AS of_none
+        FROM (SELECT r.document, r.key FROM unnest(p_rows) AS r WHERE r.relation = 1) AS d
+        CROSS JOIN unnest(p_relations) AS l
+        LEFT JOIN entries AS e ON e.document = d.document AND e.relation = l.ix
+        GROUP BY d.document, d.key, l.ix, l.digest
+    )
+    SELECT ARRAY(SELECT ROW(h.document, h.key, substr(sha256(string_agg(h.hash, '' ORDER BY h.ix)), 1, 16),
+           int2send(count(*)::smallint)
+           || (SELECT string_agg(set_byte('\x00', 0, b.bits), '' ORDER BY b.byte)
+               FROM (SELECT (o.ix - 1) / 8 AS byte, sum(CASE WHEN o.hash <> o.of_none THEN 1 << (o.ix - 1) % 8 ELSE 0 END)::integer AS bits
+                     FROM unnest(array_agg(h.ix), array_agg(h.hash), array_agg(h.of_none)) AS o (ix, hash, of_none)
+                     GROUP BY 1) AS b)
+           || coalesce(string_agg(h.hash, '' ORDER BY h.ix) FILTER (WHERE h.hash <> h.of_none), ''))::rowdelta.print
+    FROM hashed AS h GROUP BY h.document, h.key)
+$$;
+
+COMMENT ON FUNCTION rowdelta.prints(rowdelta.relation[], rowdelta.source_row[], rowdelta.node[]) IS
+    'the fingerprints of documents, as the engine makes them';
+
+-- ── What is stored, and how it differs ─────────────────────────────────────────────────────────
+
+CREATE TYPE rowdelta.stored_row AS (
+    relation    integer,
+    document    integer,
+    number      integer,
+    parent      integer,
+    place       text[],
+    reference   text[],
+    refer       text[],
+    forms       bytea[],
+    cells       text[],
+    key         bytea,
+    fingerprint bytea
+);
+
+COMMENT ON TYPE rowdelta.stored_row IS
+    'a stored row: its version (table, ctid, xmin), what it refers to, what rows inside it refer to';
+
+CREATE TYPE rowdelta.row_change AS (
+    relation integer,
+    action   text,
+    stored   integer,
+    source   integer,
+    columns  integer[]
+);
+
+COMMENT ON TYPE rowdelta.row_change IS
+    'what becomes of a row: added, updated, moved, removed, unchanged or left (alone); numbers of stored and source row';
+
+-- rowdelta.stored_sql(p_relations, p_ix, p_found): SQL of stored rows of a relation, as one array.
+--
+-- p_found: SQL of which, about `t`. $1: the rows of the relation around it, by number of which `parent` is; $2: how many
+-- rows of the relation are known already; $3: what p_found asks for.
+CREATE FUNCTION rowdelta.stored_sql(p_relations rowdelta.relation[], p_ix integer, p_found text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v       rowdelta.relation := p_relations[p_ix];
+    v_forms text[] := '{}';
+    v_cells text[] := '{}';
+    v_bytes text[] := '{}';
+    v_key   text;
+    v_refer text;
+BEGIN
+    FOR i IN 1 .. cardinality(v.columns) LOOP
+        v_forms := v_forms || format('%s AS f%s', rowdelta.form_sql(v.columns[i], 't.' || quote_ident((v.columns[i]).name)), i);
+        v_bytes := v_bytes || ('s.f' || i);
+        v_cells := v_cells || format('t.%I::text', (v.columns[i]).name);
+    END LOOP;
+    v_key := (SELECT string_agg(rowdelta.cell_sql('s.f' || k.at), ' || ' ORDER BY k.ordinality)
+              FROM unnest(v.key_at) WITH ORDINALITY AS k (at));
+    v_refer := CASE WHEN v.id IS NOT NULL THEN format('t.%I::text', v.id)
+                    ELSE (SELECT string_agg(format('t.%I::text', k.name), ', ' ORDER BY k.at)
+                          FROM unnest(v.key) WITH ORDINALITY AS k (name, at)) END;
+    RETURN format(
+        'SELECT coalesce(array_agg(ROW(%1$s, o.document, $2 + s.number, o.number, s.place, s.reference, s.refer, ARRAY[%2$s], '
+        's.cells, %3$s, substr(sha256(%4$s), 1, 16))::rowdelta.stored_row ORDER BY s.number), ''{}'') FROM ('
+        'SELECT row_number() OVER (ORDER BY %5$s t.tableoid, t.ctid)::integer AS number, '
+        'ARRAY[t.tableoid::text, t.ctid::text, t.xmin::text] AS place, %6$s AS reference, ARRAY[%7$s] AS refer, '
+        'ARRAY[%8$s] AS cells, %9$s FROM %10$s AS t WHERE %11$s OFFSET 0) AS s LEFT JOIN unnest($1) AS o '
+        'ON o.relation = %12$s AND o.refer = s.reference',
+        v.ix, array_to_string(v_bytes, ', '), coalesce(v_key, 'NULL'),
+        format('int2send(%s::smallint)', cardinality(v.columns))
+            || (SELECT string_agg(' || ' || rowdelta.cell_sql(b), '') FROM unnest(v_bytes) AS b),
+        CASE WHEN v.id IS NOT NULL THEN format('t.%I,', v.id) ELSE '' END,
+        CASE WHEN v.parent = '{}' THEN 'NULL::text[]' ELSE 'ARRAY[' || (
+            SELECT string_agg(format('t.%I::text', p.name), ', ' ORDER BY p.at) FROM unnest(v.parent) WITH ORDINALITY AS p (name, at))
+            || ']' END,
+        coalesce(v_refer, 'NULL::text'), array_to_string(v_cells, ', '), array_to_string(v_forms, ', '), v.tbl, p_found,
+        coalesce(v.enclosing, 0));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.stored_sql(rowdelta.relation[], integer, text) IS 'SQL of stored rows of a relation';
+
+-- rowdelta.among_sql(p_names, p_types): SQL of whether columns of `t` have the values of one of the rows of $3, which are
+-- arrays of text in jsonb.
+CREATE FUNCTION rowdelta.among_sql(p_names text[], p_types text[]) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    -- The first column finds the rows by an index, the others are looked at.
+    SELECT format('t.%I = ANY (ARRAY(SELECT (a.v ->> 0)::%s FROM jsonb_array_elements($3) AS a (v) WHERE a.v ->> 0 IS NOT NULL))',
+                  p_names[1], p_types[1])
+        || CASE WHEN cardinality(p_names) > 1 THEN format(' AND (%s) IN (SELECT %s FROM jsonb_array_elements($3) AS a (v))',
+            (SELECT string_agg(format('t.%I', n.name), ', ' ORDER BY n.at) FROM unnest(p_names) WITH ORDINALITY AS n (name, at)),
+            (SELECT string_agg(format('(a.v ->> %s)::%s', n.at - 1, n.type), ', ' ORDER BY n.at)
+             FROM unnest(p_types) WITH ORDINALITY AS n (type, at))) ELSE '' END
+$$;
+
+COMMENT ON FUNCTION rowdelta.among_sql(text[], text[]) IS 'SQL of whether columns have values that are asked for';
+
+-- rowdelta.key_types(p_relation): the types of the columns of a relation's key.
+CREATE FUNCTION rowdelta.key_types(p_relation rowdelta.relation) RETURNS text[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT ARRAY(SELECT (p_relation.columns[k.at]).sql FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality)
+$$;
+
+COMMENT ON FUNCTION rowdelta.key_types(rowdelta.relation) IS 'the types of the columns of a key';
+
+-- rowdelta.key_sql(p_relation): SQL of the key of a stored row, `t`, in comparison form.
+CREATE FUNCTION rowdelta.key_sql(p_relation rowdelta.relation) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT string_agg(rowdelta.cell_sql(rowdelta.form_sql(p_relation.columns[k.at],
+                                                          format('t.%I', (p_relation.columns[k.at]).name))), ' || ' ORDER BY k.ordinality)
+    FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at)
+$$;
+
+COMMENT ON FUNCTION rowdelta.key_sql(rowdelta.relation) IS 'SQL of the key of a stored row';
+
+-- rowdelta.paired(…): pairs of a stored and a source row of equal content, of a relation without a key.
+CREATE FUNCTION rowdelta.paired(
+    p_relations rowdelta.relation[], p_ix integer, p_source rowdelta.source_row[], p_trees rowdelta.node[],
+    p_stored rowdelta.stored_row[], p_all_stored rowdelta.stored_row[], p_outer rowdelta.row_change[]
+) RETURNS rowdelta.row_change[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+    WITH stored AS (
+        SELECT t.number, o.source AS slot, t.fingerprint, n.hash FROM unnest(p_stored) AS t
+        JOIN unnest(p_outer) AS o ON o.stored = t.parent AND o.source IS NOT NULL
+        JOIN unnest(rowdelta.trees(p_relations, ARRAY(
+            SELECT ROW(r.relation, r.document, r.number, r.parent, NULL, NULL, NULL, NULL, NULL, r.fingerprint, 0, false)::rowdelta.source_row
+            FROM unnest(p_all_stored) AS r))) AS n ON n.relation = p_ix AND n.number = t.number
+    ), source AS (
+        SELECT s.number, s.parent AS slot, s.fingerprint, n.hash FROM unnest(p_source) AS s
+        JOIN unnest(p_trees) AS n ON n.relation = p_ix AND n.number = s.number
+        WHERE NOT s.silent
+    ), wholes AS (
+        SELECT t.number AS stored, s.number AS source
+        FROM (SELECT t.*, row_number() OVER (PARTITION BY t.slot, t.fingerprint, t.hash ORDER BY t.number) AS place FROM stored t) AS t
+        JOIN (SELECT s.*, row_number() OVER (PARTITION BY s.slot, s.fingerprint, s.hash ORDER BY s.number) AS place FROM source s) AS s
+        USING (slot, fingerprint, hash, place)
+    ), rest AS (
+        SELECT t.number AS stored, s.number AS source
+        FROM (SELECT t.*, row_number() OVER (PARTITION BY t.slot, t.fingerprint ORDER BY t.hash, t.number) AS place
+              FROM stored t WHERE t.number NOT IN (SELECT w.stored FROM wholes w)) AS t
+        JOIN (SELECT s.*, row_number() OVER (PARTITION BY s.slot, s.fingerprint ORDER BY s.hash, s.number) AS place
+              FROM source s WHERE s.number NOT IN (SELECT w.source FROM wholes w)) AS s
+        USING (slot, fingerprint, place)
+    )
+    SELECT coalesce(array_agg(ROW(p_ix, NULL, a.stored, a.source, NULL)::rowdelta.row_change), '{}') FROM (SELECT * FROM wholes UNION ALL SELECT * FROM rest) AS a
+$$;
+
+COMMENT ON FUNCTION rowdelta.paired(
+    rowdelta.relation[], integer, rowdelta.source_row[], rowdelta.node[], rowdelta.stored_row[], rowdelta.stored_row[],
+    rowdelta.row_change[]) IS 'pairs of rows of equal content';
+
+-- rowdelta.matched(p_relations, p_ix, p_source, p_trees, p_stored, p_all_stored, p_outer): what becomes of the rows of a
+-- relation, its source and its stored rows being given, and p_outer, what becomes of those of the relation around it.
+--
+-- Rows with a key are the same under one parent (or wherever they are, where it is unique in the table) if their key is.
+-- Others are by their content: those of equal content are matched first of which all that is below is equal, then in order.
+CREATE FUNCTION rowdelta.matched(
+    p_relations rowdelta.relation[], p_ix integer, p_source rowdelta.source_row[], p_trees rowdelta.node[],
+    p_stored rowdelta.stored_row[], p_all_stored rowdelta.stored_row[], p_outer rowdelta.row_change[]
+) RETURNS rowdelta.row_change[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v         rowdelta.relation := p_relations[p_ix];
+    v_pairs   rowdelta.row_change[];
+    v_changes rowdelta.row_change[];
+    v_silent  integer[] := ARRAY(SELECT r.parent FROM unnest(p_source) AS r WHERE r.silent);
+BEGIN
+    IF p_stored = '{}' THEN
+        v_pairs := '{}';
+    ELSIF v.kind = 'root' THEN
+        v_pairs := ARRAY(SELECT ROW(p_ix, NULL, t.number, s.number, NULL)::rowdelta.row_change FROM unnest(p_stored) AS t
+                         JOIN unnest(p_source) AS s ON s.key = t.key);
+    ELSIF v.key IS NOT NULL THEN
+        v_pairs := ARRAY(
+            SELECT ROW(p_ix, NULL, p.stored, p.source, NULL)::rowdelta.row_change FROM (
+                SELECT t.number AS stored, s.number AS source, row_number() OVER (
+                           PARTITION BY s.number ORDER BY o.source IS NOT DISTINCT FROM s.parent DESC, t.number) AS place
+                FROM unnest(p_stored) AS t LEFT JOIN unnest(p_outer) AS o ON o.stored = t.parent
+                JOIN unnest(p_source) AS s ON s.key = t.key AND NOT s.silent AND (v.everywhere OR s.parent = o.source)) AS p
+            WHERE p.place = 1);
+    ELSE
+        v_pairs := rowdelta.paired(p_relations, p_ix, p_source, p_trees, p_stored, p_all_stored, p_outer);
+    END IF;
+    v_changes := CASE WHEN v_pairs = '{}' THEN '{}' ELSE ARRAY(
+        SELECT ROW(p_ix, CASE WHEN v.kind <> 'root' AND o.source IS DISTINCT FROM s.parent THEN 'moved'
+                              WHEN d.columns <> '{}' THEN 'updated' ELSE 'unchanged' END,
+                   t.number, s.number, d.columns)::rowdelta.row_change
+        FROM unnest(v_pairs) AS p
+        JOIN unnest(p_stored) AS t ON t.number = p.stored JOIN unnest(p_source) AS s ON s.number = p.source
+        LEFT JOIN unnest(p_outer) AS o ON o.stored = t.parent
+        CROSS JOIN LATERAL (SELECT CASE WHEN s.fingerprint = t.fingerprint THEN '{}' ELSE ARRAY(
+            SELECT i FROM generate_series(1, cardinality(s.forms)) AS i
+            WHERE s.forms[i] IS DISTINCT FROM t.forms[i] AND i <> ALL (s.kept)) END AS columns) AS d) END;
+    RETURN v_changes || CASE WHEN p_stored = '{}' THEN '{}' ELSE ARRAY(
+        SELECT ROW(p_ix, CASE WHEN o.source = ANY (v_silent) OR o.action = 'left' THEN 'left' ELSE 'removed' END,
+                   t.number, NULL, '{}')::rowdelta.row_change
+        FROM unnest(p_stored) AS t LEFT JOIN unnest(p_outer) AS o ON o.stored = t.parent
+        LEFT JOIN unnest(v_changes) AS c ON c.stored = t.number
+        WHERE (v.kind = 'root' OR t.parent IS NOT NULL) AND c.stored IS NULL) END
+    || ARRAY(
+        SELECT ROW(p_ix, 'added', NULL, s.number, '{}')::rowdelta.row_change FROM unnest(p_source) AS s
+        LEFT JOIN unnest(v_changes) AS c ON c.source = s.number
+        WHERE NOT s.silent AND c.source IS NULL);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.matched(
+    rowdelta.relation[], integer, rowdelta.source_row[], rowdelta.node[], rowdelta.stored_row[], rowdelta.stored_row[],
+    rowdelta.row_change[]) IS 'what becomes of the rows of a relation';
+
+
+-- ── Writing the difference ─────────────────────────────────────────────────────────────────────
+
+CREATE TYPE rowdelta.comparison AS (
+    stored  rowdelta.stored_row[],
+    changes rowdelta.row_change[]
+);
+
+COMMENT ON TYPE rowdelta.comparison IS 'stored rows of documents, and what becomes of them and of what the documents ask for';
+
+-- rowdelta.compared(p_plan, p_source, p_trees): reads what is stored of documents, relation by relation, and compares it with
+-- what they ask for. Rows whose key is unique in the table are looked for under any parent.
+CREATE FUNCTION rowdelta.compared(
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[]
+) RETURNS rowdelta.comparison
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v_relations rowdelta.relation[] := p_plan.relations;
+    v           rowdelta.relation;
+    v_ix        integer;
+    v_all       rowdelta.comparison := ROW('{}', '{}');
+    v_source    rowdelta.source_row[];
+    -- Of the relations that enclose others.
+    v_around    rowdelta.comparison := ROW('{}', '{}');
+    v_outer     rowdelta.stored_row[];
+    v_rows      rowdelta.stored_row[];
+    v_more      rowdelta.stored_row[];
+    v_changes   rowdelta.row_change[];
+    v_keys      jsonb;
+BEGIN
+    FOR v_ix, v_source IN
+        SELECT l.ix, coalesce(array_agg(s) FILTER (WHERE s.relation IS NOT NULL), '{}')
+        FROM unnest(v_relations) AS l LEFT JOIN unnest(p_source) AS s ON s.relation = l.ix GROUP BY l.ix ORDER BY l.ix
+    LOOP
+        v := v_relations[v_ix];
+        v_outer := ARRAY(SELECT r FROM unnest(v_around.stored) AS r WHERE r.relation = v.enclosing);
+        v_keys := CASE WHEN v.kind = 'root' THEN rowdelta.keys_of(v, v_source)
+                       ELSE (SELECT jsonb_agg(to_jsonb(r.refer)) FROM unnest(v_outer) AS r) END;
+        v_rows := '{}';
+        IF v_keys IS NOT NULL THEN
+            EXECUTE rowdelta.stored_sql(v_relations, v_ix, CASE WHEN v.kind = 'root'
+                THEN rowdelta.among_sql(v.key, rowdelta.key_types(v)) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
+            INTO v_rows USING v_outer, 0, v_keys;
+        END IF;
+        IF v.kind = 'root' THEN
+            v_rows := ARRAY(
+                SELECT ROW(t.relation, s.document, t.number, t.parent, t.place, t.reference, t.refer, t.forms, t.cells, t.key,
+                           t.fingerprint)::rowdelta.stored_row
+                FROM unnest(v_rows) AS t JOIN unnest(v_source) AS s ON s.key = t.key);
+        ELSIF v.everywhere THEN
+            v_keys := rowdelta.keys_of(v, ARRAY(
+                SELECT s FROM unnest(v_source) AS s WHERE NOT s.silent AND s.key NOT IN (SELECT t.key FROM unnest(v_rows) AS t)));
+            IF v_keys IS NOT NULL THEN
+                EXECUTE rowdelta.stored_sql(v_relations, v_ix, rowdelta.among_sql(v.key, rowdelta.key_types(v)))
+                INTO v_more USING '{}'::rowdelta.stored_row[], cardinality(v_rows), v_keys;
+                v_rows := v_rows || v_more;
+            END IF;
+        END IF;
+        v_all.stored := v_all.stored || v_rows;
+        v_changes := rowdelta.matched(v_relations, v_ix, v_source, p_trees, v_rows, v_all.stored, ARRAY(
+            SELECT c FROM unnest(v_around.changes) AS c WHERE c.relation = v.enclosing));
+        v_all.changes := v_all.changes || v_changes;
+        IF v.encloses THEN
+            v_around := ROW(v_around.stored || v_rows, v_around.changes || v_changes);
+        END IF;
+    END LOOP;
+    RETURN v_all;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.compared(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[]) IS
+    'compares what is stored of documents with what they ask for';
+
+-- rowdelta.keys_of(p_relation, p_source): the keys of the rows of a relation, each an array of text; NULL: there are none.
+CREATE FUNCTION rowdelta.keys_of(p_relation rowdelta.relation, p_source rowdelta.source_row[]) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT jsonb_agg((SELECT jsonb_agg(s.cells[k.at] ORDER BY k.ordinality)
+                      FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at)))
+    FROM unnest(p_source) AS s WHERE s.relation = p_relation.ix AND NOT s.silent
+$$;
+
+COMMENT ON FUNCTION rowdelta.keys_of(rowdelta.relation, rowdelta.source_row[]) IS 'the keys of the rows of a relation';
+
+-- rowdelta.owners(p_relations, p_ix, p_references): the documents, by key, to which rows belong that refer to these.
+CREATE FUNCTION rowdelta.owners(p_relations rowdelta.relation[], p_ix integer, p_references jsonb) RETURNS bytea[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_outer  rowdelta.relation := p_relations[p_relations[p_ix].enclosing];
+    v_found  text[];
+    v_types  text[];
+    v_value  jsonb;
+    v_owners bytea[];
+BEGIN
+    v_found := CASE WHEN v_outer.id IS NOT NULL THEN ARRAY[v_outer.id] ELSE v_outer.key END;
+    v_types := CASE WHEN v_outer.id IS NOT NULL THEN ARRAY[v_outer.id_type] ELSE rowdelta.key_types(v_outer) END;
+    IF v_outer.enclosing IS NOT NULL THEN
+        EXECUTE format('SELECT jsonb_agg(jsonb_build_array(%s)) FROM %s AS t WHERE %s AND $1 IS NULL AND $2 IS NULL',
+                       (SELECT string_agg(format('t.%I::text', p.name), ', ' ORDER BY p.at)
+                        FROM unnest(v_outer.parent) WITH ORDINALITY AS p (name, at)),
+                       v_outer.tbl, rowdelta.among_sql(v_found, v_types))
+        INTO v_value USING NULL::integer, NULL::integer, p_references;
+        RETURN CASE WHEN v_value IS NULL THEN '{}' ELSE rowdelta.owners(p_relations, v_outer.ix, v_value) END;
+    END IF;
+    EXECUTE format('SELECT coalesce(array_agg(DISTINCT %s), ''{}'') FROM %s AS t WHERE %s AND $1 IS NULL AND $2 IS NULL',
+                   rowdelta.key_sql(v_outer), v_outer.tbl, rowdelta.among_sql(v_found, v_types))
+    INTO v_owners USING NULL::integer, NULL::integer, p_references;
+    RETURN v_owners;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.owners(rowdelta.relation[], integer, jsonb) IS 'the documents to which rows belong';
+
+CREATE TYPE rowdelta.written AS (
+    place  text[],
+    parent text[],
+    id     text,
+    cells  text[]
+);
+
+COMMENT ON TYPE rowdelta.written IS 'a row to write: which version, the parent that it gets, its id and its cells';
+
+CREATE TYPE rowdelta.referred AS (
+    relation integer,
+    source   integer,
+    refer    text[]
+);
+
+COMMENT ON TYPE rowdelta.referred IS 'what rows inside a row refer to';
+
+-- rowdelta.write(p_relation, p_sql, p_rows): runs a statement about rows of a relation, and checks that it found all of them.
+--
+-- Raises:  RD003 one of them was changed meanwhile, or a trigger kept it from being written. The relation is in the detail.
+CREATE FUNCTION rowdelta.write(p_relation rowdelta.relation, p_sql text, p_rows rowdelta.written[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    -- Rows are found by their place.
+    SET enable_seqscan = off
+    SET enable_nestloop = on
+AS $$
+DECLARE
+    v_count   bigint;
+    v_state   text;
+    v_message text;
+BEGIN
+    EXECUTE p_sql USING p_rows;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    IF v_count <> cardinality(p_rows) THEN
+        RAISE EXCEPTION 'a row was changed by someone else meanwhile, or a trigger did not let a write through'
+            USING ERRCODE = 'RD003';
+    END IF;
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
+    RAISE EXCEPTION '%', v_message USING ERRCODE = v_state, DETAIL = p_relation.name;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.write(rowdelta.relation, text, rowdelta.written[]) IS 'writes rows, and checks that all are written';
+
+-- SQL that finds the versions that were read: by their place, which nothing but a write changes.
+CREATE FUNCTION rowdelta.version_sql() RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT 't.ctid = (w.place[2])::tid AND t.tableoid = (w.place[1])::oid AND t.xmin = (w.place[3])::xid'
+$$;
+
+COMMENT ON FUNCTION rowdelta.version_sql() IS 'SQL that finds the version of a row that was read';
+
+-- rowdelta.delete_rows(p_relations, p_stored, p_changes): deletes stored rows, deepest relation first.
+CREATE FUNCTION rowdelta.delete_rows(p_relations rowdelta.relation[], p_stored rowdelta.stored_row[], p_changes rowdelta.row_change[])
+    RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_ix   integer;
+    v_rows rowdelta.written[];
+BEGIN
+    FOR v_ix, v_rows IN
+        SELECT c.relation, array_agg(ROW(t.place, NULL, NULL, NULL)::rowdelta.written ORDER BY t.number)
+        FROM unnest(p_changes) AS c JOIN unnest(p_stored) AS t ON t.relation = c.relation AND t.number = c.stored
+        GROUP BY c.relation ORDER BY c.relation DESC
+    LOOP
+        PERFORM rowdelta.write(p_relations[v_ix], format('DELETE FROM %s AS t USING unnest($1) AS w WHERE %s',
+                                                         (p_relations[v_ix]).tbl, rowdelta.version_sql()), v_rows);
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.delete_rows(rowdelta.relation[], rowdelta.stored_row[], rowdelta.row_change[]) IS 'deletes stored rows';
+
+-- rowdelta.update_rows(p_relations, p_source, p_stored, p_changes, p_referred)
+--
+-- Updates rows, in one statement for each set of columns that differ: these are set, and no others.
+CREATE FUNCTION rowdelta.update_rows(
+    p_relations rowdelta.relation[], p_source rowdelta.source_row[], p_stored rowdelta.stored_row[],
+    p_changes rowdelta.row_change[], p_referred rowdelta.referred[]
+) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v         rowdelta.relation;
+    v_ix      integer;
+    v_columns integer[];
+    v_moves   boolean;
+    v_rows    rowdelta.written[];
+    v_sets    text[];
+BEGIN
+    FOR v_ix, v_columns, v_moves, v_rows IN
+        SELECT c.relation, c.columns, c.action = 'moved',
+               array_agg(ROW(t.place, r.refer, NULL, s.cells)::rowdelta.written ORDER BY t.number)
+        FROM unnest(p_changes) AS c
+        JOIN unnest(p_stored) AS t ON t.relation = c.relation AND t.number = c.stored
+        JOIN unnest(p_source) AS s ON s.relation = c.relation AND s.number = c.source
+        LEFT JOIN unnest(p_referred) AS r ON r.relation = (p_relations[c.relation]).enclosing AND r.source = s.parent
+        GROUP BY c.relation, c.columns, c.action ORDER BY c.relation, c.action, c.columns
+    LOOP
+        v := p_relations[v_ix];
+        v_sets := ARRAY(SELECT format('%I = (w.cells[%s])::%s', (v.columns[i]).name, i, (v.columns[i]).sql)
+                        FROM unnest(v_columns) AS i);
+        IF v_moves THEN
+            v_sets := v_sets || ARRAY(SELECT format('%I = (w.parent[%s])::%s', p.name, p.at, v.parent_types[p.at])
+                                      FROM unnest(v.parent) WITH ORDINALITY AS p (name, at));
+        END IF;
+        PERFORM rowdelta.write(v, format('UPDATE %s AS t SET %s FROM unnest($1) AS w WHERE %s', v.tbl,
+                                         array_to_string(v_sets, ', '), rowdelta.version_sql()), v_rows);
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.update_rows(
+    rowdelta.relation[], rowdelta.source_row[], rowdelta.stored_row[], rowdelta.row_change[], rowdelta.referred[]) IS
+    'updates rows, the columns that differ';
+
+-- rowdelta.insert_rows(p_relation, p_source, p_referred): inserts rows; gives what rows inside them refer to.
+--
+-- Columns about which a document says nothing get their default: one statement for each set of these.
+CREATE FUNCTION rowdelta.insert_rows(
+    p_relation rowdelta.relation, p_source rowdelta.source_row[], p_referred rowdelta.referred[]
+) RETURNS rowdelta.referred[]
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v          rowdelta.relation := p_relation;
+    v_ids      text[];
+    v_kept     integer[];
+    v_rows     rowdelta.written[];
+    v_with_id  boolean := v.encloses AND v.id_default IS NOT NULL;
+    v_names    text[];
+    v_values   text[];
+    v_id_at    integer := array_position(ARRAY(SELECT c.name FROM unnest(v.columns) AS c), v.id);
+BEGIN
+    IF v_with_id THEN
+        -- Evaluated here, so that it is known which row has which.
+        EXECUTE format('SELECT array_agg((%s)::text) FROM generate_series(1, $1)', v.id_default)
+        INTO v_ids USING cardinality(p_source);
+    END IF;
+    FOR v_kept, v_rows IN
+        SELECT s.kept, array_agg(ROW(NULL, r.refer, v_ids[s.ordinality], s.cells)::rowdelta.written ORDER BY s.number)
+        FROM unnest(p_source) WITH ORDINALITY AS s
+        LEFT JOIN unnest(p_referred) AS r ON r.relation = v.enclosing AND r.source = s.parent
+        GROUP BY s.kept
+    LOOP
+        v_names := ARRAY(SELECT quote_ident(p.name) FROM unnest(v.parent) WITH ORDINALITY AS p (name, at) ORDER BY p.at)
+            || CASE WHEN v_with_id THEN quote_ident(v.id) END
+            || ARRAY(SELECT quote_ident((v.columns[i]).name) FROM generate_series(1, cardinality(v.columns)) AS i
+                     WHERE i <> ALL (v_kept) ORDER BY i);
+        v_values := ARRAY(SELECT format('(w.parent[%s])::%s', p.at, p.type)
+                          FROM unnest(v.parent_types) WITH ORDINALITY AS p (type, at) ORDER BY p.at)
+            || CASE WHEN v_with_id THEN format('w.id::%s', v.id_type) END
+            || ARRAY(SELECT format('(w.cells[%s])::%s', i, (v.columns[i]).sql) FROM generate_series(1, cardinality(v.columns)) AS i
+                     WHERE i <> ALL (v_kept) ORDER BY i);
+        PERFORM rowdelta.write(v, format(
+            'INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM unnest($1) WITH ORDINALITY AS w ORDER BY w.ordinality',
+            v.tbl, array_to_string(v_names, ', '), array_to_string(v_values, ', ')), v_rows);
+    END LOOP;
+    RETURN ARRAY(
+        SELECT ROW(v.ix, s.number, CASE WHEN v_with_id THEN ARRAY[v_ids[s.ordinality]] WHEN v_id_at IS NOT NULL THEN ARRAY[s.cells[v_id_at]]
+                   ELSE ARRAY(SELECT s.cells[k.at] FROM unnest(v.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality) END
+               )::rowdelta.referred
+        FROM unnest(p_source) WITH ORDINALITY AS s WHERE v.encloses);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.insert_rows(rowdelta.relation, rowdelta.source_row[], rowdelta.referred[]) IS
+    'inserts rows';
+
+-- rowdelta.left_behind(p_relations, p_stored, p_changes): of the rows that go, those below which one moves away first.
+CREATE FUNCTION rowdelta.left_behind(
+    p_relations rowdelta.relation[], p_stored rowdelta.stored_row[], p_changes rowdelta.row_change[]
+) RETURNS rowdelta.row_change[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v_behind rowdelta.row_change[] := '{}';
+    v_ix     integer;
+BEGIN
+    FOR v_ix IN REVERSE cardinality(p_relations) .. 2 LOOP
+        v_behind := v_behind || ARRAY(
+            SELECT o FROM unnest(p_changes) AS o
+            WHERE o.relation = p_relations[v_ix].enclosing AND o.action = 'removed' AND o.stored IN (
+                SELECT t.parent FROM unnest(p_changes || v_behind) AS c
+                JOIN unnest(p_stored) AS t ON t.relation = v_ix AND t.number = c.stored
+                WHERE c.relation = v_ix AND (c.action = 'moved' OR c.action = 'removed' AND c = ANY (v_behind))));
+    END LOOP;
+    RETURN v_behind;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.left_behind(rowdelta.relation[], rowdelta.stored_row[], rowdelta.row_change[]) IS
+    'rows that go after others have moved away from them';
+
+-- rowdelta.refers(p_relations, p_source, p_comparison): what rows inside stored rows refer to, if these stay.
+CREATE FUNCTION rowdelta.refers(p_relations rowdelta.relation[], p_source rowdelta.source_row[], p_comparison rowdelta.comparison)
+    RETURNS rowdelta.referred[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+    SELECT ARRAY(
+        -- A key that changes has its new value by then.
+        SELECT ROW(c.relation, c.source, CASE WHEN l.id IS NOT NULL THEN t.refer ELSE ARRAY(
+                   SELECT s.cells[k.at] FROM unnest(l.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality) END)::rowdelta.referred
+        FROM unnest(p_comparison.changes) AS c JOIN unnest(p_relations) AS l ON l.ix = c.relation AND l.encloses
+        JOIN unnest(p_comparison.stored) AS t ON t.relation = c.relation AND t.number = c.stored
+        JOIN unnest(p_source) AS s ON s.relation = c.relation AND s.number = c.source)
+$$;
+
+COMMENT ON FUNCTION rowdelta.refers(rowdelta.relation[], rowdelta.source_row[], rowdelta.comparison) IS
+    'what rows inside stored rows refer to';
+
+-- rowdelta.applied(p_plan, p_source, p_comparison): writes the difference.
+--
+-- Rows that go, deepest relation first; rows that change, root first; then, root first, rows that move to another parent
+-- and new rows; at last rows from which others moved away. Constraints that can be deferred are, until all is written.
+-- Raises:  RD003 a row was changed by someone else meanwhile.
+CREATE FUNCTION rowdelta.applied(
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_comparison rowdelta.comparison
+) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_relations rowdelta.relation[] := p_plan.relations;
+    v_stored    rowdelta.stored_row[] := p_comparison.stored;
+    v_changes   rowdelta.row_change[] := ARRAY(SELECT c FROM unnest(p_comparison.changes) AS c
+                                           WHERE c.action IN ('added', 'updated', 'moved', 'removed'));
+    v_some      rowdelta.row_change[];
+    v_behind    rowdelta.row_change[] := '{}';
+    v_referred  rowdelta.referred[];
+    v_ix        integer;
+    v_new       rowdelta.source_row[];
+BEGIN
+    IF v_changes = '{}' THEN
+        RETURN;
+    END IF;
+    PERFORM rowdelta.set_constraints(p_plan, 'DEFERRED', false);
+    v_some := ARRAY(SELECT c FROM unnest(v_changes) AS c WHERE c.action = 'removed');
+    IF v_some <> '{}' THEN
+        v_behind := rowdelta.left_behind(v_relations, v_stored, v_changes);
+        PERFORM rowdelta.delete_rows(v_relations, v_stored, ARRAY(SELECT c FROM unnest(v_some) AS c WHERE c <> ALL (v_behind)));
+    END IF;
+    v_some := ARRAY(SELECT c FROM unnest(v_changes) AS c WHERE c.action = 'updated');
+    IF v_some <> '{}' THEN
+        PERFORM rowdelta.update_rows(v_relations, p_source, v_stored, v_some, '{}');
+    END IF;
+    v_referred := rowdelta.refers(v_relations, p_source, p_comparison);
+    FOR v_ix, v_new, v_some IN
+        SELECT c.relation, array_agg(s ORDER BY s.number) FILTER (WHERE c.action = 'added'),
+               array_agg(c) FILTER (WHERE c.action = 'moved')
+        FROM unnest(v_changes) AS c JOIN unnest(p_source) AS s ON s.relation = c.relation AND s.number = c.source
+        WHERE c.action IN ('added', 'moved') GROUP BY c.relation ORDER BY c.relation
+    LOOP
+        IF v_some IS NOT NULL THEN
+            PERFORM rowdelta.update_rows(v_relations, p_source, v_stored, v_some, v_referred);
+        END IF;
+        IF v_new IS NOT NULL THEN
+            v_referred := v_referred || rowdelta.insert_rows(v_relations[v_ix], v_new, v_referred);
+        END IF;
+    END LOOP;
+    PERFORM rowdelta.delete_rows(v_relations, v_stored, v_behind);
+    PERFORM rowdelta.set_constraints(p_plan, 'IMMEDIATE', false), rowdelta.set_constraints(p_plan, 'DEFERRED', true);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.applied(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.comparison) IS
+    'writes the difference';
+
+-- rowdelta.set_constraints(p_plan, p_when, p_initially): sets when the deferrable constraints of the tables are checked; or
+-- only of those that are deferred initially.
+CREATE FUNCTION rowdelta.set_constraints(p_plan rowdelta.plan_of_mapping, p_when text, p_initially boolean) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_names text;
+BEGIN
+    SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ') INTO v_names
+    FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
+    WHERE c.conrelid IN (SELECT l.oid FROM unnest(p_plan.relations) AS l) AND c.condeferrable
+      AND (c.condeferred OR NOT p_initially);
+    IF v_names IS NOT NULL THEN
+        EXECUTE format('SET CONSTRAINTS %s %s', v_names, p_when);
+    END IF;
+    RETURN v_names;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.set_constraints(rowdelta.plan_of_mapping, text, boolean) IS
+    'sets when the deferrable constraints of the tables are checked';
+
+-- ── Syncing ────────────────────────────────────────────────────────────────────────────────────
+
+CREATE TYPE rowdelta.failed AS (
+    document  integer,
+    relation  text,
+    sqlstate  text,
+    message   text
+);
+
+COMMENT ON TYPE rowdelta.failed IS 'a document that was not stored, and why';
+
+CREATE TYPE rowdelta.stored_document AS (
+    document integer,
+    status   text,
+    skipped  integer
+);
+
+COMMENT ON TYPE rowdelta.stored_document IS 'what became of a document, and how many references of it were left out';
+
+CREATE TYPE rowdelta.done AS (
+    documents rowdelta.stored_document[],
+    counts    jsonb,
+    failures  rowdelta.failed[]
+);
+
+COMMENT ON TYPE rowdelta.done IS 'what became of documents: of each, how many rows were written in each relation, and what failed';
+
+-- rowdelta.is_transient(p_state): whether an error may be gone when the same is tried again.
+CREATE FUNCTION rowdelta.is_transient(p_state text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT p_state IN ('RD003', '40001', '40P01', '55P03', '55006', '57014')
+$$;
+
+COMMENT ON FUNCTION rowdelta.is_transient(text) IS 'whether an error may be gone when the same is tried again';
+
+-- rowdelta.unfit(p_plan, p_documents, p_items): the documents that do not fit the mapping, found by halving.
+CREATE FUNCTION rowdelta.unfit(p_plan rowdelta.plan_of_mapping, p_documents integer[], p_items jsonb[])
+    RETURNS rowdelta.failed[]
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_rows     rowdelta.source_row[];
+    v_relation text;
+    v_half     integer := cardinality(p_documents) / 2;
+BEGIN
+    v_rows := (rowdelta.shredded(p_plan, p_documents, p_items)).rows;
+    PERFORM rowdelta.chosen(p_plan.relations, v_rows, rowdelta.trees(p_plan.relations, v_rows));
+    RETURN '{}';
+EXCEPTION WHEN OTHERS THEN
+    IF cardinality(p_documents) = 1 THEN
+        GET STACKED DIAGNOSTICS v_relation = PG_EXCEPTION_DETAIL;
+        RETURN ARRAY[ROW(p_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed];
+    END IF;
+    RETURN rowdelta.unfit(p_plan, p_documents[:v_half], p_items[:v_half])
+        || rowdelta.unfit(p_plan, p_documents[v_half + 1:], p_items[v_half + 1:]);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.unfit(rowdelta.plan_of_mapping, integer[], jsonb[]) IS 'documents that do not fit the mapping';
+
+-- rowdelta.claimed(p_plan, p_source, p_comparison, p_skipped): documents that ask for a row for which another document of the
+-- call asks too, both of them; and the owners that lose one, which are not in it.
+CREATE FUNCTION rowdelta.claimed(
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_comparison rowdelta.comparison, p_skipped bytea[],
+    OUT failures rowdelta.failed[], OUT robbed bytea[]
+)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v        rowdelta.relation;
+    v_taken  jsonb;
+    v_owners bytea[];
+BEGIN
+    failures := '{}';
+    robbed := '{}';
+    FOREACH v IN ARRAY p_plan.relations LOOP
+        CONTINUE WHEN v.kind <> 'child' OR NOT v.everywhere;
+        failures := failures || ARRAY(
+            SELECT ROW(s.document, v.name, 'RD006', format(
+                'a row of %s, whose key is unique in the table, is claimed by another document too', v.in_table))::rowdelta.failed
+            FROM (SELECT s.document, count(*) OVER (PARTITION BY s.key) AS claims FROM unnest(p_source) AS s
+                  WHERE s.relation = v.ix AND NOT s.silent) AS s WHERE s.claims > 1);
+        FOR v_taken, v_owners IN
+            SELECT jsonb_agg(to_jsonb(t.reference)), NULL FROM unnest(p_comparison.changes) AS c
+            JOIN unnest(p_comparison.stored) AS t ON t.relation = v.ix AND t.number = c.stored
+            WHERE c.relation = v.ix AND c.action = 'moved' AND t.parent IS NULL HAVING count(*) > 0
+        LOOP
+            v_owners := rowdelta.owners(p_plan.relations, v.ix, v_taken);
+            robbed := robbed || v_owners;
+            -- It is in the call, and has what it asks for.
+            IF v_owners && p_skipped THEN
+                failures := failures || ARRAY(
+                    SELECT ROW(s.document, v.name, 'RD006', format('a row of %s, whose key is unique in the table, is claimed by '
+                               'another document too', v.in_table))::rowdelta.failed
+                    FROM unnest(p_comparison.changes) AS c
+                    JOIN unnest(p_comparison.stored) AS t ON t.relation = v.ix AND t.number = c.stored AND t.parent IS NULL
+                    JOIN unnest(p_source) AS s ON s.relation = v.ix AND s.number = c.source
+                    WHERE c.relation = v.ix AND c.action = 'moved'
+                      AND rowdelta.owners(p_plan.relations, v.ix, jsonb_build_array(to_jsonb(t.reference))) && p_skipped);
+            END IF;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.claimed(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.comparison, bytea[]) IS
+    'documents that claim one row, and those that lose one';
+
+-- rowdelta.counted_changes(p_relations, p_changes): how many rows of each relation, by what becomes of them.
+CREATE FUNCTION rowdelta.counted_changes(p_relations rowdelta.relation[], p_changes rowdelta.row_change[]) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT coalesce(jsonb_object_agg(c.relation || ' ' || c.action, c.rows), '{}')
+    FROM (SELECT c.relation, c.action, count(*) AS rows FROM unnest(p_changes) AS c GROUP BY 1, 2) AS c
+$$;
+
+COMMENT ON FUNCTION rowdelta.counted_changes(rowdelta.relation[], rowdelta.row_change[]) IS 'how many rows, by what becomes of them';
+
+-- rowdelta.coverage_of(p_relations): what the fingerprints of a document cover that says something of every cell.
+CREATE FUNCTION rowdelta.coverage_of(p_relations rowdelta.relation[]) RETURNS bytea
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT substr(sha256(string_agg(l.digest, '' ORDER BY l.ix)), 1, 8) FROM unnest(p_relations) AS l
+$$;
+
+COMMENT ON FUNCTION rowdelta.coverage_of(rowdelta.relation[]) IS 'what fingerprints cover that leave nothing out';
+
+-- rowdelta.touched(p_source, p_comparison): the documents of which a row is written.
+CREATE FUNCTION rowdelta.touched(p_source rowdelta.source_row[], p_comparison rowdelta.comparison) RETURNS integer[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+    SELECT ARRAY(
+        SELECT s.document FROM unnest(p_comparison.changes) AS c
+        JOIN unnest(p_source) AS s ON s.relation = c.relation AND s.number = c.source
+        WHERE c.action IN ('added', 'updated', 'moved')
+        UNION
+        SELECT t.document FROM unnest(p_comparison.changes) AS c
+        JOIN unnest(p_comparison.stored) AS t ON t.relation = c.relation AND t.number = c.stored
+        WHERE c.action IN ('removed', 'moved') AND t.document IS NOT NULL)
+$$;
+
+COMMENT ON FUNCTION rowdelta.touched(rowdelta.source_row[], rowdelta.comparison) IS 'the documents of which a row is written';
+
+-- rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped): compares documents with what is stored, writes the difference
+-- and records them. p_raws: of each document by number, what stands for its text. p_skipped: the keys of documents of the
+-- call that are as they should be.
+--
+-- Raises:  RD003 somebody else wrote one of them meanwhile; whatever a constraint says. The relation is in the detail.
+CREATE FUNCTION rowdelta.store(
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
+    p_prints rowdelta.print[], p_raws bytea[], p_skipped bytea[]
+) RETURNS rowdelta.done
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v_done       rowdelta.done := ROW('{}', '{}', '{}');
+    v_source     rowdelta.source_row[] := p_source;
+    v_comparison rowdelta.comparison;
+    v_failures   rowdelta.failed[];
+    v_robbed     bytea[];
+    v_failed     integer[];
+    v_documents  integer[];
+    v_keys       bytea[];
+    v_touched    integer[];
+    v_new        integer[];
+BEGIN
+    LOOP
+        v_comparison := rowdelta.compared(p_plan, v_source, p_trees);
+        SELECT c.failures, c.robbed INTO v_failures, v_robbed
+        FROM rowdelta.claimed(p_plan, v_source, v_comparison, p_skipped) AS c;
+        v_failed := ARRAY(SELECT f.document FROM unnest(v_failures) AS f);
+        IF v_failures = '{}' THEN
+            EXIT WHEN rowdelta.too_much(p_plan, v_comparison, 10000, 20) IS NULL;
+            -- Those that would delete rows are withheld, all of them.
+            v_failed := ARRAY(SELECT DISTINCT t.document FROM unnest(v_comparison.changes) AS c
+                              JOIN unnest(v_comparison.stored) AS t ON t.relation = c.relation AND t.number = c.stored
+                              WHERE c.action = 'removed');
+            v_done.documents := v_done.documents
+                || ARRAY(SELECT ROW(d.number, 'withheld', 0)::rowdelta.stored_document FROM unnest(v_failed) AS d (number));
+        END IF;
+        v_done.failures := v_done.failures || v_failures;
+        v_source := ARRAY(SELECT s FROM unnest(v_source) AS s WHERE s.document <> ALL (v_failed));
+    END LOOP;
+    SELECT array_agg(s.document ORDER BY s.key), array_agg(s.key ORDER BY s.key) INTO v_documents, v_keys
+    FROM unnest(v_source) AS s WHERE s.relation = 1;
+    IF v_documents IS NULL THEN
+        RETURN v_done;
+    END IF;
+    PERFORM rowdelta.applied(p_plan, v_source, v_comparison);
+    PERFORM rowdelta.note_history(p_plan, v_source, v_comparison);
+    PERFORM rowdelta.unsettle(p_plan.mapping, v_robbed);
+    PERFORM rowdelta.record(
+        p_plan.mapping, array_agg(f.key ORDER BY f.key), array_agg(st.key IS NULL ORDER BY f.key),
+        array_agg(st.fingerprint ORDER BY f.key),
+        -- The engine's hash of a document's bytes stays while its rows do.
+        array_agg(CASE WHEN octet_length(st.raw) = 16 AND st.fingerprint = f.fingerprint THEN st.raw ELSE p_raws[d.document] END
+                  ORDER BY f.key),
+        array_agg(f.fingerprint ORDER BY f.key), array_agg(f.recorded ORDER BY f.key), array_agg(d.skipped = 0 ORDER BY f.key),
+        array_agg(CASE WHEN NOT d.keeps THEN rowdelta.coverage_of(p_plan.relations) END ORDER BY f.key))
+    FROM (SELECT s.document, sum(s.skipped) AS skipped, bool_or(s.silent OR s.kept <> '{}') AS keeps
+          FROM unnest(v_source) AS s GROUP BY s.document) AS d
+    JOIN unnest(p_prints) AS f USING (document)
+    LEFT JOIN rowdelta.states(p_plan.mapping, v_keys) AS st ON st.key = f.key
+    HAVING count(*) > 0;
+    v_touched := rowdelta.touched(v_source, v_comparison);
+    v_new := ARRAY(SELECT s.document FROM unnest(v_comparison.changes) AS c JOIN unnest(v_source) AS s
+                   ON s.relation = 1 AND s.number = c.source WHERE c.relation = 1 AND c.action = 'added');
+    v_done.counts := rowdelta.counted_changes(p_plan.relations, v_comparison.changes);
+    v_done.documents := v_done.documents || ARRAY(
+        SELECT ROW(d.document, CASE WHEN d.document = ANY (v_new) THEN 'new' WHEN d.document = ANY (v_touched) THEN 'changed'
+                                    ELSE 'unchanged' END, d.skipped)::rowdelta.stored_document
+        FROM (SELECT s.document, sum(s.skipped)::integer AS skipped FROM unnest(v_source) AS s GROUP BY 1) AS d);
+    RETURN v_done;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.store(
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], bytea[]) IS
+    'compares documents with what is stored, and writes the difference';
+
+-- rowdelta.both(p_one, p_other): what became of documents, and of others.
+CREATE FUNCTION rowdelta.both(p_one rowdelta.done, p_other rowdelta.done) RETURNS rowdelta.done
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT ROW(p_one.documents || p_other.documents,
+               (SELECT coalesce(jsonb_object_agg(c.key, c.rows), '{}')
+                FROM (SELECT e.key, sum(e.value::bigint) AS rows
+                      FROM (SELECT * FROM jsonb_each_text(p_one.counts) UNION ALL SELECT * FROM jsonb_each_text(p_other.counts)) AS e
+                      GROUP BY e.key) AS c),
+               p_one.failures || p_other.failures)::rowdelta.done
+$$;
+
+COMMENT ON FUNCTION rowdelta.both(rowdelta.done, rowdelta.done) IS 'what became of documents, and of others';
+
+-- rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped, p_tries): as rowdelta.store; what may pass is tried again, and
+-- what is refused halved, until the documents that are stand alone.
+CREATE FUNCTION rowdelta.stored(
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
+    p_prints rowdelta.print[], p_raws bytea[], p_skipped bytea[],
+    p_tries integer DEFAULT 5
+) RETURNS rowdelta.done
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_documents integer[] := ARRAY(SELECT s.document FROM unnest(p_source) AS s WHERE s.relation = 1 ORDER BY s.key);
+    v_relation  text;
+    v_half      integer[];
+BEGIN
+    RETURN rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped);
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS v_relation = PG_EXCEPTION_DETAIL;
+    IF SQLSTATE IN ('RD001', 'RD002', 'RD004', 'RD005') THEN
+        RAISE;
+    END IF;
+    IF SQLSTATE = 'RD003' AND p_tries > 1 THEN
+        RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped, p_tries - 1);
+    END IF;
+    IF cardinality(v_documents) = 1 THEN
+        RETURN ROW('{}', '{}', ARRAY[ROW(v_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed])::rowdelta.done;
+    END IF;
+    v_half := v_documents[:cardinality(v_documents) / 2];
+    RETURN rowdelta.both(
+        rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_skipped),
+        rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document <> ALL (v_half)), p_trees, p_prints, p_raws, p_skipped));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.stored(
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], bytea[], integer) IS
+    'as store, narrowing down to the documents that are refused';
+
+-- rowdelta.run_documents(p_plan, p_items): syncs documents, numbered from 1.
+CREATE FUNCTION rowdelta.run_documents(p_plan rowdelta.plan_of_mapping, p_items jsonb[]) RETURNS rowdelta.done
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    -- What the planner thinks that arrays cost is never worth compiling.
+    SET jit = off
+AS $$
+DECLARE
+    v_done      rowdelta.done := ROW('{}', '{}', '{}');
+    v_more      rowdelta.done;
+    v_raws      bytea[];
+    v_documents integer[];
+    v_items     jsonb[];
+    v_shreds    rowdelta.shreds;
+    v_source    rowdelta.source_row[];
+    v_trees     rowdelta.node[];
+    v_prints    rowdelta.print[];
+    v_known     integer[];
+    v_skipped   bytea[] := '{}';
+BEGIN
+    -- A takeover of the lease waits for us.
+    PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta'), p_plan.mapping);
+    PERFORM rowdelta.hold_base(p_plan.mapping);
+    -- 17 bytes: the engine's own, of the bytes that only it sees, are 16.
+    v_raws := ARRAY(SELECT '\x73'::bytea || substr(sha256(p_plan.digest || convert_to(d.item::text, 'UTF8')), 1, 16)
+                    FROM unnest(p_items) WITH ORDINALITY AS d (item, at) ORDER BY d.at);
+    v_known := rowdelta.seen(p_plan, p_items, v_raws);
+    v_done.documents := ARRAY(SELECT ROW(d.number, 'unchanged', 0)::rowdelta.stored_document FROM unnest(v_known) AS d (number));
+    v_documents := ARRAY(SELECT i FROM generate_series(1, cardinality(p_items)) AS i WHERE i <> ALL (v_known) ORDER BY i);
+    IF v_documents = '{}' THEN
+        RETURN v_done;
+    END IF;
+    v_items := ARRAY(SELECT p_items[d.number] FROM unnest(v_documents) AS d (number) ORDER BY d.number);
+    BEGIN
+        v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
+        v_source := v_shreds.rows;
+        v_trees := rowdelta.trees(p_plan.relations, v_source);
+        v_source := rowdelta.chosen(p_plan.relations, v_source, v_trees);
+    EXCEPTION WHEN OTHERS THEN
+        v_done.failures := rowdelta.unfit(p_plan, v_documents, v_items);
+        IF v_done.failures = '{}' THEN
+            RAISE;
+        END IF;
+        v_documents := ARRAY(SELECT d.number FROM unnest(v_documents) AS d (number)
+                             WHERE d.number <> ALL (ARRAY(SELECT f.document FROM unnest(v_done.failures) AS f)) ORDER BY 1);
+        v_items := ARRAY(SELECT p_items[d.number] FROM unnest(v_documents) AS d (number) ORDER BY d.number);
+        v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
+        v_source := v_shreds.rows;
+        v_trees := rowdelta.trees(p_plan.relations, v_source);
+        v_source := rowdelta.chosen(p_plan.relations, v_source, v_trees);
+    END;
+    v_done := rowdelta.both(v_done, ROW('{}', v_shreds.inserted, '{}'));
+    v_prints := rowdelta.prints(p_plan.relations, v_source, v_trees);
+    v_more := rowdelta.repeats(v_prints);
+    v_done := rowdelta.both(v_done, v_more);
+    v_known := ARRAY(SELECT d.document FROM unnest(v_more.documents) AS d) || ARRAY(SELECT f.document FROM unnest(v_more.failures) AS f);
+    v_source := ARRAY(SELECT s FROM unnest(v_source) AS s WHERE s.document <> ALL (v_known));
+    v_more := rowdelta.unchanged(p_plan, v_source, v_prints);
+    v_done := rowdelta.both(v_done, v_more);
+    v_known := ARRAY(SELECT d.document FROM unnest(v_more.documents) AS d);
+    v_skipped := ARRAY(SELECT s.key FROM unnest(v_source) AS s WHERE s.relation = 1 AND s.document = ANY (v_known));
+    v_source := ARRAY(SELECT s FROM unnest(v_source) AS s WHERE s.document <> ALL (v_known));
+    RETURN rowdelta.both(v_done, rowdelta.stored(p_plan, v_source, v_trees, v_prints, v_raws, v_skipped));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.run_documents(rowdelta.plan_of_mapping, jsonb[]) IS 'syncs documents';
+
+-- rowdelta.repeats(p_prints): documents that stand more than once in a call. Of equal ones the first counts, the others are
+-- repeats; of differing ones the first counts, and the others fail.
+CREATE FUNCTION rowdelta.repeats(p_prints rowdelta.print[]) RETURNS rowdelta.done
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT ROW(coalesce(array_agg(ROW(r.document, 'repeated', 0)::rowdelta.stored_document) FILTER (WHERE r.is_equal), '{}'), '{}'::jsonb,
+               coalesce(array_agg(ROW(r.document, NULL, NULL, format('stands twice with different content: first as document %s', r.first)
+                                      )::rowdelta.failed) FILTER (WHERE NOT r.is_equal), '{}'))::rowdelta.done
+    FROM (SELECT f.document, f.fingerprint = first_value(f.fingerprint) OVER w AS is_equal, first_value(f.document) OVER w AS first
+          FROM unnest(p_prints) AS f WINDOW w AS (PARTITION BY f.key ORDER BY f.document)) AS r
+    WHERE r.document <> r.first
+$$;
+
+COMMENT ON FUNCTION rowdelta.repeats(rowdelta.print[]) IS 'documents that stand more than once in a call';
+
+-- rowdelta.there(p_plan, p_roots): those of some root rows whose keys are stored.
+CREATE FUNCTION rowdelta.there(p_plan rowdelta.plan_of_mapping, p_roots rowdelta.source_row[]) RETURNS rowdelta.source_row[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v      rowdelta.relation := p_plan.relations[1];
+    v_keys bytea[] := '{}';
+BEGIN
+    IF p_roots <> '{}' THEN
+        EXECUTE format('SELECT array_agg(%s) FROM %s AS t WHERE %s AND $1 IS NULL AND $2 IS NULL',
+                       rowdelta.key_sql(v), v.tbl, rowdelta.among_sql(v.key, rowdelta.key_types(v)))
+        INTO v_keys USING NULL::integer, NULL::integer, rowdelta.keys_of(v, p_roots);
+    END IF;
+    RETURN ARRAY(SELECT s FROM unnest(p_roots) AS s JOIN unnest(v_keys) AS k (key) ON k.key = s.key);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.there(rowdelta.plan_of_mapping, rowdelta.source_row[]) IS 'root rows whose keys are stored';
+
+-- rowdelta.seen(p_plan, p_items, p_raws): the documents whose text is as it was when they were recorded by these functions.
+--
+-- Only their keys are made. Where that fails nothing is known of any of them.
+CREATE FUNCTION rowdelta.seen(p_plan rowdelta.plan_of_mapping, p_items jsonb[], p_raws bytea[]) RETURNS integer[]
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v        rowdelta.relation := p_plan.relations[1];
+    v_cells  text;
+    v_forms  text;
+    v_key    text;
+    v_roots  rowdelta.source_row[];
+BEGIN
+    IF EXISTS (SELECT FROM unnest(v.key_at) AS k (at) WHERE (v.columns[k.at]).lookup IS NOT NULL
+               OR jsonb_array_length((v.columns[k.at]).paths) > 1) THEN
+        RETURN '{}';
+    END IF;
+    SELECT string_agg(format('%s AS c%s', rowdelta.value_sql(v.columns[k.at], rowdelta.find_sql((v.columns[k.at]).paths -> 0)), k.at), ', '),
+           string_agg(format('%s AS f%s', rowdelta.form_sql(v.columns[k.at], 'c.c' || k.at), k.at), ', '),
+           string_agg(rowdelta.cell_sql('f.f' || k.at), ' || ' ORDER BY k.ordinality)
+    INTO v_cells, v_forms, v_key FROM unnest(v.key_at) WITH ORDINALITY AS k (at);
+    EXECUTE format(
+        'SELECT array_agg(ROW(1, f.document, f.document, NULL, NULL, ARRAY[%s], NULL, NULL, %s, NULL, 0, false)::rowdelta.source_row) '
+        'FROM (SELECT c.*, %s FROM (SELECT e.document, %s FROM (%s) AS e OFFSET 0) AS c OFFSET 0) AS f',
+        (SELECT string_agg(CASE WHEN i = ANY (v.key_at) THEN format('f.c%s::text', i) ELSE 'NULL' END, ', ' ORDER BY i)
+         FROM generate_series(1, cardinality(v.columns)) AS i), v_key, v_forms, v_cells, rowdelta.items_sql(p_plan.relations, 1))
+    INTO v_roots USING NULL::rowdelta.source_row[], ARRAY(SELECT generate_series(1, cardinality(p_items))), p_items;
+    RETURN ARRAY(
+        SELECT r.document FROM unnest(rowdelta.there(p_plan, ARRAY(
+            SELECT s FROM unnest(v_roots) AS s
+            JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT r.key FROM unnest(v_roots) AS r)) AS st ON st.key = s.key
+            WHERE st.settled AND NOT st.absent AND st.raw = p_raws[s.document]
+              -- One that stands twice is looked at.
+              AND s.key IN (SELECT r.key FROM unnest(v_roots) AS r GROUP BY r.key HAVING count(*) = 1)))) AS r);
+EXCEPTION WHEN OTHERS THEN
+    RETURN '{}';
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.seen(rowdelta.plan_of_mapping, jsonb[], bytea[]) IS 'documents whose text is as it was';
+
+-- rowdelta.unchanged(p_plan, p_source, p_prints): the documents that are as they should be, going by what is recorded, and of
+-- which the root row is there.
+CREATE FUNCTION rowdelta.unchanged(p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_prints rowdelta.print[])
+    RETURNS rowdelta.done
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+    SELECT ROW(ARRAY(
+        SELECT ROW(s.document, 'unchanged', 0)::rowdelta.stored_document FROM unnest(rowdelta.there(p_plan, ARRAY(
+            SELECT s FROM unnest(p_prints) AS f
+            JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT f.key FROM unnest(p_prints) AS f)) AS st ON st.key = f.key
+            JOIN unnest(p_source) AS s ON s.relation = 1 AND s.document = f.document
+            WHERE st.settled AND NOT st.absent AND st.fingerprint = f.fingerprint))) AS s), '{}'::jsonb, '{}')::rowdelta.done
+$$;
+
+COMMENT ON FUNCTION rowdelta.unchanged(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.print[]) IS
+    'documents that are as they should be, going by what is recorded';
+
+-- sync(mapping, document)
+--
+-- Stores one document: writes what differs from what is stored, and nothing else. A row for each relation, with the number
+-- of its rows by what became of them, and what became of the document: new, changed or unchanged.
+--
+-- Locks:   the rows that are written; what is recorded of the document.
+-- Raises:  RD001 unknown mapping; RD005 it is not for the SQL functions; RD006 the document does not fit it; RD003 it was
+--          written by someone else meanwhile, again and again; what a constraint says. The relation is in the detail.
+-- Example: SELECT * FROM rowdelta.sync('shop', '{"number": "A1", "customer": {"name": "Ada"}}');
+CREATE FUNCTION rowdelta.sync(mapping text, document jsonb, path name[] DEFAULT pg_catalog.current_schemas(false))
+    RETURNS TABLE (relation text, added bigint, updated bigint, moved bigint, removed bigint, unchanged bigint, status text)
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_plan   rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
+    v_done   rowdelta.done;
+    v_failed rowdelta.failed;
+BEGIN
+    v_done := rowdelta.run_documents(v_plan, ARRAY[document]);
+    v_failed := v_done.failures[1];
+    IF (v_done.documents[1]).status = 'withheld' THEN
+        RAISE EXCEPTION 'more rows would be deleted than may be' USING ERRCODE = 'RD008';
+    END IF;
+    IF v_failed.document IS NOT NULL THEN
+        RAISE EXCEPTION '%', concat_ws(': ', v_failed.relation, v_failed.message)
+            USING ERRCODE = coalesce(v_failed.sqlstate, 'RD006'), DETAIL = coalesce(v_failed.relation, '');
+    END IF;
+    RETURN QUERY SELECT c.relation, c.added, c.updated, c.moved, c.removed, c.unchanged, (v_done.documents[1]).status
+                 FROM rowdelta.counts_of(v_plan, v_done.counts) AS c;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.sync(text, jsonb, name[]) IS 'stores one document: writes what differs, and nothing else';
+
+-- rowdelta.counts_of(p_plan, p_counts): the counts of relations, and of catalogues, as rows.
+CREATE FUNCTION rowdelta.counts_of(p_plan rowdelta.plan_of_mapping, p_counts jsonb)
+    RETURNS TABLE (relation text, added bigint, updated bigint, moved bigint, removed bigint, unchanged bigint, tbl text)
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT l.name, c.n[1], c.n[2], c.n[3], c.n[4], c.n[5], l.tbl
+    FROM (SELECT r.ix, r.ix::text AS label, r.name, r.tbl FROM unnest(p_plan.relations) AS r
+          UNION ALL SELECT 100000 + l.ordinality, l.name, l.name, l.tbl FROM unnest(p_plan.lookups) WITH ORDINALITY AS l) AS l
+    CROSS JOIN LATERAL (SELECT ARRAY(
+        SELECT coalesce((p_counts ->> (l.label || ' ' || a.action))::bigint, 0)
+        FROM unnest(ARRAY['added', 'updated', 'moved', 'removed', 'unchanged']) WITH ORDINALITY AS a (action, at) ORDER BY a.at)) AS c (n)
+    ORDER BY l.ix
+$$;
+
+COMMENT ON FUNCTION rowdelta.counts_of(rowdelta.plan_of_mapping, jsonb) IS 'the counts of relations as rows';
+
+-- sync_many(mapping, documents)
+--
+-- Stores documents, a JSON array of them, with as many statements as for one. A document that fails keeps none of the
+-- others out, and is named in the report, which is that of the engine: status (done or failed), documents, relations,
+-- failures. A run of the ledger. Where more rows would be deleted than the limits allow, the documents that would delete any
+-- are withheld.
+--
+-- Locks:   as sync.
+-- Raises:  RD001, RD005 as sync. What a document does is in the report.
+-- Example: SELECT rowdelta.sync_many('shop', '[{"number": "A1"}, {"number": "A2"}]') -> 'failures';
+CREATE FUNCTION rowdelta.sync_many(mapping text, documents jsonb, path name[] DEFAULT pg_catalog.current_schemas(false))
+    RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_started timestamptz := clock_timestamp();
+    v_plan    rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
+    v_items   jsonb[];
+    v_done    rowdelta.done;
+    v_run     bigint;
+    v_report  jsonb;
+BEGIN
+    IF jsonb_typeof(documents) IS DISTINCT FROM 'array' THEN
+        RAISE EXCEPTION 'expected a JSON array of documents' USING ERRCODE = 'RD006';
+    END IF;
+    v_items := ARRAY(SELECT d.item FROM jsonb_array_elements(documents) WITH ORDINALITY AS d (item, at) ORDER BY d.at);
+    v_done := CASE WHEN v_items = '{}' THEN ROW('{}', '{}', '{}')::rowdelta.done ELSE rowdelta.run_documents(v_plan, v_items) END;
+    PERFORM rowdelta.forget_history(v_plan.mapping);
+    INSERT INTO rowdelta.run (mapping, started) VALUES (v_plan.mapping, v_started) RETURNING id INTO v_run;
+    v_report := rowdelta.reported(v_plan, v_run, v_items, v_done);
+    INSERT INTO rowdelta.failure (run, document, item, relation, sqlstate, message, retryable)
+    SELECT v_run, f.value ->> 'document', (f.value ->> 'item')::bigint, f.value ->> 'relation', f.value ->> 'sqlstate',
+           f.value ->> 'message', (f.value ->> 'retryable')::boolean
+    FROM jsonb_array_elements(v_report -> 'failures') AS f;
+    UPDATE rowdelta.run r SET finished = clock_timestamp(), status = v_report ->> 'status', report = v_report WHERE r.id = v_run;
+    RETURN v_report;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.sync_many(text, jsonb, name[]) IS 'stores documents: writes what differs, and nothing else';
+
+-- rowdelta.label_of(p_plan, p_item): the key of a document in words: its values, joined by commas.
+CREATE FUNCTION rowdelta.label_of(p_plan rowdelta.plan_of_mapping, p_item jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT left(regexp_replace(string_agg(p_item #>> p.fields, ',' ORDER BY p.at), '[[:cntrl:]]', '', 'g'), 200)
+    FROM (SELECT k.ordinality AS at, ARRAY(SELECT substr(s.part, 2) FROM jsonb_array_elements_text(
+                     ((p_plan.relations[1]).columns[k.at]).paths -> 0) AS s (part)) AS fields
+          FROM unnest((p_plan.relations[1]).key_at) WITH ORDINALITY AS k (at)) AS p
+$$;
+
+COMMENT ON FUNCTION rowdelta.label_of(rowdelta.plan_of_mapping, jsonb) IS 'the key of a document in words';
+
+-- rowdelta.reported(p_plan, p_run, p_items, p_done): the report of a run.
+CREATE FUNCTION rowdelta.reported(p_plan rowdelta.plan_of_mapping, p_run bigint, p_items jsonb[], p_done rowdelta.done) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT jsonb_build_object(
+        'version', 1, 'run', p_run, 'mapping', p_plan.name,
+        'status', CASE WHEN p_done.failures <> '{}' THEN 'failed'
+                       WHEN 'withheld' = ANY (SELECT d.status FROM unnest(p_done.documents) AS d) THEN 'withheld' ELSE 'done' END,
+        'documents', (SELECT jsonb_build_object(
+            'read', cardinality(p_items), 'repeated', count(*) FILTER (WHERE d.status = 'repeated'),
+            'unchanged', count(*) FILTER (WHERE d.status = 'unchanged'), 'new', count(*) FILTER (WHERE d.status = 'new'),
+            'changed', count(*) FILTER (WHERE d.status = 'changed'), 'removed', 0,
+            'failed', (SELECT count(DISTINCT f.document) FROM unnest(p_done.failures) AS f), 'withheld', count(*) FILTER (WHERE d.status = 'withheld'),
+            'unsettled', count(*) FILTER (WHERE d.skipped > 0)) FROM unnest(p_done.documents) AS d),
+        'relations', (SELECT jsonb_agg(jsonb_build_object(
+            'name', c.relation, 'table', c.tbl, 'added', c.added, 'updated', c.updated, 'moved', c.moved, 'removed', c.removed,
+            'unchanged', c.unchanged)) FROM rowdelta.counts_of(p_plan, p_done.counts) AS c),
+        'skipped_lookups', (SELECT coalesce(sum(d.skipped), 0) FROM unnest(p_done.documents) AS d),
+        'failures', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+            'document', rowdelta.label_of(p_plan, p_items[f.document]), 'item', f.document, 'relation', f.relation,
+            'sqlstate', CASE WHEN f.sqlstate NOT LIKE 'RD%' THEN f.sqlstate END, 'message', f.message,
+            'retryable', coalesce(rowdelta.is_transient(f.sqlstate), false)) ORDER BY f.document), '[]') FROM unnest(p_done.failures) AS f))
+$$;
+
+COMMENT ON FUNCTION rowdelta.reported(rowdelta.plan_of_mapping, bigint, jsonb[], rowdelta.done) IS 'the report of a run';
+
+-- ── Deleting, planning, verifying ──────────────────────────────────────────────────────────────
+
+-- rowdelta.too_much(p_plan, p_changes, p_rows_max, p_percent_max): why these rows must not be deleted; NULL: they may be.
+--
+-- The caller's limits and the database's own, of each the stricter one. A table that loses no more than 100 rows is not
+-- looked at by percent. A foreign key of a table that nobody maps that deletes along is counted too.
+CREATE FUNCTION rowdelta.too_much(
+    p_plan rowdelta.plan_of_mapping, p_comparison rowdelta.comparison, p_rows_max bigint, p_percent_max numeric
+) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_rows    bigint := least(p_rows_max, (SELECT min(g.rows_max) FROM rowdelta.guard g
+                                           WHERE g.mapping IS NULL OR g.mapping = p_plan.name));
+    v_percent numeric := least(p_percent_max, (SELECT min(g.percent_max) FROM rowdelta.guard g
+                                               WHERE g.mapping IS NULL OR g.mapping = p_plan.name));
+    v_total   bigint := 0;
+    v_size    bigint;
+    v_gone    bigint;
+    v_ix      integer;
+    v_places  text[];
+    v_oid     oid;
+BEGIN
+    FOR v_oid, v_gone IN
+        SELECT c.oid, c.rows FROM (
+            SELECT l.oid, count(*) AS rows FROM unnest(p_comparison.changes) AS c JOIN unnest(p_plan.relations) AS l ON l.ix = c.relation
+            WHERE c.action = 'removed' GROUP BY l.oid
+            UNION ALL SELECT * FROM rowdelta.carried_along(p_plan, p_comparison)) AS c
+    LOOP
+        v_total := v_total + v_gone;
+        IF v_gone > 100 AND v_percent IS NOT NULL THEN
+            EXECUTE format('SELECT count(*) FROM %s', v_oid::regclass) INTO v_size;
+            IF 100.0 * v_gone / greatest(v_size, 1) > v_percent THEN
+                RETURN format('%s of %s rows of %s would be deleted; at most %s %% may be', v_gone, v_size, v_oid::regclass, v_percent);
+            END IF;
+        END IF;
+    END LOOP;
+    IF v_total > v_rows THEN
+        RETURN format('%s rows would be deleted; at most %s may be', v_total, v_rows);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.too_much(rowdelta.plan_of_mapping, rowdelta.comparison, bigint, numeric) IS
+    'why rows must not be deleted';
+
+-- rowdelta.carried_along(p_plan, p_comparison): rows of tables that nobody maps that foreign keys delete along, by table; those
+-- directly below the rows that go.
+CREATE FUNCTION rowdelta.carried_along(p_plan rowdelta.plan_of_mapping, p_comparison rowdelta.comparison)
+    RETURNS TABLE (oid oid, rows bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_constraint record;
+    v_places     text[];
+BEGIN
+    FOR v_constraint IN
+        SELECT l.ix, l.tbl, c.conrelid, c.conrelid::regclass AS referring,
+               (SELECT string_agg(format('r.%I = t.%I', f.attname, k.attname), ' AND ')
+                FROM unnest(c.conkey, c.confkey) AS p (own, other)
+                JOIN pg_attribute f ON f.attrelid = c.conrelid AND f.attnum = p.own
+                JOIN pg_attribute k ON k.attrelid = c.confrelid AND k.attnum = p.other) AS met
+        FROM unnest(p_plan.relations) AS l JOIN pg_constraint c ON c.confrelid = l.oid AND c.contype = 'f' AND c.confdeltype = 'c'
+        WHERE c.conrelid NOT IN (SELECT m.oid FROM unnest(p_plan.relations) AS m)
+    LOOP
+        v_places := ARRAY(SELECT t.place[2] FROM unnest(p_comparison.changes) AS c
+                          JOIN unnest(p_comparison.stored) AS t ON t.relation = c.relation AND t.number = c.stored
+                          WHERE c.relation = v_constraint.ix AND c.action = 'removed');
+        CONTINUE WHEN v_places = '{}';
+        oid := v_constraint.conrelid;
+        EXECUTE format('SELECT count(*) FROM %s AS r JOIN %s AS t ON %s WHERE t.ctid = ANY ($1::tid[])',
+                       v_constraint.referring, v_constraint.tbl, v_constraint.met) INTO rows USING v_places;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.carried_along(rowdelta.plan_of_mapping, rowdelta.comparison) IS
+    'rows of other tables that foreign keys delete along';
+
+-- rowdelta.roots_of(p_plan, p_keys): root rows, for the keys of documents: JSON arrays of the values of the key's columns, or
+-- the one value.
+CREATE FUNCTION rowdelta.roots_of(p_plan rowdelta.plan_of_mapping, p_keys jsonb) RETURNS rowdelta.source_row[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v       rowdelta.relation := p_plan.relations[1];
+    v_roots rowdelta.source_row[];
+BEGIN
+    EXECUTE format(
+        'SELECT coalesce(array_agg(ROW(1, f.at, f.at, NULL, NULL, ARRAY[%s], NULL, ''{}'', %s, NULL, 0, false)::rowdelta.source_row), ''{}'') '
+        'FROM (SELECT c.*, %s FROM (SELECT k.at::integer AS at, %s FROM (SELECT a.at, CASE jsonb_typeof(a.key) WHEN ''array'' '
+        'THEN a.key ELSE jsonb_build_array(a.key) END AS key FROM jsonb_array_elements($1) WITH ORDINALITY AS a (key, at)) AS k OFFSET 0) '
+        'AS c OFFSET 0) AS f',
+        (SELECT string_agg(CASE WHEN i = ANY (v.key_at) THEN format('f.c%s::text', i) ELSE 'NULL' END, ', ' ORDER BY i)
+         FROM generate_series(1, cardinality(v.columns)) AS i),
+        (SELECT string_agg(rowdelta.cell_sql('f.f' || k.at), ' || ' ORDER BY k.ordinality) FROM unnest(v.key_at) WITH ORDINALITY AS k (at)),
+        (SELECT string_agg(format('%s AS f%s', rowdelta.form_sql(v.columns[k.at], 'c.c' || k.at), k.at), ', ') FROM unnest(v.key_at) AS k (at)),
+        (SELECT string_agg(format('%s AS c%s', rowdelta.value_sql(v.columns[k.at], format('k.key -> %s', k.ordinality - 1)), k.at), ', ')
+         FROM unnest(v.key_at) WITH ORDINALITY AS k (at)))
+    INTO v_roots USING p_keys;
+    RETURN v_roots;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.roots_of(rowdelta.plan_of_mapping, jsonb) IS 'root rows for the keys of documents';
+
+-- rowdelta.whole(p_plan, p_roots): all that is stored of documents, as rows that go.
+CREATE FUNCTION rowdelta.whole(p_plan rowdelta.plan_of_mapping, p_roots rowdelta.source_row[]) RETURNS rowdelta.comparison
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v         rowdelta.relation;
+    v_all     rowdelta.comparison := ROW('{}', '{}');
+    v_rows    rowdelta.stored_row[];
+    v_outer   rowdelta.stored_row[];
+    v_keys    jsonb;
+BEGIN
+    FOREACH v IN ARRAY p_plan.relations LOOP
+        v_outer := ARRAY(SELECT r FROM unnest(v_all.stored) AS r WHERE r.relation = v.enclosing);
+        v_keys := CASE WHEN v.kind = 'root' THEN rowdelta.keys_of(v, p_roots)
+                       ELSE (SELECT jsonb_agg(to_jsonb(r.refer)) FROM unnest(v_outer) AS r) END;
+        CONTINUE WHEN v_keys IS NULL;
+        EXECUTE rowdelta.stored_sql(p_plan.relations, v.ix, CASE WHEN v.kind = 'root'
+            THEN rowdelta.among_sql(v.key, rowdelta.key_types(v)) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
+        INTO v_rows USING v_outer, 0, v_keys;
+        IF v.kind = 'root' THEN
+            v_rows := ARRAY(
+                SELECT ROW(t.relation, s.document, t.number, t.parent, t.place, t.reference, t.refer, t.forms, t.cells, t.key,
+                           t.fingerprint)::rowdelta.stored_row
+                FROM unnest(v_rows) AS t JOIN unnest(p_roots) AS s ON s.key = t.key);
+        END IF;
+        v_all.stored := v_all.stored || v_rows;
+    END LOOP;
+    v_all.changes := ARRAY(SELECT ROW(t.relation, 'removed', t.number, NULL, '{}')::rowdelta.row_change FROM unnest(v_all.stored) AS t);
+    RETURN v_all;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.whole(rowdelta.plan_of_mapping, rowdelta.source_row[]) IS 'all that is stored of documents';
+
+-- rowdelta.removed(p_plan, p_roots, p_rows_max, p_percent_max): deletes documents, and what is recorded of them.
+-- Raises:  RD008 it would be too much. Of what a foreign key refuses the relation is in the detail.
+CREATE FUNCTION rowdelta.removed(
+    p_plan rowdelta.plan_of_mapping, p_roots rowdelta.source_row[], p_rows_max bigint, p_percent_max numeric
+) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET extra_float_digits = 1
+    SET jit = off
+AS $$
+DECLARE
+    v_whole  rowdelta.comparison;
+    v_reason text;
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta'), p_plan.mapping);
+    PERFORM rowdelta.hold_base(p_plan.mapping);
+    v_whole := rowdelta.whole(p_plan, p_roots);
+    v_reason := rowdelta.too_much(p_plan, v_whole, p_rows_max, p_percent_max);
+    IF v_reason IS NOT NULL THEN
+        RAISE EXCEPTION '%', v_reason USING ERRCODE = 'RD008';
+    END IF;
+    PERFORM rowdelta.applied(p_plan, '{}', v_whole);
+    PERFORM rowdelta.forget(p_plan.mapping, ARRAY(SELECT s.key FROM unnest(p_roots) AS s));
+    RETURN rowdelta.counted_changes(p_plan.relations, v_whole.changes);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.removed(rowdelta.plan_of_mapping, rowdelta.source_row[], bigint, numeric) IS 'deletes documents';
+
+-- remove(mapping, key)
+--
+-- Deletes a document: its root row, what is below it, and what is recorded of it. The key is the value of the root's key, or
+-- an array of them where it has several columns. One that is not there is none to delete.
+--
+-- Locks:   the rows that go; what is recorded of the document.
+-- Raises:  RD001, RD005 as sync; RD006 the key is none; RD008 the limits on deletions do not allow it.
+-- Example: SELECT * FROM rowdelta.remove('shop', '"A1"');
+CREATE FUNCTION rowdelta.remove(mapping text, key jsonb, path name[] DEFAULT pg_catalog.current_schemas(false))
+    RETURNS TABLE (relation text, removed bigint)
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_plan   rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
+    v_counts jsonb;
+BEGIN
+    v_counts := rowdelta.removed(v_plan, rowdelta.roots_of(v_plan, jsonb_build_array(key)), 10000, 20);
+    RETURN QUERY SELECT c.relation, c.removed FROM rowdelta.counts_of(v_plan, v_counts) AS c;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.remove(text, jsonb, name[]) IS 'deletes a document, and what is recorded of it';
+
+-- sweep(mapping, keys, expected, rows_max, percent_max)
+--
+-- Deletes the documents recorded that are missing from a complete feed, of which these are the keys: all of them or none.
+-- Nothing is deleted because of a feed that is empty, has fewer documents than expected, or, where nothing is expected, less
+-- than half of those that are recorded; nor beyond the limits. A mapping with on_absent = "keep" deletes none.
+--
+-- Locks:   the rows that go; what is recorded of their documents.
+-- Raises:  RD001, RD005, RD006 as remove; RD008 the feed may not be complete, or too much would be deleted.
+-- Example: SELECT * FROM rowdelta.sweep('shop', '["A1", "A2"]');
+CREATE FUNCTION rowdelta.sweep(
+    mapping text, keys jsonb, expected bigint DEFAULT NULL, rows_max bigint DEFAULT 10000, percent_max numeric DEFAULT 20,
+    path name[] DEFAULT pg_catalog.current_schemas(false)
+) RETURNS TABLE (relation text, removed bigint)
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_plan    rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
+    v_seen    bytea[] := ARRAY(SELECT s.key FROM unnest(rowdelta.roots_of(v_plan, sweep.keys)) AS s);
+    v_known   bytea[] := ARRAY(SELECT p.key FROM rowdelta.present(v_plan.mapping) AS p (key));
+    v_absent  bytea[] := ARRAY(SELECT k.key FROM unnest(v_known) AS k (key) EXCEPT SELECT s.key FROM unnest(v_seen) AS s (key));
+    v_keep    boolean;
+    v_counts  jsonb := '{}';
+BEGIN
+    IF v_seen = '{}' THEN
+        RAISE EXCEPTION 'the feed is empty' USING ERRCODE = 'RD008';
+    ELSIF cardinality(v_seen) < coalesce(expected, cardinality(v_known) / 2) THEN
+        RAISE EXCEPTION 'the feed has % documents; at least % were expected', cardinality(v_seen),
+            coalesce(expected, cardinality(v_known) / 2) USING ERRCODE = 'RD008';
+    END IF;
+    SELECT m.definition #>> '{root,on_absent}' = 'keep' INTO v_keep FROM rowdelta.mapping m WHERE m.id = v_plan.mapping;
+    IF v_absent <> '{}' AND v_keep IS NOT TRUE THEN
+        v_counts := rowdelta.removed(v_plan, rowdelta.roots_with(v_plan, v_absent), rows_max, percent_max);
+    END IF;
+    RETURN QUERY SELECT c.relation, c.removed FROM rowdelta.counts_of(v_plan, v_counts) AS c;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.sweep(text, jsonb, bigint, bigint, numeric, name[]) IS
+    'deletes the documents that are missing from a complete feed';
+
+-- rowdelta.roots_with(p_plan, p_keys): root rows that are stored, by the keys of their documents.
+CREATE FUNCTION rowdelta.roots_with(p_plan rowdelta.plan_of_mapping, p_keys bytea[]) RETURNS rowdelta.source_row[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v       rowdelta.relation := p_plan.relations[1];
+    v_roots rowdelta.source_row[];
+BEGIN
+    EXECUTE format(
+        'SELECT coalesce(array_agg(ROW(1, s.at, s.at, NULL, NULL, s.cells, NULL, ''{}'', s.key, NULL, 0, false)::rowdelta.source_row), ''{}'') '
+        'FROM (SELECT row_number() OVER ()::integer AS at, ARRAY[%s] AS cells, %s AS key FROM %s AS t OFFSET 0) AS s WHERE s.key = ANY ($1)',
+        (SELECT string_agg(CASE WHEN i = ANY (v.key_at) THEN format('t.%I::text', (v.columns[i]).name) ELSE 'NULL' END, ', ' ORDER BY i)
+         FROM generate_series(1, cardinality(v.columns)) AS i), rowdelta.key_sql(v), v.tbl)
+    INTO v_roots USING p_keys;
+    RETURN v_roots;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.roots_with(rowdelta.plan_of_mapping, bytea[]) IS 'root rows that are stored, by the keys of documents';
+
+CREATE TYPE rowdelta.planned_change AS (
+    relation text,
+    action   text,
+    key      jsonb,
+    before   jsonb,
+    after    jsonb
+);
+
+COMMENT ON TYPE rowdelta.planned_change IS 'a row that would be written: of an update the columns that differ';
+
+-- rowdelta.named_cells(p_relation, p_cells, p_columns): cells as an object, by the names of their columns.
+CREATE FUNCTION rowdelta.named_cells(p_relation rowdelta.relation, p_cells text[], p_columns integer[]) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT jsonb_object_agg((p_relation.columns[i]).name, p_cells[i]) FROM unnest(p_columns) AS i WHERE p_cells IS NOT NULL
+$$;
+
+COMMENT ON FUNCTION rowdelta.named_cells(rowdelta.relation, text[], integer[]) IS 'cells as an object';
+
+-- rowdelta.described(p_plan, p_source, p_comparison): the rows that are written, each with its document; a removed row of
+-- another document has none.
+CREATE FUNCTION rowdelta.described(
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_comparison rowdelta.comparison
+) RETURNS TABLE (document integer, change rowdelta.planned_change)
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+    SELECT coalesce(s.document, t.document), ROW(
+        l.name, c.action, rowdelta.named_cells(p_plan.relations[l.ix], coalesce(s.cells, t.cells), l.key_at),
+        rowdelta.named_cells(p_plan.relations[l.ix], t.cells, w.columns),
+        rowdelta.named_cells(p_plan.relations[l.ix], s.cells, w.columns))::rowdelta.planned_change
+    FROM unnest(p_comparison.changes) AS c JOIN unnest(p_plan.relations) AS l ON l.ix = c.relation
+    LEFT JOIN unnest(p_source) AS s ON s.relation = c.relation AND s.number = c.source
+    LEFT JOIN unnest(p_comparison.stored) AS t ON t.relation = c.relation AND t.number = c.stored
+    CROSS JOIN LATERAL (SELECT CASE WHEN c.action IN ('added', 'removed') THEN ARRAY(SELECT generate_series(1, cardinality(l.columns)))
+                                    ELSE c.columns END AS columns) AS w
+    WHERE c.action IN ('added', 'updated', 'moved', 'removed') ORDER BY c.relation, c.action, c.source, c.stored
+$$;
+
+COMMENT ON FUNCTION rowdelta.described(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.comparison) IS
+    'the rows that are written, in words';
+
+-- plan(mapping, document)
+--
+-- What sync would write for a document, a row each: its relation, what becomes of it, its key, and its values before and
+-- after; of an update the columns that differ. Nothing is written. Values are as text, as the columns have them.
+--
+-- Locks:   none that outlast it, but a catalogue row that is missing is inserted and taken back: its key is locked meanwhile.
+-- Raises:  RD001, RD005, RD006 as sync.
+-- Example: SELECT * FROM rowdelta.plan('shop', '{"number": "A1"}');
+CREATE FUNCTION rowdelta.plan(mapping text, document jsonb, path name[] DEFAULT pg_catalog.current_schemas(false))
+    RETURNS SETOF rowdelta.planned_change
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET extra_float_digits = 1
+    SET jit = off
+AS $$
+DECLARE
+    v_plan       rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
+    v_source     rowdelta.source_row[];
+    v_trees      rowdelta.node[];
+    v_comparison rowdelta.comparison;
+BEGIN
+    BEGIN
+        v_source := (rowdelta.shredded(v_plan, ARRAY[1], ARRAY[document])).rows;
+        v_trees := rowdelta.trees(v_plan.relations, v_source);
+        v_source := rowdelta.chosen(v_plan.relations, v_source, v_trees);
+        v_comparison := rowdelta.compared(v_plan, v_source, v_trees);
+        RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD000';
+    EXCEPTION WHEN SQLSTATE 'RD000' THEN
+        NULL;
+    END;
+    RETURN QUERY SELECT (d.change).* FROM rowdelta.described(v_plan, v_source, v_comparison) AS d;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.plan(text, jsonb, name[]) IS 'what sync would write for a document';
+
+-- rowdelta.unpacked(p_relations, p_recorded): the fingerprints of relations from how they are recorded.
+CREATE FUNCTION rowdelta.unpacked(p_relations rowdelta.relation[], p_recorded bytea) RETURNS TABLE (ix integer, hash bytea)
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT l.ix, CASE WHEN l.follows
+                      THEN substr(p_recorded, 3 + (cardinality(p_relations) + 7) / 8 + 16 * (l.before::integer - 1), 16)
+                      ELSE substr(sha256(l.digest), 1, 16) END
+    FROM (SELECT b.ix, b.digest, b.follows, count(*) FILTER (WHERE b.follows) OVER (ORDER BY b.ix) AS before
+          FROM (SELECT m.ix, m.digest, get_byte(p_recorded, 2 + (m.ix - 1) / 8) & (1 << (m.ix - 1) % 8) <> 0 AS follows
+                FROM unnest(p_relations) AS m) AS b) AS l
+$$;
+
+COMMENT ON FUNCTION rowdelta.unpacked(rowdelta.relation[], bytea) IS 'the fingerprints of relations from how they are recorded';
+
+-- rowdelta.differing(p_relations, p_one, p_other): the names of the relations whose recorded fingerprints differ.
+CREATE FUNCTION rowdelta.differing(p_relations rowdelta.relation[], p_one bytea, p_other bytea) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT string_agg(l.name, ', ' ORDER BY l.ix) FROM unnest(p_relations) AS l
+    JOIN rowdelta.unpacked(p_relations, p_one) AS a USING (ix) JOIN rowdelta.unpacked(p_relations, p_other) AS b USING (ix)
+    WHERE a.hash <> b.hash
+$$;
+
+COMMENT ON FUNCTION rowdelta.differing(rowdelta.relation[], bytea, bytea) IS 'relations whose recorded fingerprints differ';
+
+-- verify(mapping)
+--
+-- Compares the stored rows of documents with the fingerprints that are recorded of them, and names what differs: the
+-- document, and the relation; `gone` is a root row that is not there. Documents that are to be done again anyway, and
+-- relations of which the recorded document left something open, are passed over. Nothing is written.
+--
+-- Locks:   none.
+-- Raises:  RD001, RD005 as sync.
+-- Example: SELECT * FROM rowdelta.verify('shop');
+CREATE FUNCTION rowdelta.verify(mapping text, path name[] DEFAULT pg_catalog.current_schemas(false))
+    RETURNS TABLE (document text, relation text, differs text)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET extra_float_digits = 1
+    SET jit = off
+AS $$
+DECLARE
+    v_plan  rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
+    v_after bytea;
+    v_keys  bytea[];
+    v_state rowdelta.print[];
+    v_roots rowdelta.source_row[];
+    v_whole rowdelta.comparison;
+    v_rows  rowdelta.source_row[];
+    v_found rowdelta.print[];
+BEGIN
+    LOOP
+        SELECT array_agg(r.key ORDER BY r.key), array_agg(ROW(NULL, r.key, r.fingerprint, r.relations)::rowdelta.print)
+                   FILTER (WHERE r.settled AND r.coverage = rowdelta.coverage_of(v_plan.relations))
+        INTO v_keys, v_state FROM rowdelta.recorded(v_plan.mapping, v_after, 500) AS r;
+        EXIT WHEN v_keys IS NULL;
+        v_after := v_keys[cardinality(v_keys)];
+        v_roots := rowdelta.roots_with(v_plan, v_keys);
+        v_whole := rowdelta.whole(v_plan, v_roots);
+        v_rows := ARRAY(SELECT ROW(t.relation, t.document, t.number, t.parent, NULL, t.cells, t.forms, '{}', t.key, t.fingerprint, 0, false
+                                   )::rowdelta.source_row FROM unnest(v_whole.stored) AS t);
+        v_found := rowdelta.prints(v_plan.relations, v_rows, rowdelta.trees(v_plan.relations, v_rows));
+        RETURN QUERY
+        SELECT coalesce((SELECT string_agg(s.cells[k.at], ',' ORDER BY k.ordinality) FROM unnest(v_roots) AS s,
+                         unnest((v_plan.relations[1]).key_at) WITH ORDINALITY AS k (at) WHERE s.key = r.key), r.key::text),
+               CASE WHEN f.key IS NULL THEN v_plan.name ELSE rowdelta.differing(v_plan.relations, r.recorded, f.recorded) END,
+               CASE WHEN f.key IS NULL THEN 'gone' ELSE 'changed' END
+        FROM unnest(v_state) AS r LEFT JOIN unnest(v_found) AS f ON f.key = r.key
+        WHERE f.fingerprint IS DISTINCT FROM r.fingerprint;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.verify(text, name[]) IS 'compares stored rows with what is recorded of them';
+
+-- ── History ────────────────────────────────────────────────────────────────────────────────────
+
+-- rowdelta.keep_history(mapping, keep)
+--
+-- Has sync and sync_many note every row that they write in rowdelta.change, before and after, for so long; NULL: no more
+-- is noted, and what is there goes.
+--
+-- Raises:  RD001 unknown mapping.
+-- Example: SELECT rowdelta.keep_history('shop', '90 days');
+CREATE FUNCTION rowdelta.keep_history(mapping text, keep interval) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_id integer;
+BEGIN
+    UPDATE rowdelta.mapping m SET history = keep WHERE m.name = keep_history.mapping RETURNING m.id INTO v_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'unknown mapping %', to_json(keep_history.mapping) USING ERRCODE = 'RD001';
+    END IF;
+    PERFORM rowdelta.forget_history(v_id);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.keep_history(text, interval) IS 'has rows that are written noted for a time';
+
+-- rowdelta.forget_history(p_mapping): deletes what was noted of rows and has been kept for long enough.
+CREATE FUNCTION rowdelta.forget_history(p_mapping integer) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_count bigint;
+BEGIN
+    DELETE FROM rowdelta.change c USING rowdelta.mapping m
+    WHERE m.id = p_mapping AND c.mapping = m.id AND c.at < clock_timestamp() - coalesce(m.history, '0');
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.forget_history(integer) IS 'deletes what was noted of rows long ago';
+
+-- rowdelta.note_history(p_plan, p_source, p_comparison): notes the rows that are written, where that is asked for.
+CREATE FUNCTION rowdelta.note_history(
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_comparison rowdelta.comparison
+) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM rowdelta.mapping m WHERE m.id = p_plan.mapping AND m.history IS NOT NULL) THEN
+        RETURN;
+    END IF;
+    INSERT INTO rowdelta.change (mapping, document, relation, action, key, before, after)
+    SELECT p_plan.mapping, r.label, (d.change).relation, (d.change).action, (d.change).key, (d.change).before, (d.change).after
+    FROM rowdelta.described(p_plan, p_source, p_comparison) AS d
+    LEFT JOIN (SELECT s.document, string_agg(s.cells[k.at], ',' ORDER BY k.ordinality) AS label
+               FROM unnest(p_source) AS s, unnest((p_plan.relations[1]).key_at) WITH ORDINALITY AS k (at)
+               WHERE s.relation = 1 GROUP BY s.document) AS r USING (document);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.note_history(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.comparison) IS
+    'notes the rows that are written';
+
+CREATE VIEW rowdelta.status AS
+    SELECT m.name AS mapping, r.id AS run, r.started, r.finished, r.status, r.report -> 'documents' AS documents,
+           CASE WHEN m.lease_until > clock_timestamp() THEN m.lease_holder END AS at_work
+    FROM rowdelta.mapping m LEFT JOIN LATERAL (
+        SELECT * FROM rowdelta.run r WHERE r.mapping = m.id ORDER BY r.id DESC LIMIT 1) AS r ON true;
+
+COMMENT ON VIEW rowdelta.status IS 'the last run of each mapping';
+
+CREATE VIEW rowdelta.failures AS
+    SELECT m.name AS mapping, f.run, r.started, f.document, f.relation, f.path, f.sqlstate, f.message, f.retryable, f.file, f.line, f.item
+    FROM rowdelta.failure f JOIN rowdelta.run r ON r.id = f.run JOIN rowdelta.mapping m ON m.id = r.mapping
+    WHERE r.id = (SELECT max(l.id) FROM rowdelta.run l WHERE l.mapping = m.id);
+
+COMMENT ON VIEW rowdelta.failures IS 'what failed in the last run of each mapping';

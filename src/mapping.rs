@@ -89,7 +89,8 @@ pub struct Relation {
     pub when_null: WhenNull,
     /// What two siblings with one key and different content are.
     pub on_duplicate: OnDuplicate,
-    /// The columns that documents fill, in the order of the mapping; a link's first one is its target.
+    /// The columns that documents fill, by length of their names, then by name, which is the order in which `jsonb` has
+    /// them: another order in the mapping is no other mapping. A link's first one is its target.
     pub columns: Vec<Column>,
 }
 
@@ -181,6 +182,9 @@ pub enum Missing {
 pub struct Column {
     /// Its name in the table.
     pub name: String,
+    /// Its place in the mapping as it was written. (Not serialised: it says nothing about the rows.)
+    #[serde(skip)]
+    pub place: usize,
     /// Where its value comes from.
     pub source: Source,
     /// What happens to the column when the document does not have the field.
@@ -244,7 +248,8 @@ pub struct Lookup {
     pub key: Vec<String>,
     /// What a row that is not there does.
     pub missing: Missing,
-    /// Columns beyond the key to fill when a row is inserted, as paths in the item that refers to it.
+    /// Columns beyond the key to fill when a row is inserted, as paths in the item that refers to it; in the order of a
+    /// relation's columns.
     pub columns: Vec<(String, Path)>,
     /// How strings become those that are stored, by column, those of the key included, where not as they are given.
     #[serde(skip_serializing_if = "Vec::is_empty")]

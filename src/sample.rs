@@ -432,7 +432,7 @@ columns = { note = "tag.note" }
         let types = |relation, count| (0..count).map(|at| sample.column(relation, at)).collect::<Vec<_>>();
         assert_eq!(types(0, 2), [Some("bigint"), Some("boolean")]);
         assert_eq!(types(1, 3), [Some("bigint"), Some("bigint"), None]);
-        assert_eq!(types(2, 3), [Some("text"), Some("numeric"), Some("bigint")]);
+        assert_eq!(types(2, 3), [Some("bigint"), Some("numeric"), Some("text")]);
         let tag = |name| sample.catalogue_column(&mapping.lookups[0].table, name);
         assert_eq!([tag("label"), tag("kind"), tag("note")], [Some("text"), Some("bigint"), Some("jsonb")]);
         assert_eq!((sample.documents(), sample.passed_over()), (1, 1));
@@ -484,6 +484,6 @@ columns = { n = "n" }
         let mut sample = Sample::new(&ignoring);
         sample.read(br#"{"k": 1, "a": "2024-05-31\u0000", "files": {"kind": 1, "n": 7}}"#).unwrap();
         sample.read(br#"{"k": 2, "files": [{"kind": 2, "n": "x"}]}"#).unwrap();
-        assert_eq!((sample.column(0, 1), sample.column(1, 0)), (Some("date"), Some("bigint")));
+        assert_eq!((sample.column(0, 0), sample.column(1, 0)), (Some("date"), Some("bigint")));
     }
 }

@@ -191,8 +191,10 @@ impl Shaper<'_> {
         for (name, (_, ty)) in relation.parent.iter().zip(referred) {
             columns.push(Column::plain(name, ty.as_str(), true));
         }
-        for (at, column) in relation.columns.iter().enumerate() {
-            let ty = self.types.column(ix, at);
+        let mut as_written: Vec<usize> = (0..relation.columns.len()).collect();
+        as_written.sort_by_key(|&at| relation.columns[at].place);
+        for at in as_written {
+            let (column, ty) = (&relation.columns[at], self.types.column(ix, at));
             let is_key = relation.key.contains(&column.name);
             if is_key {
                 self.check_key(&format!("{}.key", relation.place()), &column.name, &ty);
@@ -218,7 +220,9 @@ impl Shaper<'_> {
                 cascade: true,
             });
         }
-        for column in &relation.columns {
+        let mut as_written: Vec<_> = relation.columns.iter().collect();
+        as_written.sort_by_key(|column| column.place);
+        for column in as_written {
             let Source::Lookup { lookup, .. } = column.source else { continue };
             let lookup = &self.mapping.lookups[lookup];
             references.push(Reference {

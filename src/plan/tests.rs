@@ -26,16 +26,16 @@ name = "a"
 table = "a"
 parent = "p"
 key = ["k"]
-columns = { k = "k", u = "u", v = "v", r = "r" }
+columns = { k = "k", u = "u", v = "v", w = "r" }
 [[root.children]]
 name = "b"
 table = "b"
 parent = "p"
 key = ["k"]
-columns = { k = "k", u = "u", v = "v", r = "r" }
+columns = { k = "k", u = "u", v = "v", w = "r" }
 "#;
 
-/// Key, two unique columns, a reference.
+/// Key, two unique columns, a reference: in the order in which a mapping has its columns.
 type Cells = [Option<i32>; 4];
 const K: usize = 0;
 const U: usize = 1;
@@ -426,7 +426,7 @@ fn p18_a_plan_says_which_constraints_a_step_waits_for() {
         &[[Some(0), Some(1), None], [Some(1), Some(2), Some(1)]],
         &[[Some(1), Some(2), Some(3)], [Some(2), Some(3), None]],
     );
-    assert_eq!(replaced, "insert a 1 row\nupdate a 1 row r after refers\ndelete a 1 row after refers\n");
+    assert_eq!(replaced, "insert a 1 row\nupdate a 1 row w after refers\ndelete a 1 row after refers\n");
     // In one statement rows may refer to each other.
     let both = text(Some(1), &[], &[[Some(0), Some(1), Some(2)], [Some(1), Some(2), Some(1)]]);
     assert_eq!(both, "insert a 2 rows\n");

@@ -260,19 +260,19 @@ async fn a_column_of_another_type_than_the_mapping_gives_is_a_fault() {
                 "lookups.tag.columns.label: column \"label\" is character(3), not char(2) as the mapping says: {}",
                 alter("tag", "label", "char(2)")
             ),
+            "root.columns.at: type = \"timestmp\": type \"timestmp\" does not exist; correct it".to_owned(),
             format!(
                 "root.columns.code: column \"code\" is character varying(7), not varchar(6) as the mapping says: {}",
                 alter("t", "code", "varchar(6)")
             ),
             format!(
-                "root.columns.small: column \"small\" is numeric(4,1), not Small as the mapping says: {}",
-                alter("t", "small", "Small")
-            ),
-            format!(
                 "root.columns.color: column \"color\" is text, not color as the mapping says: {}",
                 alter("t", "color", "color")
             ),
-            "root.columns.at: type = \"timestmp\": type \"timestmp\" does not exist; correct it".to_owned(),
+            format!(
+                "root.columns.small: column \"small\" is numeric(4,1), not Small as the mapping says: {}",
+                alter("t", "small", "Small")
+            ),
         ]
     );
 }

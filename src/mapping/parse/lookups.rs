@@ -1,6 +1,6 @@
 //! The catalogues of a mapping, and their columns.
 
-use super::relations::{Reader, no_table};
+use super::relations::{Reader, in_order, no_table};
 use super::tree::{At, Value};
 use crate::mapping::{Lookup, Missing, Path, TextForm};
 
@@ -56,6 +56,7 @@ impl<'a> Reader<'_, 'a> {
                 columns.extend(path.map(|path| (name.to_owned(), path)));
             }
         }
+        columns.sort_by(|a, b| in_order(&a.0, &b.0));
         columns
     }
 

@@ -265,6 +265,7 @@ impl<'a> Reader<'_, 'a> {
         let source = self.lookup_source(at, rules.depth);
         let target = |name: &String| Column {
             name: name.clone(),
+            place: 0,
             source: source.clone().unwrap_or_else(no_source),
             when_absent: WhenAbsent::Empty,
             text: TextForm::default(),
@@ -354,7 +355,11 @@ impl<'a> Reader<'_, 'a> {
         if !self.faults.is_table(at) {
             return Vec::new();
         }
-        at.entries().into_iter().map(|(name, at)| self.column(name, &at, rules)).collect()
+        let entries = at.entries().into_iter().enumerate();
+        let columns = entries.map(|(place, (name, at))| Column { place, ..self.column(name, &at, rules) });
+        let mut columns: Vec<Column> = columns.collect();
+        columns.sort_by(|a, b| in_order(&a.name, &b.name));
+        columns
     }
 
     fn column(&mut self, name: &str, at: &At<'a>, rules: &Rules<'_>) -> Column {
@@ -396,7 +401,7 @@ impl<'a> Reader<'_, 'a> {
             self.paths(at, rules.depth).map(|paths| Source::Path { paths, zone: None })
         };
         let source = source.unwrap_or_else(no_source);
-        Column { name: name.to_owned(), source, when_absent, ignore, text, ty, nullable }
+        Column { name: name.to_owned(), place: 0, source, when_absent, ignore, text, ty, nullable }
     }
 
     /// The same value in every row.
@@ -496,6 +501,11 @@ impl<'a> Reader<'_, 'a> {
         }
         found
     }
+}
+
+/// The order in which `jsonb` has the members of an object.
+pub(super) fn in_order(a: &str, b: &str) -> std::cmp::Ordering {
+    (a.len(), a).cmp(&(b.len(), b))
 }
 
 /// Stands in for a table that could not be read; compared with none.

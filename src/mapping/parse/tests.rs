@@ -96,13 +96,15 @@ fn every_key_of_the_contract_is_read() {
     let [root, documents, sectors] = mapping.relations.as_slice() else { panic!("{mapping:?}") };
     assert_eq!((root.name.as_str(), root.kind, root.id.as_deref()), ("m", RelationKind::Root, Some("id")));
     let names: Vec<&str> = root.columns.iter().map(|column| column.name.as_str()).collect();
-    assert_eq!(names, ["codigo_bdns", "nivel1", "fecha_publicacion", "fecha_recepcion", "finalidad_id"]);
-    assert_eq!(root.columns[2].source, mapped(&["fechaPublicacion", "fechaRecepcion"]));
+    assert_eq!(names, ["nivel1", "codigo_bdns", "finalidad_id", "fecha_recepcion", "fecha_publicacion"]);
+    let places: Vec<usize> = root.columns.iter().map(|column| column.place).collect();
+    assert_eq!(places, [1, 0, 4, 3, 2]);
+    assert_eq!(root.columns[4].source, mapped(&["fechaPublicacion", "fechaRecepcion"]));
     assert!(
         matches!(&root.columns[3].source, Source::Path { zone: Some(zone), .. } if zone == "Europe/Madrid")
     );
-    assert!(matches!(&root.columns[4].source, Source::Lookup { lookup: 1, .. }));
-    assert_eq!(root.columns[4].when_absent, WhenAbsent::Empty);
+    assert!(matches!(&root.columns[2].source, Source::Lookup { lookup: 1, .. }));
+    assert_eq!(root.columns[2].when_absent, WhenAbsent::Empty);
 
     assert_eq!(documents.table, TableName { schema: Some("My.Schema".into()), table: "documento".into() });
     assert_eq!((documents.enclosing, documents.unique_in), (Some(0), UniqueIn::All));
