@@ -1071,39 +1071,48 @@ COMMENT ON FUNCTION rowdelta.names(text, text) IS 'the parts of a path';
 
 -- rowdelta.path_source(p_path): a path as the digest of a relation has it.
 CREATE FUNCTION rowdelta.path_source(p_path jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT '[' || coalesce(string_agg(
-               CASE e.part WHEN '^' THEN '"up"' ELSE '{"field":' || to_json(substr(e.part, 2)) || '}' END, ','
-               ORDER BY e.at), '') || ']'
-    FROM jsonb_array_elements_text(p_path) WITH ORDINALITY AS e (part, at)
+BEGIN
+    RETURN (
+        SELECT '[' || coalesce(string_agg(
+                   CASE e.part WHEN '^' THEN '"up"' ELSE '{"field":' || to_json(substr(e.part, 2)) || '}' END, ','
+                   ORDER BY e.at), '') || ']'
+        FROM jsonb_array_elements_text(p_path) WITH ORDINALITY AS e (part, at));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.path_source(jsonb) IS 'a path as digests have it';
 
 -- rowdelta.list_source(p_names): a list of strings as the digest of a relation has it.
 CREATE FUNCTION rowdelta.list_source(p_names text[]) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT '[' || coalesce(string_agg(to_json(n.name)::text, ',' ORDER BY n.at), '') || ']'
-    FROM unnest(p_names) WITH ORDINALITY AS n (name, at)
+BEGIN
+    RETURN (
+        SELECT '[' || coalesce(string_agg(to_json(n.name)::text, ',' ORDER BY n.at), '') || ']'
+        FROM unnest(p_names) WITH ORDINALITY AS n (name, at));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.list_source(text[]) IS 'a list of strings as digests have it';
 
 -- rowdelta.strings(p_value): one string, or a list of strings, as a list.
 CREATE FUNCTION rowdelta.strings(p_value jsonb, p_place text) RETURNS text[]
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT CASE jsonb_typeof(p_value)
-        WHEN 'string' THEN ARRAY[p_value #>> '{}']
-        WHEN 'array' THEN ARRAY(SELECT e.name FROM jsonb_array_elements_text(p_value) WITH ORDINALITY AS e (name, at)
-                                ORDER BY e.at)
-        ELSE ARRAY[rowdelta.fault(p_place, 'expected a string or a list of strings')] END
-    WHERE p_value IS NOT NULL
+BEGIN
+    RETURN (
+        SELECT CASE jsonb_typeof(p_value)
+            WHEN 'string' THEN ARRAY[p_value #>> '{}']
+            WHEN 'array' THEN ARRAY(SELECT e.name FROM jsonb_array_elements_text(p_value) WITH ORDINALITY AS e (name, at)
+                                    ORDER BY e.at)
+            ELSE ARRAY[rowdelta.fault(p_place, 'expected a string or a list of strings')] END
+        WHERE p_value IS NOT NULL);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.strings(jsonb, text) IS 'one string, or several, as a list';
@@ -1130,12 +1139,14 @@ COMMENT ON FUNCTION rowdelta.known(jsonb, text[], text) IS 'fails where a mappin
 
 -- rowdelta.choice(p_node, p_key, p_words, p_default, p_place): one of some words, or the default.
 CREATE FUNCTION rowdelta.choice(p_node jsonb, p_key text, p_words text[], p_default text, p_place text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT CASE WHEN NOT p_node ? p_key THEN p_default
+BEGIN
+    RETURN CASE WHEN NOT p_node ? p_key THEN p_default
                 WHEN p_node ->> p_key = ANY (p_words) THEN p_node ->> p_key
-                ELSE rowdelta.fault(p_place || '.' || p_key, 'expected one of ' || array_to_string(p_words, ', ')) END
+                ELSE rowdelta.fault(p_place || '.' || p_key, 'expected one of ' || array_to_string(p_words, ', ')) END;
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.choice(jsonb, text, text[], text, text) IS 'the word that a key of a mapping has';
@@ -1207,10 +1218,12 @@ COMMENT ON FUNCTION rowdelta.matching(rowdelta.mapped_column, jsonb, rowdelta.lo
 
 -- rowdelta.table_source(p_schema, p_table): the name of a table as digests have it.
 CREATE FUNCTION rowdelta.table_source(p_schema text, p_table text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT '{"schema":' || coalesce(to_json(p_schema)::text, 'null') || ',"table":' || to_json(p_table) || '}'
+BEGIN
+    RETURN '{"schema":' || coalesce(to_json(p_schema)::text, 'null') || ',"table":' || to_json(p_table) || '}';
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.table_source(text, text) IS 'the name of a table as digests have it';
@@ -1358,9 +1371,7 @@ CREATE FUNCTION rowdelta.spelled(p_type oid, p_modifier integer, p_path name[]) 
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_type t WHERE t.oid = p_type AND t.typnamespace = 'pg_catalog'::regnamespace) THEN
-        PERFORM set_config('search_path', array_to_string(ARRAY(SELECT quote_ident(s) FROM unnest(p_path) AS s), ', '), true);
-    END IF;
+    PERFORM set_config('search_path', array_to_string(ARRAY(SELECT quote_ident(s) FROM unnest(p_path) AS s), ', '), true);
     RETURN pg_catalog.format_type(p_type, p_modifier);
 END
 $$;
@@ -1369,50 +1380,80 @@ COMMENT ON FUNCTION rowdelta.spelled(oid, integer, name[]) IS 'a type as a sessi
 
 -- rowdelta.find_table(p_schema, p_table, p_path): the table of this name; without a schema the first on the path.
 CREATE FUNCTION rowdelta.find_table(p_schema text, p_table text, p_path name[]) RETURNS oid
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT c.oid FROM unnest(CASE WHEN p_schema IS NULL THEN p_path ELSE ARRAY[p_schema::name] END)
-        WITH ORDINALITY AS s (name, at)
-    JOIN pg_namespace n ON n.nspname = s.name JOIN pg_class c ON c.relnamespace = n.oid
-    WHERE c.relname = p_table AND c.relkind IN ('r', 'p') ORDER BY s.at LIMIT 1
+BEGIN
+    RETURN (
+        SELECT c.oid FROM unnest(CASE WHEN p_schema IS NULL THEN p_path ELSE ARRAY[p_schema::name] END)
+            WITH ORDINALITY AS s (name, at)
+        JOIN pg_namespace n ON n.nspname = s.name JOIN pg_class c ON c.relnamespace = n.oid
+        WHERE c.relname = p_table AND c.relkind IN ('r', 'p') ORDER BY s.at LIMIT 1);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.find_table(text, text, name[]) IS 'a table by its name and a search path';
 
 -- rowdelta.kind_of(p_type, p_modifier): how values of a type are made and compared; NULL: not by the SQL functions.
 CREATE FUNCTION rowdelta.kind_of(p_type oid, p_modifier integer) RETURNS text
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT CASE WHEN t.oid = 16 THEN 'boolean' WHEN t.oid IN (20, 21, 23) THEN 'integer' WHEN t.oid IN (700, 701) THEN 'float'
-                WHEN t.oid = 1700 THEN CASE WHEN p_modifier < 0 THEN 'decimal' ELSE 'numeric' END
-                WHEN t.oid IN (25, 1043) THEN 'text' WHEN t.oid IN (1082, 1114) THEN 'clock' WHEN t.oid = 1184 THEN 'instant'
-                WHEN t.oid = 3802 THEN 'jsonb'
-                WHEN t.oid IN (114, 142) OR t.typtype NOT IN ('b', 'e', 'r', 'm') OR 0 IN (t.typsend, t.typreceive) THEN NULL
-                WHEN t.typcategory = 'A' THEN CASE WHEN t.typelem < 16384 AND rowdelta.kind_of(t.typelem, p_modifier)
-                                                        NOT IN ('decimal', 'jsonb', 'array') THEN 'array' END
-                ELSE 'server' END
-    FROM pg_type t WHERE t.oid = p_type
+BEGIN
+    RETURN (
+        SELECT CASE WHEN t.oid = 16 THEN 'boolean' WHEN t.oid IN (20, 21, 23) THEN 'integer' WHEN t.oid IN (700, 701) THEN 'float'
+                    WHEN t.oid = 1700 THEN CASE WHEN p_modifier < 0 THEN 'decimal' ELSE 'numeric' END
+                    WHEN t.oid IN (25, 1043) THEN 'text' WHEN t.oid IN (1082, 1114) THEN 'clock' WHEN t.oid = 1184 THEN 'instant'
+                    WHEN t.oid = 3802 THEN 'jsonb'
+                    WHEN t.oid IN (114, 142) OR t.typtype NOT IN ('b', 'e', 'r', 'm') OR 0 IN (t.typsend, t.typreceive) THEN NULL
+                    WHEN t.typcategory = 'A' THEN CASE WHEN t.typelem < 16384 AND rowdelta.kind_of(t.typelem, p_modifier)
+                                                            NOT IN ('decimal', 'jsonb', 'array') THEN 'array' END
+                    ELSE 'server' END
+        FROM pg_type t WHERE t.oid = p_type);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.kind_of(oid, integer) IS 'how values of a type are made and compared';
 
--- rowdelta.typed(p_columns, p_table, p_path, p_place): columns with what the catalog has of their types.
+-- rowdelta.base_type(p_type, p_modifier, p_typtype): a type, or what a domain is over, and its modifier.
+CREATE FUNCTION rowdelta.base_type(p_type oid, p_modifier integer, p_typtype "char", OUT oid oid, OUT modifier integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_typtype "char" := p_typtype;
+BEGIN
+    oid := p_type;
+    modifier := p_modifier;
+    WHILE v_typtype = 'd' LOOP
+        SELECT t.typbasetype, t.typtypmod INTO oid, modifier FROM pg_type t WHERE t.oid = base_type.oid;
+        SELECT t.typtype INTO v_typtype FROM pg_type t WHERE t.oid = base_type.oid;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.base_type(oid, integer, "char") IS 'a type, or what a domain is over';
+
+-- rowdelta.typed(p_columns, p_tables, p_path, p_places): columns, each of one of the tables, with what the catalog has of their
+-- types. p_places: where the tables stand in the mapping.
 --
 -- Raises:  RD005 a column is not there, or of a type that the SQL functions do not know.
-CREATE FUNCTION rowdelta.typed(p_columns rowdelta.mapped_column[], p_table oid, p_path name[], p_place text)
+CREATE FUNCTION rowdelta.typed(p_columns rowdelta.mapped_column[], p_tables oid[], p_path name[], p_places text[])
     RETURNS rowdelta.mapped_column[]
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
     v_columns rowdelta.mapped_column[];
-    v_column  rowdelta.mapped_column;
+    v_place   text;
+    v_name    text;
+    v_sql     text;
 BEGIN
     v_columns := ARRAY(
         SELECT ROW(m.name, m.paths, m.lookup, m.zone, m.keeps, m.nullable, m.source,
-                   format_type(a.atttypid, a.atttypmod), rowdelta.spelled(a.atttypid, a.atttypmod, p_path),
+                   format_type(a.atttypid, a.atttypmod),
+                   CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format_type(a.atttypid, a.atttypmod)
+                        ELSE rowdelta.spelled(a.atttypid, a.atttypmod, p_path) END,
                    CASE WHEN t.typtype = 'd' THEN rowdelta.spelled(base.oid, base.modifier, p_path) ELSE '' END,
                    CASE WHEN a.attnum IS NOT NULL AND a.attgenerated = '' THEN rowdelta.kind_of(base.oid, base.modifier) END,
                    CASE WHEN base.oid = 1043 AND base.modifier >= 4 THEN base.modifier - 4 END,
@@ -1425,34 +1466,32 @@ BEGIN
                    (SELECT format('%I.%I', n.nspname, p.proname) FROM pg_proc p
                     JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = t.typsend))::rowdelta.mapped_column
         FROM unnest(p_columns) WITH ORDINALITY AS m
-        LEFT JOIN pg_attribute a ON a.attrelid = p_table AND a.attname = m.name AND a.attnum > 0 AND NOT a.attisdropped
+        LEFT JOIN pg_attribute a ON a.attrelid = p_tables[m.ordinality] AND a.attname = m.name AND a.attnum > 0 AND NOT a.attisdropped
         LEFT JOIN pg_type t ON t.oid = a.atttypid
-        LEFT JOIN LATERAL (
-            WITH RECURSIVE below (oid, modifier, depth) AS (
-                SELECT a.atttypid, a.atttypmod, 0
-                UNION ALL SELECT u.typbasetype, u.typtypmod, depth + 1
-                          FROM below JOIN pg_type u ON u.oid = below.oid WHERE u.typtype = 'd')
-            SELECT oid, modifier FROM below ORDER BY depth DESC LIMIT 1) AS base ON true
+        LEFT JOIN LATERAL rowdelta.base_type(a.atttypid, a.atttypmod, t.typtype) AS base ON true
         LEFT JOIN pg_type b ON b.oid = base.oid
         ORDER BY m.ordinality);
-    SELECT c.* INTO v_column FROM unnest(v_columns) AS c WHERE c.kind IS NULL LIMIT 1;
+    SELECT p_places[c.ordinality], c.name, c.sql INTO v_place, v_name, v_sql
+    FROM unnest(v_columns) WITH ORDINALITY AS c WHERE c.kind IS NULL ORDER BY c.ordinality LIMIT 1;
     IF FOUND THEN
-        PERFORM rowdelta.fault(p_place || '.columns.' || v_column.name,
-                               coalesce('a column of type ' || v_column.sql || ' is not for the SQL functions',
+        PERFORM rowdelta.fault(v_place || '.columns.' || v_name,
+                               coalesce('a column of type ' || v_sql || ' is not for the SQL functions',
                                         'the table has no such column'));
     END IF;
     RETURN v_columns;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.typed(rowdelta.mapped_column[], oid, name[], text) IS 'columns with their types';
+COMMENT ON FUNCTION rowdelta.typed(rowdelta.mapped_column[], oid[], name[], text[]) IS 'columns with their types';
 
 -- rowdelta.part(p_bytes): a part of what a digest is made of.
 CREATE FUNCTION rowdelta.part(p_bytes bytea) RETURNS bytea
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT int8send(octet_length(p_bytes)) || p_bytes
+BEGIN
+    RETURN int8send(octet_length(p_bytes)) || p_bytes;
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.part(bytea) IS 'a part of what a digest is made of';
@@ -1542,6 +1581,19 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.parsed(jsonb) IS 'reads a mapping';
 
+-- rowdelta.place_of(p_relation): where a relation stands in its mapping.
+CREATE FUNCTION rowdelta.place_of(p_relation rowdelta.relation) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN CASE p_relation.kind WHEN 'root' THEN 'root' WHEN 'child' THEN 'children.' || p_relation.name
+                                ELSE 'links.' || p_relation.name END;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.place_of(rowdelta.relation) IS 'where a relation stands in its mapping';
+
 -- rowdelta.compiled(p_definition, p_path): a mapping with its tables, found by a search path.
 --
 -- Raises:  RD005 a table or a column is not there, or not for the SQL functions.
@@ -1555,23 +1607,52 @@ DECLARE
     v_look  rowdelta.lookup;
     v_all   bytea := '';
     v_place text;
+    -- The columns of all tables, of which the catalog is asked at once.
+    v_columns rowdelta.mapped_column[] := '{}';
+    v_tables  oid[] := '{}';
+    v_places  text[] := '{}';
+    v_at      integer := 0;
+    v_count   integer;
 BEGIN
     FOR i IN 1 .. cardinality(v_plan.lookups) LOOP
         v_look := v_plan.lookups[i];
         v_place := 'lookups.' || v_look.name;
         v_look.oid := rowdelta.find_table(v_look.in_schema, v_look.in_table, p_path);
         v_look.tbl := rowdelta.table_name(v_look.oid, v_place, v_look.in_table);
-        v_look.keys := rowdelta.typed(v_look.keys, v_look.oid, p_path, v_place);
-        v_look.columns := rowdelta.typed(v_look.columns, v_look.oid, p_path, v_place);
+        v_plan.lookups[i] := v_look;
+        v_columns := v_columns || v_look.keys || v_look.columns;
+        v_count := cardinality(v_look.keys) + cardinality(v_look.columns);
+        v_tables := v_tables || array_fill(v_look.oid, ARRAY[v_count]);
+        v_places := v_places || array_fill(v_place, ARRAY[v_count]);
+    END LOOP;
+    FOR i IN 1 .. cardinality(v_plan.relations) LOOP
+        v := v_plan.relations[i];
+        v_place := rowdelta.place_of(v);
+        v.oid := rowdelta.find_table(v.in_schema, v.in_table, p_path);
+        v.tbl := rowdelta.table_name(v.oid, v_place, v.in_table);
+        v_plan.relations[i] := v;
+        v_columns := v_columns || v.columns;
+        v_tables := v_tables || array_fill(v.oid, ARRAY[cardinality(v.columns)]);
+        v_places := v_places || array_fill(v_place, ARRAY[cardinality(v.columns)]);
+    END LOOP;
+    v_columns := rowdelta.typed(v_columns, v_tables, p_path, v_places);
+    FOR i IN 1 .. cardinality(v_plan.lookups) LOOP
+        v_look := v_plan.lookups[i];
+        v_count := cardinality(v_look.keys);
+        v_look.keys := v_columns[v_at + 1 : v_at + v_count];
+        v_at := v_at + v_count;
+        v_count := cardinality(v_look.columns);
+        v_look.columns := v_columns[v_at + 1 : v_at + v_count];
+        v_at := v_at + v_count;
         v_plan.lookups[i] := v_look;
     END LOOP;
     FOR i IN 1 .. cardinality(v_plan.relations) LOOP
         v := v_plan.relations[i];
-        v_place := CASE v.kind WHEN 'root' THEN 'root' WHEN 'child' THEN 'children.' || v.name ELSE 'links.' || v.name END;
-        v.oid := rowdelta.find_table(v.in_schema, v.in_table, p_path);
-        v.tbl := rowdelta.table_name(v.oid, v_place, v.in_table);
-        v.columns := rowdelta.typed(v.columns, v.oid, p_path, v_place);
-        IF NULL = ANY (v.key_at) OR array_position(v.key_at, NULL) IS NOT NULL THEN
+        v_place := rowdelta.place_of(v);
+        v_count := cardinality(v.columns);
+        v.columns := v_columns[v_at + 1 : v_at + v_count];
+        v_at := v_at + v_count;
+        IF array_position(v.key_at, NULL) IS NOT NULL THEN
             PERFORM rowdelta.fault(v_place || '.key', 'a column of the key is not among the columns');
         END IF;
         SELECT array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY p.at) INTO v.parent_types
@@ -1610,12 +1691,15 @@ COMMENT ON FUNCTION rowdelta.compiled(jsonb, name[]) IS 'a mapping with its tabl
 
 -- rowdelta.table_name(p_oid, p_place, p_table): the quoted name of a table, with its schema; that it is there is checked.
 CREATE FUNCTION rowdelta.table_name(p_oid oid, p_place text, p_table text) RETURNS text
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT coalesce((SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
-                     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_oid),
-                    rowdelta.fault(p_place || '.table', format('no table %s', to_json(p_table))))
+BEGIN
+    RETURN (
+        SELECT coalesce((SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
+                         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_oid),
+                        rowdelta.fault(p_place || '.table', format('no table %s', to_json(p_table)))));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.table_name(oid, text, text) IS 'the quoted name of a table';
@@ -1870,39 +1954,46 @@ COMMENT ON FUNCTION rowdelta.value_sql(rowdelta.mapped_column, text) IS 'SQL tha
 
 -- rowdelta.form_sql(p_column, p_value): SQL of the comparison form of a column's value.
 CREATE FUNCTION rowdelta.form_sql(p_column rowdelta.mapped_column, p_value text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT CASE p_column.kind WHEN 'decimal' THEN format('numeric_send(trim_scale(%s))', p_value)
+BEGIN
+    RETURN CASE p_column.kind WHEN 'decimal' THEN format('numeric_send(trim_scale(%s))', p_value)
                               WHEN 'jsonb' THEN format('rowdelta.jsonb_form(%s)', p_value)
-                              ELSE format('%s(%s)', p_column.send, p_value) END
+                              ELSE format('%s(%s)', p_column.send, p_value) END;
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.form_sql(rowdelta.mapped_column, text) IS 'SQL of the comparison form of a value';
 
 -- rowdelta.cell_sql(p_form): SQL of a cell of a tuple, of an expression that is its comparison form.
 CREATE FUNCTION rowdelta.cell_sql(p_form text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT format('CASE WHEN %1$s IS NULL THEN ''\xffffffff''::bytea ELSE int4send(octet_length(%1$s)) || %1$s END', p_form)
+BEGIN
+    RETURN format('CASE WHEN %1$s IS NULL THEN ''\xffffffff''::bytea ELSE int4send(octet_length(%1$s)) || %1$s END', p_form);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.cell_sql(text) IS 'SQL of a cell of a tuple';
 
 -- rowdelta.find_sql(p_path): SQL of what a path finds, seen from an item `e.item`; `e.up1` is the one around it, and so on.
 CREATE FUNCTION rowdelta.find_sql(p_path jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT CASE cardinality(f.fields) WHEN 0 THEN 'e.' || f.item
-                -- A field of an object without a call.
-                WHEN 1 THEN format('CASE jsonb_typeof(e.%1$s) WHEN ''object'' THEN e.%1$s -> %2$L ELSE rowdelta.find(e.%1$s, %3$L::text[]) END',
-                                   f.item, f.fields[1], f.fields)
-                ELSE format('rowdelta.find(e.%s, %L::text[])', f.item, f.fields) END
-    FROM (SELECT coalesce('up' || nullif(count(*) FILTER (WHERE s.part = '^'), 0), 'item') AS item,
-                 coalesce(array_agg(substr(s.part, 2) ORDER BY s.at) FILTER (WHERE s.part <> '^'), '{}') AS fields
-          FROM jsonb_array_elements_text(p_path) WITH ORDINALITY AS s (part, at)) AS f
+BEGIN
+    RETURN (
+        SELECT CASE cardinality(f.fields) WHEN 0 THEN 'e.' || f.item
+                    -- A field of an object without a call.
+                    WHEN 1 THEN format('CASE jsonb_typeof(e.%1$s) WHEN ''object'' THEN e.%1$s -> %2$L ELSE rowdelta.find(e.%1$s, %3$L::text[]) END',
+                                       f.item, f.fields[1], f.fields)
+                    ELSE format('rowdelta.find(e.%s, %L::text[])', f.item, f.fields) END
+        FROM (SELECT coalesce('up' || nullif(count(*) FILTER (WHERE s.part = '^'), 0), 'item') AS item,
+                     coalesce(array_agg(substr(s.part, 2) ORDER BY s.at) FILTER (WHERE s.part <> '^'), '{}') AS fields
+              FROM jsonb_array_elements_text(p_path) WITH ORDINALITY AS s (part, at)) AS f);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.find_sql(jsonb) IS 'SQL of what a path finds';
@@ -1994,12 +2085,15 @@ COMMENT ON FUNCTION rowdelta.keyed_sql(rowdelta.plan_of_mapping, integer) IS
 -- rowdelta.met_sql(p_lookup, p_column, p_row, p_found): SQL that is true of the row of a catalogue, `p_found`, to which a
 -- column of an item, `p_row`, refers.
 CREATE FUNCTION rowdelta.met_sql(p_lookup rowdelta.lookup, p_column integer, p_row text, p_found text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT string_agg(format(CASE WHEN k.name = ANY (p_lookup.nullable) THEN '%s.%I IS NOT DISTINCT FROM %s.k%s_%s'
-                                  ELSE '%s.%I = %s.k%s_%s' END, p_found, k.name, p_row, p_column, k.at), ' AND ' ORDER BY k.at)
-    FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at)
+BEGIN
+    RETURN (
+        SELECT string_agg(format(CASE WHEN k.name = ANY (p_lookup.nullable) THEN '%s.%I IS NOT DISTINCT FROM %s.k%s_%s'
+                                      ELSE '%s.%I = %s.k%s_%s' END, p_found, k.name, p_row, p_column, k.at), ' AND ' ORDER BY k.at)
+        FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.met_sql(rowdelta.lookup, integer, text, text) IS 'SQL of which catalogue row is meant';
@@ -2007,12 +2101,15 @@ COMMENT ON FUNCTION rowdelta.met_sql(rowdelta.lookup, integer, text, text) IS 'S
 -- rowdelta.nulls_sql(p_lookup, p_column, p_row, p_joint, p_all): SQL of whether parts of the key of a catalogue row are null:
 -- all of it, or any part of it that may not be.
 CREATE FUNCTION rowdelta.nulls_sql(p_lookup rowdelta.lookup, p_column integer, p_row text, p_all boolean) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT '(' || coalesce(string_agg(format('%s.k%s_%s IS NULL', p_row, p_column, k.at),
-                                      CASE WHEN p_all THEN ' AND ' ELSE ' OR ' END ORDER BY k.at), 'false') || ')'
-    FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at) WHERE p_all OR k.name <> ALL (p_lookup.nullable)
+BEGIN
+    RETURN (
+        SELECT '(' || coalesce(string_agg(format('%s.k%s_%s IS NULL', p_row, p_column, k.at),
+                                          CASE WHEN p_all THEN ' AND ' ELSE ' OR ' END ORDER BY k.at), 'false') || ')'
+        FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at) WHERE p_all OR k.name <> ALL (p_lookup.nullable));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.nulls_sql(rowdelta.lookup, integer, text, boolean) IS 'SQL of whether the key of a catalogue row is null';
@@ -2465,38 +2562,47 @@ COMMENT ON FUNCTION rowdelta.stored_sql(rowdelta.relation[], integer, text) IS '
 -- rowdelta.among_sql(p_names, p_types): SQL of whether columns of `t` have the values of one of the rows of $3, which are
 -- arrays of text in jsonb.
 CREATE FUNCTION rowdelta.among_sql(p_names text[], p_types text[]) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    -- The first column finds the rows by an index, the others are looked at.
-    SELECT format('t.%I = ANY (ARRAY(SELECT (a.v ->> 0)::%s FROM jsonb_array_elements($3) AS a (v) WHERE a.v ->> 0 IS NOT NULL))',
-                  p_names[1], p_types[1])
-        || CASE WHEN cardinality(p_names) > 1 THEN format(' AND (%s) IN (SELECT %s FROM jsonb_array_elements($3) AS a (v))',
-            (SELECT string_agg(format('t.%I', n.name), ', ' ORDER BY n.at) FROM unnest(p_names) WITH ORDINALITY AS n (name, at)),
-            (SELECT string_agg(format('(a.v ->> %s)::%s', n.at - 1, n.type), ', ' ORDER BY n.at)
-             FROM unnest(p_types) WITH ORDINALITY AS n (type, at))) ELSE '' END
+BEGIN
+    RETURN (
+        -- The first column finds the rows by an index, the others are looked at.
+        SELECT format('t.%I = ANY (ARRAY(SELECT (a.v ->> 0)::%s FROM jsonb_array_elements($3) AS a (v) WHERE a.v ->> 0 IS NOT NULL))',
+                      p_names[1], p_types[1])
+            || CASE WHEN cardinality(p_names) > 1 THEN format(' AND (%s) IN (SELECT %s FROM jsonb_array_elements($3) AS a (v))',
+                (SELECT string_agg(format('t.%I', n.name), ', ' ORDER BY n.at) FROM unnest(p_names) WITH ORDINALITY AS n (name, at)),
+                (SELECT string_agg(format('(a.v ->> %s)::%s', n.at - 1, n.type), ', ' ORDER BY n.at)
+                 FROM unnest(p_types) WITH ORDINALITY AS n (type, at))) ELSE '' END);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.among_sql(text[], text[]) IS 'SQL of whether columns have values that are asked for';
 
 -- rowdelta.key_types(p_relation): the types of the columns of a relation's key.
 CREATE FUNCTION rowdelta.key_types(p_relation rowdelta.relation) RETURNS text[]
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT ARRAY(SELECT (p_relation.columns[k.at]).sql FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality)
+BEGIN
+    RETURN (
+        SELECT ARRAY(SELECT (p_relation.columns[k.at]).sql FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.key_types(rowdelta.relation) IS 'the types of the columns of a key';
 
 -- rowdelta.key_sql(p_relation): SQL of the key of a stored row, `t`, in comparison form.
 CREATE FUNCTION rowdelta.key_sql(p_relation rowdelta.relation) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT string_agg(rowdelta.cell_sql(rowdelta.form_sql(p_relation.columns[k.at],
-                                                          format('t.%I', (p_relation.columns[k.at]).name))), ' || ' ORDER BY k.ordinality)
-    FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at)
+BEGIN
+    RETURN (
+        SELECT string_agg(rowdelta.cell_sql(rowdelta.form_sql(p_relation.columns[k.at],
+                                                              format('t.%I', (p_relation.columns[k.at]).name))), ' || ' ORDER BY k.ordinality)
+        FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.key_sql(rowdelta.relation) IS 'SQL of the key of a stored row';
@@ -2680,12 +2786,15 @@ COMMENT ON FUNCTION rowdelta.compared(rowdelta.plan_of_mapping, rowdelta.source_
 
 -- rowdelta.keys_of(p_relation, p_source): the keys of the rows of a relation, each an array of text; NULL: there are none.
 CREATE FUNCTION rowdelta.keys_of(p_relation rowdelta.relation, p_source rowdelta.source_row[]) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT jsonb_agg((SELECT jsonb_agg(s.cells[k.at] ORDER BY k.ordinality)
-                      FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at)))
-    FROM unnest(p_source) AS s WHERE s.relation = p_relation.ix AND NOT s.silent
+BEGIN
+    RETURN (
+        SELECT jsonb_agg((SELECT jsonb_agg(s.cells[k.at] ORDER BY k.ordinality)
+                          FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at)))
+        FROM unnest(p_source) AS s WHERE s.relation = p_relation.ix AND NOT s.silent);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.keys_of(rowdelta.relation, rowdelta.source_row[]) IS 'the keys of the rows of a relation';
@@ -2769,10 +2878,12 @@ COMMENT ON FUNCTION rowdelta.write(rowdelta.relation, text, rowdelta.written[]) 
 
 -- SQL that finds the versions that were read: by their place, which nothing but a write changes.
 CREATE FUNCTION rowdelta.version_sql() RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT 't.ctid = (w.place[2])::tid AND t.tableoid = (w.place[1])::oid AND t.xmin = (w.place[3])::xid'
+BEGIN
+    RETURN 't.ctid = (w.place[2])::tid AND t.tableoid = (w.place[1])::oid AND t.xmin = (w.place[3])::xid';
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.version_sql() IS 'SQL that finds the version of a row that was read';
@@ -3053,10 +3164,12 @@ COMMENT ON TYPE rowdelta.done IS 'what became of documents: of each, how many ro
 
 -- rowdelta.is_transient(p_state): whether an error may be gone when the same is tried again.
 CREATE FUNCTION rowdelta.is_transient(p_state text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT p_state IN ('RD003', '40001', '40P01', '55P03', '55006', '57014')
+BEGIN
+    RETURN p_state IN ('RD003', '40001', '40P01', '55P03', '55006', '57014');
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.is_transient(text) IS 'whether an error may be gone when the same is tried again';
@@ -3138,21 +3251,27 @@ COMMENT ON FUNCTION rowdelta.claimed(rowdelta.plan_of_mapping, rowdelta.source_r
 
 -- rowdelta.counted_changes(p_relations, p_changes): how many rows of each relation, by what becomes of them.
 CREATE FUNCTION rowdelta.counted_changes(p_relations rowdelta.relation[], p_changes rowdelta.row_change[]) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT coalesce(jsonb_object_agg(c.relation || ' ' || c.action, c.rows), '{}')
-    FROM (SELECT c.relation, c.action, count(*) AS rows FROM unnest(p_changes) AS c GROUP BY 1, 2) AS c
+BEGIN
+    RETURN (
+        SELECT coalesce(jsonb_object_agg(c.relation || ' ' || c.action, c.rows), '{}')
+        FROM (SELECT c.relation, c.action, count(*) AS rows FROM unnest(p_changes) AS c GROUP BY 1, 2) AS c);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.counted_changes(rowdelta.relation[], rowdelta.row_change[]) IS 'how many rows, by what becomes of them';
 
 -- rowdelta.coverage_of(p_relations): what the fingerprints of a document cover that says something of every cell.
 CREATE FUNCTION rowdelta.coverage_of(p_relations rowdelta.relation[]) RETURNS bytea
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT substr(sha256(string_agg(l.digest, '' ORDER BY l.ix)), 1, 8) FROM unnest(p_relations) AS l
+BEGIN
+    RETURN (
+        SELECT substr(sha256(string_agg(l.digest, '' ORDER BY l.ix)), 1, 8) FROM unnest(p_relations) AS l);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.coverage_of(rowdelta.relation[]) IS 'what fingerprints cover that leave nothing out';
@@ -3256,15 +3375,18 @@ COMMENT ON FUNCTION rowdelta.store(
 
 -- rowdelta.both(p_one, p_other): what became of documents, and of others.
 CREATE FUNCTION rowdelta.both(p_one rowdelta.done, p_other rowdelta.done) RETURNS rowdelta.done
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT ROW(p_one.documents || p_other.documents,
-               (SELECT coalesce(jsonb_object_agg(c.key, c.rows), '{}')
-                FROM (SELECT e.key, sum(e.value::bigint) AS rows
-                      FROM (SELECT * FROM jsonb_each_text(p_one.counts) UNION ALL SELECT * FROM jsonb_each_text(p_other.counts)) AS e
-                      GROUP BY e.key) AS c),
-               p_one.failures || p_other.failures)::rowdelta.done
+BEGIN
+    RETURN (
+        SELECT ROW(p_one.documents || p_other.documents,
+                   (SELECT coalesce(jsonb_object_agg(c.key, c.rows), '{}')
+                    FROM (SELECT e.key, sum(e.value::bigint) AS rows
+                          FROM (SELECT * FROM jsonb_each_text(p_one.counts) UNION ALL SELECT * FROM jsonb_each_text(p_other.counts)) AS e
+                          GROUP BY e.key) AS c),
+                   p_one.failures || p_other.failures)::rowdelta.done);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.both(rowdelta.done, rowdelta.done) IS 'what became of documents, and of others';
@@ -3575,13 +3697,16 @@ COMMENT ON FUNCTION rowdelta.sync_many(text, jsonb, name[]) IS 'stores documents
 
 -- rowdelta.label_of(p_plan, p_item): the key of a document in words: its values, joined by commas.
 CREATE FUNCTION rowdelta.label_of(p_plan rowdelta.plan_of_mapping, p_item jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT left(regexp_replace(string_agg(p_item #>> p.fields, ',' ORDER BY p.at), '[[:cntrl:]]', '', 'g'), 200)
-    FROM (SELECT k.ordinality AS at, ARRAY(SELECT substr(s.part, 2) FROM jsonb_array_elements_text(
-                     ((p_plan.relations[1]).columns[k.at]).paths -> 0) AS s (part)) AS fields
-          FROM unnest((p_plan.relations[1]).key_at) WITH ORDINALITY AS k (at)) AS p
+BEGIN
+    RETURN (
+        SELECT left(regexp_replace(string_agg(p_item #>> p.fields, ',' ORDER BY p.at), '[[:cntrl:]]', '', 'g'), 200)
+        FROM (SELECT k.ordinality AS at, ARRAY(SELECT substr(s.part, 2) FROM jsonb_array_elements_text(
+                         ((p_plan.relations[1]).columns[k.at]).paths -> 0) AS s (part)) AS fields
+              FROM unnest((p_plan.relations[1]).key_at) WITH ORDINALITY AS k (at)) AS p);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.label_of(rowdelta.plan_of_mapping, jsonb) IS 'the key of a document in words';
@@ -3889,10 +4014,13 @@ COMMENT ON TYPE rowdelta.planned_change IS 'a row that would be written: of an u
 
 -- rowdelta.named_cells(p_relation, p_cells, p_columns): cells as an object, by the names of their columns.
 CREATE FUNCTION rowdelta.named_cells(p_relation rowdelta.relation, p_cells text[], p_columns integer[]) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT jsonb_object_agg((p_relation.columns[i]).name, p_cells[i]) FROM unnest(p_columns) AS i WHERE p_cells IS NOT NULL
+BEGIN
+    RETURN (
+        SELECT jsonb_object_agg((p_relation.columns[i]).name, p_cells[i]) FROM unnest(p_columns) AS i WHERE p_cells IS NOT NULL);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.named_cells(rowdelta.relation, text[], integer[]) IS 'cells as an object';
