@@ -2211,7 +2211,7 @@ BEGIN
         coalesce((SELECT string_agg(CASE WHEN (v.columns[k.at]).nullable THEN rowdelta.cell_sql('f.f' || k.at) ELSE format(
                 'CASE WHEN f.c%1$s IS NULL AND NOT f.silent%4$s THEN rowdelta.refuse(%2$L)::bytea ELSE %3$s END', k.at,
                 format('%s is null, and part of the key', quote_ident((v.columns[k.at]).name)), rowdelta.cell_sql('f.f' || k.at),
-                CASE WHEN v.kind = 'link' THEN ' AND f.s1 = 0' ELSE '' END)
+                CASE WHEN (v.columns[k.at]).lookup IS NOT NULL THEN format(' AND f.s%s = 0', k.at) ELSE '' END)
                 END, ' || ' ORDER BY k.ordinality) FROM unnest(v.key_at) WITH ORDINALITY AS k (at)), 'NULL'),
         v_tuple, coalesce((SELECT string_agg('f.s' || s.ordinality, ' + ') FROM unnest(v.columns) WITH ORDINALITY AS s
                              WHERE s.lookup IS NOT NULL), '0'),
@@ -2241,7 +2241,7 @@ COMMENT ON TYPE rowdelta.shreds IS 'the rows that documents ask for, and how man
 
 -- rowdelta.shredded(p_plan, p_documents, p_items): the source rows of documents, which have these numbers.
 --
--- Catalogue rows that are missing and that the mapping says to insert are inserted first.
+-- Where catalogue rows are missing that the mapping says to insert, they are, and the rows are made again.
 -- Raises:  RD006 a document does not fit the mapping; what the server says of a value that its column cannot hold.
 --          The relation is in the detail.
 CREATE FUNCTION rowdelta.shredded(p_plan rowdelta.plan_of_mapping, p_documents integer[], p_items jsonb[])
@@ -2256,21 +2256,26 @@ DECLARE
     v_counts  jsonb := '{}';
     v_count   bigint;
     v_label   text;
+    v_sql     text;
     v         rowdelta.relation;
     v_state   text;
     v_message text;
 BEGIN
     FOREACH v IN ARRAY p_plan.relations LOOP
-        FOR i IN 1 .. cardinality(v.columns) LOOP
-            IF EXISTS (SELECT FROM unnest(p_plan.lookups) AS l
-                       WHERE l.name = (v.columns[i]).lookup AND l.missing = 'insert') THEN
+        v_sql := rowdelta.rows_sql(p_plan, v.ix);
+        EXECUTE v_sql INTO v_found USING v_around, p_documents, p_items;
+        -- Mostly no catalogue row is missing.
+        IF EXISTS (SELECT FROM unnest(v_found) AS r WHERE r.skipped > 0) THEN
+            FOR i IN 1 .. cardinality(v.columns) LOOP
+                CONTINUE WHEN NOT EXISTS (SELECT FROM unnest(p_plan.lookups) AS l
+                                          WHERE l.name = (v.columns[i]).lookup AND l.missing = 'insert');
                 EXECUTE rowdelta.catalogue_sql(p_plan, v.ix, i) USING v_around, p_documents, p_items;
                 GET DIAGNOSTICS v_count = ROW_COUNT;
                 v_label := (v.columns[i]).lookup || ' added';
                 v_counts := v_counts || jsonb_build_object(v_label, coalesce((v_counts ->> v_label)::bigint, 0) + v_count);
-            END IF;
-        END LOOP;
-        EXECUTE rowdelta.rows_sql(p_plan, v.ix) INTO v_found USING v_around, p_documents, p_items;
+            END LOOP;
+            EXECUTE v_sql INTO v_found USING v_around, p_documents, p_items;
+        END IF;
         v_rows := v_rows || CASE WHEN v.encloses THEN rowdelta.without_items(v_found) ELSE v_found END;
         IF v.encloses THEN
             v_around := v_around || v_found;
@@ -3334,7 +3339,7 @@ BEGIN
                 || ARRAY(SELECT ROW(d.number, 'withheld', 0)::rowdelta.stored_document FROM unnest(v_failed) AS d (number));
         END IF;
         v_done.failures := v_done.failures || v_failures;
-        v_source := ARRAY(SELECT s FROM unnest(v_source) AS s WHERE s.document <> ALL (v_failed));
+        v_source := rowdelta.without_documents(v_source, v_failed);
     END LOOP;
     SELECT array_agg(s.document ORDER BY s.key), array_agg(s.key ORDER BY s.key) INTO v_documents, v_keys
     FROM unnest(v_source) AS s WHERE s.relation = 1;
@@ -3348,13 +3353,14 @@ BEGIN
         p_plan.mapping, array_agg(f.key ORDER BY f.key), array_agg(st.key IS NULL ORDER BY f.key),
         array_agg(st.fingerprint ORDER BY f.key),
         -- The engine's hash of a document's bytes stays while its rows do.
-        array_agg(CASE WHEN octet_length(st.raw) = 16 AND st.fingerprint = f.fingerprint THEN st.raw ELSE p_raws[d.document] END
+        array_agg(CASE WHEN octet_length(st.raw) = 16 AND st.fingerprint = f.fingerprint THEN st.raw ELSE w.raw END
                   ORDER BY f.key),
         array_agg(f.fingerprint ORDER BY f.key), array_agg(f.recorded ORDER BY f.key), array_agg(d.skipped = 0 ORDER BY f.key),
         array_agg(CASE WHEN NOT d.keeps THEN rowdelta.coverage_of(p_plan.relations) END ORDER BY f.key))
     FROM (SELECT s.document, sum(s.skipped) AS skipped, bool_or(s.silent OR s.kept <> '{}') AS keeps
           FROM unnest(v_source) AS s GROUP BY s.document) AS d
     JOIN unnest(p_prints) AS f USING (document)
+    JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) USING (document)
     LEFT JOIN rowdelta.states(p_plan.mapping, v_keys) AS st ON st.key = f.key
     HAVING count(*) > 0;
     v_touched := rowdelta.touched(v_source, v_comparison);
@@ -3421,13 +3427,46 @@ EXCEPTION WHEN OTHERS THEN
     v_half := v_documents[:cardinality(v_documents) / 2];
     RETURN rowdelta.both(
         rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_skipped),
-        rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document <> ALL (v_half)), p_trees, p_prints, p_raws, p_skipped));
+        rowdelta.stored(p_plan, rowdelta.without_documents(p_source, v_half), p_trees, p_prints, p_raws, p_skipped));
 END
 $$;
 
 COMMENT ON FUNCTION rowdelta.stored(
     rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], bytea[], integer) IS
     'as store, narrowing down to the documents that are refused';
+
+-- rowdelta.others(p_items, p_documents): documents, with their numbers, but for some.
+CREATE FUNCTION rowdelta.others(p_items jsonb[], p_documents integer[], OUT documents integer[], OUT items jsonb[])
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+BEGIN
+    SELECT coalesce(array_agg(d.at::integer ORDER BY d.at), '{}'), coalesce(array_agg(d.item ORDER BY d.at), '{}')
+    INTO documents, items
+    FROM unnest(p_items) WITH ORDINALITY AS d (item, at) LEFT JOIN unnest(p_documents) AS k (document) ON k.document = d.at
+    WHERE k.document IS NULL;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.others(jsonb[], integer[]) IS 'documents, with their numbers, but for some';
+
+-- rowdelta.without_documents(p_rows, p_documents): rows of all documents but some.
+CREATE FUNCTION rowdelta.without_documents(p_rows rowdelta.source_row[], p_documents integer[]) RETURNS rowdelta.source_row[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+BEGIN
+    IF p_documents = '{}' THEN
+        RETURN p_rows;
+    END IF;
+    RETURN ARRAY(SELECT s FROM unnest(p_rows) AS s LEFT JOIN unnest(p_documents) AS k (document) ON k.document = s.document
+                 WHERE k.document IS NULL);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.without_documents(rowdelta.source_row[], integer[]) IS 'rows of all documents but some';
 
 -- rowdelta.run_documents(p_plan, p_items): syncs documents, numbered from 1.
 CREATE FUNCTION rowdelta.run_documents(p_plan rowdelta.plan_of_mapping, p_items jsonb[]) RETURNS rowdelta.done
@@ -3460,13 +3499,12 @@ BEGIN
     -- 17 bytes: the engine's own, of the bytes that only it sees, are 16.
     v_raws := ARRAY(SELECT '\x73'::bytea || substr(sha256(p_plan.digest || convert_to(d.item::text, 'UTF8')), 1, 16)
                     FROM unnest(p_items) WITH ORDINALITY AS d (item, at) ORDER BY d.at);
-    v_known := rowdelta.seen(p_plan, p_items, v_raws);
-    v_done.documents := ARRAY(SELECT ROW(d.number, 'unchanged', 0)::rowdelta.stored_document FROM unnest(v_known) AS d (number));
-    v_documents := ARRAY(SELECT i FROM generate_series(1, cardinality(p_items)) AS i WHERE i <> ALL (v_known) ORDER BY i);
+    v_done.documents := rowdelta.seen(p_plan, p_items, v_raws);
+    v_known := ARRAY(SELECT d.document FROM unnest(v_done.documents) AS d);
+    SELECT o.documents, o.items INTO v_documents, v_items FROM rowdelta.others(p_items, v_known) AS o;
     IF v_documents = '{}' THEN
         RETURN v_done;
     END IF;
-    v_items := ARRAY(SELECT p_items[d.number] FROM unnest(v_documents) AS d (number) ORDER BY d.number);
     BEGIN
         v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
         v_source := v_shreds.rows;
@@ -3477,9 +3515,8 @@ BEGIN
         IF v_done.failures = '{}' THEN
             RAISE;
         END IF;
-        v_documents := ARRAY(SELECT d.number FROM unnest(v_documents) AS d (number)
-                             WHERE d.number <> ALL (ARRAY(SELECT f.document FROM unnest(v_done.failures) AS f)) ORDER BY 1);
-        v_items := ARRAY(SELECT p_items[d.number] FROM unnest(v_documents) AS d (number) ORDER BY d.number);
+        SELECT o.documents, o.items INTO v_documents, v_items FROM rowdelta.others(
+            p_items, v_known || ARRAY(SELECT f.document FROM unnest(v_done.failures) AS f)) AS o;
         v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
         v_source := v_shreds.rows;
         v_trees := rowdelta.trees(p_plan.relations, v_source);
@@ -3490,12 +3527,12 @@ BEGIN
     v_more := rowdelta.repeats(v_prints);
     v_done := rowdelta.both(v_done, v_more);
     v_known := ARRAY(SELECT d.document FROM unnest(v_more.documents) AS d) || ARRAY(SELECT f.document FROM unnest(v_more.failures) AS f);
-    v_source := ARRAY(SELECT s FROM unnest(v_source) AS s WHERE s.document <> ALL (v_known));
+    v_source := rowdelta.without_documents(v_source, v_known);
     v_more := rowdelta.unchanged(p_plan, v_source, v_prints);
     v_done := rowdelta.both(v_done, v_more);
     v_known := ARRAY(SELECT d.document FROM unnest(v_more.documents) AS d);
     v_skipped := ARRAY(SELECT s.key FROM unnest(v_source) AS s WHERE s.relation = 1 AND s.document = ANY (v_known));
-    v_source := ARRAY(SELECT s FROM unnest(v_source) AS s WHERE s.document <> ALL (v_known));
+    v_source := rowdelta.without_documents(v_source, v_known);
     RETURN rowdelta.both(v_done, rowdelta.stored(p_plan, v_source, v_trees, v_prints, v_raws, v_skipped));
 END
 $$;
@@ -3542,7 +3579,7 @@ COMMENT ON FUNCTION rowdelta.there(rowdelta.plan_of_mapping, rowdelta.source_row
 -- rowdelta.seen(p_plan, p_items, p_raws): the documents whose text is as it was when they were recorded by these functions.
 --
 -- Only their keys are made. Where that fails nothing is known of any of them.
-CREATE FUNCTION rowdelta.seen(p_plan rowdelta.plan_of_mapping, p_items jsonb[], p_raws bytea[]) RETURNS integer[]
+CREATE FUNCTION rowdelta.seen(p_plan rowdelta.plan_of_mapping, p_items jsonb[], p_raws bytea[]) RETURNS rowdelta.stored_document[]
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET enable_nestloop = off
@@ -3569,12 +3606,16 @@ BEGIN
          FROM generate_series(1, cardinality(v.columns)) AS i), v_key, v_forms, v_cells, rowdelta.items_sql(p_plan.relations, 1))
     INTO v_roots USING NULL::rowdelta.source_row[], ARRAY(SELECT generate_series(1, cardinality(p_items))), p_items;
     RETURN ARRAY(
-        SELECT r.document FROM unnest(rowdelta.there(p_plan, ARRAY(
+        SELECT ROW(r.document, CASE WHEN row_number() OVER (PARTITION BY r.key ORDER BY r.document) = 1 THEN 'unchanged'
+                                    ELSE 'repeated' END, 0)::rowdelta.stored_document
+        FROM unnest(rowdelta.there(p_plan, ARRAY(
             SELECT s FROM unnest(v_roots) AS s
+            JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) ON w.document = s.document
             JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT r.key FROM unnest(v_roots) AS r)) AS st ON st.key = s.key
-            WHERE st.settled AND NOT st.absent AND st.raw = p_raws[s.document]
-              -- One that stands twice is looked at.
-              AND s.key IN (SELECT r.key FROM unnest(v_roots) AS r GROUP BY r.key HAVING count(*) = 1)))) AS r);
+            -- One that stands here in two versions is looked at.
+            JOIN (SELECT r.key FROM unnest(v_roots) AS r JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) USING (document)
+                  GROUP BY r.key HAVING count(DISTINCT w.raw) = 1) AS o ON o.key = s.key
+            WHERE st.settled AND NOT st.absent AND st.raw = w.raw))) AS r);
 EXCEPTION WHEN OTHERS THEN
     RETURN '{}';
 END
