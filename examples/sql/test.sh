@@ -148,7 +148,9 @@ contains "pg.mjs: and again" $'0\n' "$(job locked.ndjson)"
 
 sql -c "INSERT INTO rowdelta.guard VALUES ('shop', 0, NULL)"
 sed '9s/{"sku.*}\]/]/' locked.ndjson >fewer.ndjson
-contains "pg.mjs: withheld, exit code 3" $'3\n' "$(job fewer.ndjson)"
+check "pg.mjs: withheld" $'3
+{"documents":{"read":1200,"new":0,"changed":0,"unchanged":1199,"withheld":1,"failed":0},"rows_written":0}
+1 documents were withheld: too many rows would be deleted' "$(job fewer.ndjson)"
 contains "pg.mjs: no file, exit code 2" $'2\n' "$(job nowhere.ndjson)"
 
 export PGDATABASE=step

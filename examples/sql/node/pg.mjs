@@ -74,8 +74,10 @@ async function run(mapping, file) {
   for (const { line, document, relation, message } of failures) {
     console.error([`line ${line}`, document, relation, message].filter(Boolean).join(': '))
   }
+  const { withheld } = total.documents
+  if (withheld > 0) console.error(`${withheld} documents were withheld: too many rows would be deleted`)
   if (failures.length > 0) return failures.some((failure) => failure.retryable) ? 6 : 1
-  return total.documents.withheld > 0 ? 3 : 0
+  return withheld > 0 ? 3 : 0
 }
 
 const [mapping, file] = process.argv.slice(2)
