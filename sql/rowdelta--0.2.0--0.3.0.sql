@@ -1468,37 +1468,41 @@ $$;
 COMMENT ON FUNCTION rowdelta.identities(rowdelta.relation[], rowdelta.source_row[], rowdelta.node[]) IS
     'what tells rows apart that enclose others';
 
--- rowdelta.chosen(p_relations, p_rows, p_trees): the rows without those that are another one's duplicates, with what is below
--- these, and without links that have no target.
+-- rowdelta.chosen(p_relations, p_rows): the rows without those that are another one's duplicates, with what is below these,
+-- and without links that have no target: the root row of the document counts their references as skipped.
 --
+-- Deepest relation first: what is below a row is compared without the duplicates in it.
 -- Raises:  RD006 two rows have one key and other content, or one key that is unique in the table stands under two parents
 --          of one document. The relation is in the detail.
-CREATE FUNCTION rowdelta.chosen(
-    p_relations rowdelta.relation[], p_rows rowdelta.source_row[], p_trees rowdelta.node[]
-) RETURNS rowdelta.source_row[]
+CREATE FUNCTION rowdelta.chosen(p_relations rowdelta.relation[], p_rows rowdelta.source_row[]) RETURNS rowdelta.source_row[]
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET enable_nestloop = off
 AS $$
 DECLARE
-    v_rows rowdelta.source_row[] := p_rows;
-    v_gone integer[];
-    v      rowdelta.relation;
+    v_rows    rowdelta.source_row[] := p_rows;
+    v_skipped rowdelta.source_row[] := '{}';
+    v_trees   rowdelta.node[];
+    v_gone    integer[];
+    v         rowdelta.relation;
 BEGIN
     IF EXISTS (SELECT FROM unnest(v_rows) AS r WHERE r.skipped > 0) THEN
+        v_skipped := ARRAY(SELECT r FROM unnest(v_rows) AS r
+                           WHERE NOT r.silent AND (p_relations[r.relation]).kind = 'link' AND r.forms[1] IS NULL);
         v_rows := ARRAY(SELECT r FROM unnest(v_rows) AS r
                         WHERE r.silent OR (p_relations[r.relation]).kind <> 'link' OR r.forms[1] IS NOT NULL);
     END IF;
     FOR v IN SELECT l.* FROM unnest(p_relations) AS l WHERE l.ix IN (
         SELECT r.relation FROM unnest(v_rows) AS r WHERE r.relation > 1 AND r.key IS NOT NULL AND NOT r.silent
-        GROUP BY r.relation, r.parent, r.key HAVING count(*) > 1) ORDER BY l.ix
+        GROUP BY r.relation, r.parent, r.key HAVING count(*) > 1) ORDER BY l.ix DESC
     LOOP
+        v_trees := rowdelta.trees(p_relations, v_rows);
         SELECT array_agg(d.number) FILTER (WHERE d.place > 1),
                CASE WHEN bool_or(d.differs AND v.on_duplicate = 'error') THEN rowdelta.refuse(
                    format('two rows of %s have one key and other content', v.name)) END::integer[]
         INTO v_gone
         FROM (SELECT r.number, t.hash <> first_value(t.hash) OVER w AS differs, row_number() OVER w AS place
-              FROM unnest(v_rows) AS r JOIN unnest(p_trees) AS t ON t.relation = v.ix AND t.number = r.number
+              FROM unnest(v_rows) AS r JOIN unnest(v_trees) AS t ON t.relation = v.ix AND t.number = r.number
               WHERE r.relation = v.ix AND NOT r.silent
               WINDOW w AS (PARTITION BY r.parent, r.key
                            ORDER BY CASE v.on_duplicate WHEN 'last' THEN -r.number ELSE r.number END)) AS d;
@@ -1512,14 +1516,23 @@ BEGIN
     LOOP
         PERFORM rowdelta.refuse(format('two rows of %s have one key, under two parents', v.name));
     END LOOP;
+    IF v_skipped <> '{}' THEN
+        v_rows := ARRAY(
+            SELECT CASE WHEN n.skipped IS NULL THEN r ELSE ROW(
+                r.relation, r.document, r.number, r.parent, r.item, r.cells, r.forms, r.kept, r.key, r.fingerprint,
+                r.skipped + n.skipped, r.silent)::rowdelta.source_row END
+            FROM unnest(v_rows) AS r LEFT JOIN (
+                SELECT k.document, sum(k.skipped)::integer AS skipped FROM unnest(v_skipped) AS k
+                JOIN unnest(v_rows) AS o ON o.relation = p_relations[k.relation].enclosing AND o.number = k.parent
+                GROUP BY k.document) AS n ON r.relation = 1 AND n.document = r.document);
+    END IF;
     RETURN v_rows;
 EXCEPTION WHEN SQLSTATE 'RD006' THEN
     RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'RD006', DETAIL = v.name;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.chosen(rowdelta.relation[], rowdelta.source_row[], rowdelta.node[]) IS
-    'the rows without duplicates';
+COMMENT ON FUNCTION rowdelta.chosen(rowdelta.relation[], rowdelta.source_row[]) IS 'the rows without duplicates';
 
 -- rowdelta.without(p_relations, p_rows, p_ix, p_numbers): the rows without some of a relation, and what is below these.
 CREATE FUNCTION rowdelta.without(
@@ -2275,14 +2288,15 @@ CREATE FUNCTION rowdelta.unfit(p_plan rowdelta.plan_of_mapping, p_documents inte
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
-    v_rows     rowdelta.source_row[];
     v_relation text;
     v_half     integer := cardinality(p_documents) / 2;
 BEGIN
-    v_rows := (rowdelta.shredded(p_plan, p_documents, p_items)).rows;
-    PERFORM rowdelta.chosen(p_plan.relations, v_rows, rowdelta.trees(p_plan.relations, v_rows));
+    PERFORM rowdelta.chosen(p_plan.relations, (rowdelta.shredded(p_plan, p_documents, p_items)).rows);
+    -- The rows of catalogues are counted by who inserts them for good.
+    RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD009';
+EXCEPTION WHEN SQLSTATE 'RD009' THEN
     RETURN '{}';
-EXCEPTION WHEN OTHERS THEN
+WHEN OTHERS THEN
     IF cardinality(p_documents) = 1 THEN
         GET STACKED DIAGNOSTICS v_relation = PG_EXCEPTION_DETAIL;
         RETURN ARRAY[ROW(p_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed];
@@ -2554,9 +2568,7 @@ BEGIN
     v_items := ARRAY(SELECT p_items[d.number] FROM unnest(v_documents) AS d (number) ORDER BY d.number);
     BEGIN
         v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
-        v_source := v_shreds.rows;
-        v_trees := rowdelta.trees(p_plan.relations, v_source);
-        v_source := rowdelta.chosen(p_plan.relations, v_source, v_trees);
+        v_source := rowdelta.chosen(p_plan.relations, v_shreds.rows);
     EXCEPTION WHEN OTHERS THEN
         v_done.failures := rowdelta.unfit(p_plan, v_documents, v_items);
         IF v_done.failures = '{}' THEN
@@ -2566,11 +2578,10 @@ BEGIN
                              WHERE d.number <> ALL (ARRAY(SELECT f.document FROM unnest(v_done.failures) AS f)) ORDER BY 1);
         v_items := ARRAY(SELECT p_items[d.number] FROM unnest(v_documents) AS d (number) ORDER BY d.number);
         v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
-        v_source := v_shreds.rows;
-        v_trees := rowdelta.trees(p_plan.relations, v_source);
-        v_source := rowdelta.chosen(p_plan.relations, v_source, v_trees);
+        v_source := rowdelta.chosen(p_plan.relations, v_shreds.rows);
     END;
     v_done := rowdelta.both(v_done, ROW('{}', v_shreds.inserted, '{}'));
+    v_trees := rowdelta.trees(p_plan.relations, v_source);
     v_prints := rowdelta.prints(p_plan.relations, v_source, v_trees);
     v_more := rowdelta.repeats(v_prints);
     v_done := rowdelta.both(v_done, v_more);
@@ -3152,12 +3163,11 @@ DECLARE
     v_comparison rowdelta.comparison;
 BEGIN
     BEGIN
-        v_source := (rowdelta.shredded(v_plan, ARRAY[1], ARRAY[document])).rows;
+        v_source := rowdelta.chosen(v_plan.relations, (rowdelta.shredded(v_plan, ARRAY[1], ARRAY[document])).rows);
         v_trees := rowdelta.trees(v_plan.relations, v_source);
-        v_source := rowdelta.chosen(v_plan.relations, v_source, v_trees);
         v_comparison := rowdelta.compared(v_plan, v_source, v_trees);
-        RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD000';
-    EXCEPTION WHEN SQLSTATE 'RD000' THEN
+        RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD009';
+    EXCEPTION WHEN SQLSTATE 'RD009' THEN
         NULL;
     END;
     RETURN QUERY SELECT (d.change).* FROM rowdelta.described(v_plan, v_source, v_comparison) AS d;
