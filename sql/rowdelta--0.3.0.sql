@@ -2475,22 +2475,25 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.stored_sql(rowdelta.relation[], integer, text) IS 'SQL of stored rows of a relation';
 
--- rowdelta.among_sql(p_names, p_types): SQL of whether columns of `t` have the values of one of the rows of $3, which are
--- arrays of text in jsonb.
-CREATE FUNCTION rowdelta.among_sql(p_names text[], p_types text[]) RETURNS text
+-- rowdelta.among_sql(p_names, p_types, p_nullable): SQL of whether columns of `t` have the values of one of the rows of $3,
+-- which are arrays of text in jsonb; where some may be NULL, of rows among which these are.
+CREATE FUNCTION rowdelta.among_sql(p_names text[], p_types text[], p_nullable text[] DEFAULT '{}') RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
     -- The first column finds the rows by an index, the others are looked at.
-    SELECT format('t.%I = ANY (ARRAY(SELECT (a.v ->> 0)::%s FROM jsonb_array_elements($3) AS a (v) WHERE a.v ->> 0 IS NOT NULL))',
-                  p_names[1], p_types[1])
-        || CASE WHEN cardinality(p_names) > 1 THEN format(' AND (%s) IN (SELECT %s FROM jsonb_array_elements($3) AS a (v))',
-            (SELECT string_agg(format('t.%I', n.name), ', ' ORDER BY n.at) FROM unnest(p_names) WITH ORDINALITY AS n (name, at)),
-            (SELECT string_agg(format('(a.v ->> %s)::%s', n.at - 1, n.type), ', ' ORDER BY n.at)
-             FROM unnest(p_types) WITH ORDINALITY AS n (type, at))) ELSE '' END
+    SELECT string_agg(format(CASE WHEN n.name = ANY (p_nullable) THEN '(t.%1$I IS NULL OR %2$s)' ELSE '%2$s' END, n.name, format(
+               't.%I = ANY (ARRAY(SELECT (a.v ->> %s)::%s FROM jsonb_array_elements($3) AS a (v) WHERE a.v ->> %2$s IS NOT NULL))',
+               n.name, n.at - 1, n.type)), ' AND ' ORDER BY n.at) FILTER (WHERE n.at = 1 OR n.name = ANY (p_nullable))
+        || CASE WHEN count(*) > 1 THEN coalesce(
+               ' AND (' || string_agg(format('t.%I', n.name), ', ' ORDER BY n.at) FILTER (WHERE n.name <> ALL (p_nullable))
+               || ') IN (SELECT ' || string_agg(format('(a.v ->> %s)::%s', n.at - 1, n.type), ', ' ORDER BY n.at)
+                                     FILTER (WHERE n.name <> ALL (p_nullable))
+               || ' FROM jsonb_array_elements($3) AS a (v))', '') ELSE '' END
+    FROM unnest(p_names, p_types) WITH ORDINALITY AS n (name, type, at)
 $$;
 
-COMMENT ON FUNCTION rowdelta.among_sql(text[], text[]) IS 'SQL of whether columns have values that are asked for';
+COMMENT ON FUNCTION rowdelta.among_sql(text[], text[], text[]) IS 'SQL of whether columns have values that are asked for';
 
 -- rowdelta.key_types(p_relation): the types of the columns of a relation's key.
 CREATE FUNCTION rowdelta.key_types(p_relation rowdelta.relation) RETURNS text[]
@@ -2501,6 +2504,17 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION rowdelta.key_types(rowdelta.relation) IS 'the types of the columns of a key';
+
+-- rowdelta.keyed_among_sql(p_relation): SQL of whether the key of a stored row, `t`, may be one of the rows of $3.
+CREATE FUNCTION rowdelta.keyed_among_sql(p_relation rowdelta.relation) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT rowdelta.among_sql(p_relation.key, rowdelta.key_types(p_relation), ARRAY(
+        SELECT c.name FROM unnest(p_relation.columns) AS c WHERE c.nullable AND c.name = ANY (p_relation.key)))
+$$;
+
+COMMENT ON FUNCTION rowdelta.keyed_among_sql(rowdelta.relation) IS 'SQL of whether a key may be one that is asked for';
 
 -- rowdelta.key_sql(p_relation): SQL of the key of a stored row, `t`, in comparison form.
 CREATE FUNCTION rowdelta.key_sql(p_relation rowdelta.relation) RETURNS text
@@ -2659,7 +2673,7 @@ BEGIN
         v_rows := '{}';
         IF v_keys IS NOT NULL THEN
             EXECUTE rowdelta.stored_sql(v_relations, v_ix, CASE WHEN v.kind = 'root'
-                THEN rowdelta.among_sql(v.key, rowdelta.key_types(v)) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
+                THEN rowdelta.keyed_among_sql(v) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
             INTO v_rows USING v_outer, 0, v_keys;
         END IF;
         IF v.kind = 'root' THEN
@@ -2671,7 +2685,7 @@ BEGIN
             v_keys := rowdelta.keys_of(v, ARRAY(
                 SELECT s FROM unnest(v_source) AS s WHERE NOT s.silent AND s.key NOT IN (SELECT t.key FROM unnest(v_rows) AS t)));
             IF v_keys IS NOT NULL THEN
-                EXECUTE rowdelta.stored_sql(v_relations, v_ix, rowdelta.among_sql(v.key, rowdelta.key_types(v)))
+                EXECUTE rowdelta.stored_sql(v_relations, v_ix, rowdelta.keyed_among_sql(v))
                 INTO v_more USING '{}'::rowdelta.stored_row[], cardinality(v_rows), v_keys;
                 v_rows := v_rows || v_more;
             END IF;
@@ -3419,7 +3433,7 @@ DECLARE
 BEGIN
     IF p_roots <> '{}' THEN
         EXECUTE format('SELECT array_agg(%s) FROM %s AS t WHERE %s AND $1 IS NULL AND $2 IS NULL',
-                       rowdelta.key_sql(v), v.tbl, rowdelta.among_sql(v.key, rowdelta.key_types(v)))
+                       rowdelta.key_sql(v), v.tbl, rowdelta.keyed_among_sql(v))
         INTO v_keys USING NULL::integer, NULL::integer, rowdelta.keys_of(v, p_roots);
     END IF;
     RETURN ARRAY(SELECT s FROM unnest(p_roots) AS s JOIN unnest(v_keys) AS k (key) ON k.key = s.key);
@@ -3754,7 +3768,7 @@ BEGIN
                        ELSE (SELECT jsonb_agg(to_jsonb(r.refer)) FROM unnest(v_outer) AS r) END;
         CONTINUE WHEN v_keys IS NULL;
         EXECUTE rowdelta.stored_sql(p_plan.relations, v.ix, CASE WHEN v.kind = 'root'
-            THEN rowdelta.among_sql(v.key, rowdelta.key_types(v)) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
+            THEN rowdelta.keyed_among_sql(v) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
         INTO v_rows USING v_outer, 0, v_keys;
         IF v.kind = 'root' THEN
             v_rows := ARRAY(
