@@ -3115,53 +3115,55 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.unfit(rowdelta.plan_of_mapping, integer[], jsonb[]) IS 'documents that do not fit the mapping';
 
--- rowdelta.claimed(p_plan, p_source, p_comparison, p_skipped): documents that ask for a row for which another document of the
+-- rowdelta.claimed(p_plan, p_source, p_comparison, p_others): documents that ask for a row for which another document of the
 -- call asks too, both of them; and the owners that lose one, which are not in it.
+--
+-- p_others: documents of the call that keep what they have.
 CREATE FUNCTION rowdelta.claimed(
-    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_comparison rowdelta.comparison, p_skipped bytea[],
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_comparison rowdelta.comparison, p_others rowdelta.print[],
     OUT failures rowdelta.failed[], OUT robbed bytea[]
 )
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
 AS $$
 DECLARE
-    v        rowdelta.relation;
-    v_taken  jsonb;
-    v_owners bytea[];
+    v           rowdelta.relation;
+    v_claims    integer[];
+    v_reference text[];
+    v_takers    integer[];
+    v_owners    bytea[];
+    v_keepers   integer[];
 BEGIN
     failures := '{}';
     robbed := '{}';
     FOREACH v IN ARRAY p_plan.relations LOOP
         CONTINUE WHEN v.kind <> 'child' OR NOT v.everywhere;
-        failures := failures || ARRAY(
-            SELECT ROW(s.document, v.name, 'RD006', format(
-                'a row of %s, whose key is unique in the table, is claimed by another document too', v.in_table))::rowdelta.failed
-            FROM (SELECT s.document, count(*) OVER (PARTITION BY s.key) AS claims FROM unnest(p_source) AS s
-                  WHERE s.relation = v.ix AND NOT s.silent) AS s WHERE s.claims > 1);
-        FOR v_taken, v_owners IN
-            SELECT jsonb_agg(to_jsonb(t.reference)), NULL FROM unnest(p_comparison.changes) AS c
-            JOIN unnest(p_comparison.stored) AS t ON t.relation = v.ix AND t.number = c.stored
-            WHERE c.relation = v.ix AND c.action = 'moved' AND t.parent IS NULL HAVING count(*) > 0
+        v_claims := ARRAY(SELECT s.document FROM (SELECT s.document, count(*) OVER (PARTITION BY s.key) AS claims FROM unnest(p_source) AS s
+                                                  WHERE s.relation = v.ix AND NOT s.silent) AS s WHERE s.claims > 1);
+        FOR v_reference, v_takers IN
+            SELECT t.reference, array_agg(s.document) FROM unnest(p_comparison.changes) AS c
+            JOIN unnest(p_comparison.stored) AS t ON t.relation = v.ix AND t.number = c.stored AND t.parent IS NULL
+            JOIN unnest(p_source) AS s ON s.relation = v.ix AND s.number = c.source
+            WHERE c.relation = v.ix AND c.action = 'moved' GROUP BY t.reference
         LOOP
-            v_owners := rowdelta.owners(p_plan.relations, v.ix, v_taken);
+            v_owners := rowdelta.owners(p_plan.relations, v.ix, jsonb_build_array(to_jsonb(v_reference)));
             robbed := robbed || v_owners;
-            -- It is in the call, and has what it asks for.
-            IF v_owners && p_skipped THEN
-                failures := failures || ARRAY(
-                    SELECT ROW(s.document, v.name, 'RD006', format('a row of %s, whose key is unique in the table, is claimed by '
-                               'another document too', v.in_table))::rowdelta.failed
-                    FROM unnest(p_comparison.changes) AS c
-                    JOIN unnest(p_comparison.stored) AS t ON t.relation = v.ix AND t.number = c.stored AND t.parent IS NULL
-                    JOIN unnest(p_source) AS s ON s.relation = v.ix AND s.number = c.source
-                    WHERE c.relation = v.ix AND c.action = 'moved'
-                      AND rowdelta.owners(p_plan.relations, v.ix, jsonb_build_array(to_jsonb(t.reference))) && p_skipped);
+            v_keepers := ARRAY(SELECT o.document FROM unnest(p_others) AS o WHERE o.key = ANY (v_owners));
+            IF v_keepers <> '{}' THEN
+                v_claims := v_claims || v_takers || v_keepers;
             END IF;
         END LOOP;
+        failures := failures || ARRAY(
+            SELECT DISTINCT ROW(d.number, v.name, 'RD006', format(
+                'a row of %s, whose key is unique in the table, is claimed by another document too', v.in_table))::rowdelta.failed
+            FROM unnest(v_claims) AS d (number)
+            WHERE d.number <> ALL (ARRAY(SELECT f.document FROM unnest(failures) AS f)));
     END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.claimed(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.comparison, bytea[]) IS
+COMMENT ON FUNCTION rowdelta.claimed(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.comparison, rowdelta.print[]) IS
     'documents that claim one row, and those that lose one';
 
 -- rowdelta.counted_changes(p_relations, p_changes): how many rows of each relation, by what becomes of them.
@@ -3203,14 +3205,14 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.touched(rowdelta.source_row[], rowdelta.comparison) IS 'the documents of which a row is written';
 
--- rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped): compares documents with what is stored, writes the difference
--- and records them. p_raws: of each document by number, what stands for its text. p_skipped: the keys of documents of the
--- call that are as they should be.
+-- rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others): compares documents with what is stored, writes the difference
+-- and records them. p_raws: of each document by number, what stands for its text. p_others: documents of the call that keep
+-- what they have: they are as they should be, or failed.
 --
 -- Raises:  RD003 somebody else wrote one of them meanwhile; whatever a constraint says. The relation is in the detail.
 CREATE FUNCTION rowdelta.store(
     p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
-    p_prints rowdelta.print[], p_raws bytea[], p_skipped bytea[]
+    p_prints rowdelta.print[], p_raws bytea[], p_others rowdelta.print[]
 ) RETURNS rowdelta.done
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
@@ -3231,7 +3233,7 @@ BEGIN
     LOOP
         v_comparison := rowdelta.compared(p_plan, v_source, p_trees);
         SELECT c.failures, c.robbed INTO v_failures, v_robbed
-        FROM rowdelta.claimed(p_plan, v_source, v_comparison, p_skipped) AS c;
+        FROM rowdelta.claimed(p_plan, v_source, v_comparison, p_others) AS c;
         v_failed := ARRAY(SELECT f.document FROM unnest(v_failures) AS f);
         IF v_failures = '{}' THEN
             EXIT WHEN rowdelta.too_much(p_plan, v_comparison, 10000, 20) IS NULL;
@@ -3279,7 +3281,7 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.store(
-    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], bytea[]) IS
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], rowdelta.print[]) IS
     'compares documents with what is stored, and writes the difference';
 
 -- rowdelta.both(p_one, p_other): what became of documents, and of others.
@@ -3297,11 +3299,47 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.both(rowdelta.done, rowdelta.done) IS 'what became of documents, and of others';
 
--- rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped, p_tries): as rowdelta.store; what may pass is tried again, and
--- what is refused halved, until the documents that are stand alone.
+-- rowdelta.refused(p_plan, p_source, p_trees, p_prints, p_raws, p_others): the documents that cannot be stored, found by
+-- halving, and why. Nothing is written.
+CREATE FUNCTION rowdelta.refused(
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
+    p_prints rowdelta.print[], p_raws bytea[], p_others rowdelta.print[]
+) RETURNS rowdelta.failed[]
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_documents integer[] := ARRAY(SELECT s.document FROM unnest(p_source) AS s WHERE s.relation = 1 ORDER BY s.key);
+    v_half      integer[] := v_documents[:cardinality(v_documents) / 2];
+    v_relation  text;
+BEGIN
+    PERFORM rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
+    RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD009';
+EXCEPTION WHEN SQLSTATE 'RD009' THEN
+    RETURN '{}';
+WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS v_relation = PG_EXCEPTION_DETAIL;
+    IF SQLSTATE IN ('RD001', 'RD002', 'RD004', 'RD005') THEN
+        RAISE;
+    END IF;
+    IF cardinality(v_documents) = 1 THEN
+        RETURN ARRAY[ROW(v_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed];
+    END IF;
+    RETURN rowdelta.refused(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_others)
+        || rowdelta.refused(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document <> ALL (v_half)), p_trees, p_prints, p_raws, p_others);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.refused(
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], rowdelta.print[]) IS
+    'documents that cannot be stored, and why';
+
+-- rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_others, p_tries): as rowdelta.store; what may pass is tried
+-- again, without the documents that are refused by themselves. The others stay together, so that rows move between them; if
+-- they cannot be stored together either, they are halved until those that are stored stand alone.
 CREATE FUNCTION rowdelta.stored(
     p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
-    p_prints rowdelta.print[], p_raws bytea[], p_skipped bytea[],
+    p_prints rowdelta.print[], p_raws bytea[], p_others rowdelta.print[],
     p_tries integer DEFAULT 5
 ) RETURNS rowdelta.done
     LANGUAGE plpgsql
@@ -3310,29 +3348,40 @@ AS $$
 DECLARE
     v_documents integer[] := ARRAY(SELECT s.document FROM unnest(p_source) AS s WHERE s.relation = 1 ORDER BY s.key);
     v_relation  text;
+    v_failures  rowdelta.failed[];
     v_half      integer[];
+    v_one       rowdelta.done;
+    v_others    rowdelta.print[];
 BEGIN
-    RETURN rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped);
+    RETURN rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS v_relation = PG_EXCEPTION_DETAIL;
     IF SQLSTATE IN ('RD001', 'RD002', 'RD004', 'RD005') THEN
         RAISE;
     END IF;
     IF SQLSTATE = 'RD003' AND p_tries > 1 THEN
-        RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped, p_tries - 1);
+        RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_others, p_tries - 1);
     END IF;
     IF cardinality(v_documents) = 1 THEN
         RETURN ROW('{}', '{}', ARRAY[ROW(v_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed])::rowdelta.done;
     END IF;
-    v_half := v_documents[:cardinality(v_documents) / 2];
-    RETURN rowdelta.both(
-        rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_skipped),
-        rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document <> ALL (v_half)), p_trees, p_prints, p_raws, p_skipped));
+    v_failures := rowdelta.refused(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
+    v_half := CASE WHEN v_failures <> '{}' THEN ARRAY(SELECT f.document FROM unnest(v_failures) AS f)
+                   ELSE v_documents[:cardinality(v_documents) / 2] END;
+    v_one := CASE WHEN v_failures <> '{}' THEN ROW('{}', '{}', v_failures)::rowdelta.done ELSE
+        rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_others)
+        END;
+    IF v_documents <@ v_half THEN
+        RETURN v_one;
+    END IF;
+    v_others := p_others || ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE f.document = ANY (v_half));
+    RETURN rowdelta.both(v_one, rowdelta.stored(
+        p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document <> ALL (v_half)), p_trees, p_prints, p_raws, v_others));
 END
 $$;
 
 COMMENT ON FUNCTION rowdelta.stored(
-    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], bytea[], integer) IS
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], rowdelta.print[], integer) IS
     'as store, narrowing down to the documents that are refused';
 
 -- rowdelta.run_documents(p_plan, p_items): syncs documents, numbered from 1.
@@ -3358,7 +3407,8 @@ DECLARE
     v_trees     rowdelta.node[];
     v_prints    rowdelta.print[];
     v_known     integer[];
-    v_skipped   bytea[] := '{}';
+    v_seen      rowdelta.print[];
+    v_others    rowdelta.print[];
 BEGIN
     -- A takeover of the lease waits for us.
     PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta'), p_plan.mapping);
@@ -3366,7 +3416,8 @@ BEGIN
     -- 17 bytes: the engine's own, of the bytes that only it sees, are 16.
     v_raws := ARRAY(SELECT '\x73'::bytea || substr(sha256(p_plan.digest || convert_to(d.item::text, 'UTF8')), 1, 16)
                     FROM unnest(p_items) WITH ORDINALITY AS d (item, at) ORDER BY d.at);
-    v_known := rowdelta.seen(p_plan, p_items, v_raws);
+    v_seen := rowdelta.seen(p_plan, p_items, v_raws);
+    v_known := ARRAY(SELECT s.document FROM unnest(v_seen) AS s);
     v_done.documents := ARRAY(SELECT ROW(d.number, 'unchanged', 0)::rowdelta.stored_document FROM unnest(v_known) AS d (number));
     v_documents := ARRAY(SELECT i FROM generate_series(1, cardinality(p_items)) AS i WHERE i <> ALL (v_known) ORDER BY i);
     IF v_documents = '{}' THEN
@@ -3397,9 +3448,16 @@ BEGIN
     v_more := rowdelta.unchanged(p_plan, v_source, v_prints);
     v_done := rowdelta.both(v_done, v_more);
     v_known := ARRAY(SELECT d.document FROM unnest(v_more.documents) AS d);
-    v_skipped := ARRAY(SELECT s.key FROM unnest(v_source) AS s WHERE s.relation = 1 AND s.document = ANY (v_known));
+    v_others := v_seen || ARRAY(SELECT f FROM unnest(v_prints) AS f WHERE f.document = ANY (v_known));
     v_source := ARRAY(SELECT s FROM unnest(v_source) AS s WHERE s.document <> ALL (v_known));
-    RETURN rowdelta.both(v_done, rowdelta.stored(p_plan, v_source, v_trees, v_prints, v_raws, v_skipped));
+    v_more := rowdelta.stored(p_plan, v_source, v_trees, v_prints, v_raws, v_others);
+    -- One that is as it should be may fail after all: another asks for a row of it. Once is enough.
+    v_more.failures := ARRAY(SELECT DISTINCT ON (f.document) ROW(f.document, f.relation, f.sqlstate, f.message)::rowdelta.failed
+                             FROM unnest(v_more.failures) WITH ORDINALITY AS f ORDER BY f.document, f.ordinality);
+    v_done := rowdelta.both(v_done, v_more);
+    v_done.documents := ARRAY(SELECT d FROM unnest(v_done.documents) AS d
+                              WHERE d.document <> ALL (ARRAY(SELECT f.document FROM unnest(v_more.failures) AS f)));
+    RETURN v_done;
 END
 $$;
 
@@ -3445,7 +3503,7 @@ COMMENT ON FUNCTION rowdelta.there(rowdelta.plan_of_mapping, rowdelta.source_row
 -- rowdelta.seen(p_plan, p_items, p_raws): the documents whose text is as it was when they were recorded by these functions.
 --
 -- Only their keys are made. Where that fails nothing is known of any of them.
-CREATE FUNCTION rowdelta.seen(p_plan rowdelta.plan_of_mapping, p_items jsonb[], p_raws bytea[]) RETURNS integer[]
+CREATE FUNCTION rowdelta.seen(p_plan rowdelta.plan_of_mapping, p_items jsonb[], p_raws bytea[]) RETURNS rowdelta.print[]
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET enable_nestloop = off
@@ -3472,7 +3530,7 @@ BEGIN
          FROM generate_series(1, cardinality(v.columns)) AS i), v_key, v_forms, v_cells, rowdelta.items_sql(p_plan.relations, 1))
     INTO v_roots USING NULL::rowdelta.source_row[], ARRAY(SELECT generate_series(1, cardinality(p_items))), p_items;
     RETURN ARRAY(
-        SELECT r.document FROM unnest(rowdelta.there(p_plan, ARRAY(
+        SELECT ROW(r.document, r.key, NULL, NULL)::rowdelta.print FROM unnest(rowdelta.there(p_plan, ARRAY(
             SELECT s FROM unnest(v_roots) AS s
             JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT r.key FROM unnest(v_roots) AS r)) AS st ON st.key = s.key
             WHERE st.settled AND NOT st.absent AND st.raw = p_raws[s.document]
