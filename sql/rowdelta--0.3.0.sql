@@ -7,7 +7,7 @@
 -- Error codes of our own: RD001 unknown mapping, RD002 the lease is not ours,
 -- RD003 a document's state changed meanwhile, RD004 the transaction is not READ COMMITTED,
 -- RD005 a mapping is not for the SQL functions, RD006 a document does not fit its mapping,
--- RD008 more would be deleted than may be.
+-- RD008 more would be deleted than may be, RD009 taken back (never leaves the functions).
 --
 -- What is recorded of documents stands in three tables; why that is right and what it
 -- costs is in docs/state.md.
@@ -2363,37 +2363,41 @@ $$;
 COMMENT ON FUNCTION rowdelta.identities(rowdelta.relation[], rowdelta.source_row[], rowdelta.node[]) IS
     'what tells rows apart that enclose others';
 
--- rowdelta.chosen(p_relations, p_rows, p_trees): the rows without those that are another one's duplicates, with what is below
--- these, and without links that have no target.
+-- rowdelta.chosen(p_relations, p_rows): the rows without those that are another one's duplicates, with what is below these,
+-- and without links that have no target: the root row of the document counts their references as skipped.
 --
+-- Deepest relation first: what is below a row is compared without the duplicates in it.
 -- Raises:  RD006 two rows have one key and other content, or one key that is unique in the table stands under two parents
 --          of one document. The relation is in the detail.
-CREATE FUNCTION rowdelta.chosen(
-    p_relations rowdelta.relation[], p_rows rowdelta.source_row[], p_trees rowdelta.node[]
-) RETURNS rowdelta.source_row[]
+CREATE FUNCTION rowdelta.chosen(p_relations rowdelta.relation[], p_rows rowdelta.source_row[]) RETURNS rowdelta.source_row[]
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET enable_nestloop = off
 AS $$
 DECLARE
-    v_rows rowdelta.source_row[] := p_rows;
-    v_gone integer[];
-    v      rowdelta.relation;
+    v_rows    rowdelta.source_row[] := p_rows;
+    v_skipped rowdelta.source_row[] := '{}';
+    v_trees   rowdelta.node[];
+    v_gone    integer[];
+    v         rowdelta.relation;
 BEGIN
     IF EXISTS (SELECT FROM unnest(v_rows) AS r WHERE r.skipped > 0) THEN
+        v_skipped := ARRAY(SELECT r FROM unnest(v_rows) AS r
+                           WHERE NOT r.silent AND (p_relations[r.relation]).kind = 'link' AND r.forms[1] IS NULL);
         v_rows := ARRAY(SELECT r FROM unnest(v_rows) AS r
                         WHERE r.silent OR (p_relations[r.relation]).kind <> 'link' OR r.forms[1] IS NOT NULL);
     END IF;
     FOR v IN SELECT l.* FROM unnest(p_relations) AS l WHERE l.ix IN (
         SELECT r.relation FROM unnest(v_rows) AS r WHERE r.relation > 1 AND r.key IS NOT NULL AND NOT r.silent
-        GROUP BY r.relation, r.parent, r.key HAVING count(*) > 1) ORDER BY l.ix
+        GROUP BY r.relation, r.parent, r.key HAVING count(*) > 1) ORDER BY l.ix DESC
     LOOP
+        v_trees := rowdelta.trees(p_relations, v_rows);
         SELECT array_agg(d.number) FILTER (WHERE d.place > 1),
                CASE WHEN bool_or(d.differs AND v.on_duplicate = 'error') THEN rowdelta.refuse(
                    format('two rows of %s have one key and other content', v.name)) END::integer[]
         INTO v_gone
         FROM (SELECT r.number, t.hash <> first_value(t.hash) OVER w AS differs, row_number() OVER w AS place
-              FROM unnest(v_rows) AS r JOIN unnest(p_trees) AS t ON t.relation = v.ix AND t.number = r.number
+              FROM unnest(v_rows) AS r JOIN unnest(v_trees) AS t ON t.relation = v.ix AND t.number = r.number
               WHERE r.relation = v.ix AND NOT r.silent
               WINDOW w AS (PARTITION BY r.parent, r.key
                            ORDER BY CASE v.on_duplicate WHEN 'last' THEN -r.number ELSE r.number END)) AS d;
@@ -2407,14 +2411,23 @@ BEGIN
     LOOP
         PERFORM rowdelta.refuse(format('two rows of %s have one key, under two parents', v.name));
     END LOOP;
+    IF v_skipped <> '{}' THEN
+        v_rows := ARRAY(
+            SELECT CASE WHEN n.skipped IS NULL THEN r ELSE ROW(
+                r.relation, r.document, r.number, r.parent, r.item, r.cells, r.forms, r.kept, r.key, r.fingerprint,
+                r.skipped + n.skipped, r.silent)::rowdelta.source_row END
+            FROM unnest(v_rows) AS r LEFT JOIN (
+                SELECT k.document, sum(k.skipped)::integer AS skipped FROM unnest(v_skipped) AS k
+                JOIN unnest(v_rows) AS o ON o.relation = p_relations[k.relation].enclosing AND o.number = k.parent
+                GROUP BY k.document) AS n ON r.relation = 1 AND n.document = r.document);
+    END IF;
     RETURN v_rows;
 EXCEPTION WHEN SQLSTATE 'RD006' THEN
     RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'RD006', DETAIL = v.name;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.chosen(rowdelta.relation[], rowdelta.source_row[], rowdelta.node[]) IS
-    'the rows without duplicates';
+COMMENT ON FUNCTION rowdelta.chosen(rowdelta.relation[], rowdelta.source_row[]) IS 'the rows without duplicates';
 
 -- rowdelta.without(p_relations, p_rows, p_ix, p_numbers): the rows without some of a relation, and what is below these.
 CREATE FUNCTION rowdelta.without(
@@ -2564,25 +2577,28 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.stored_sql(rowdelta.relation[], integer, text) IS 'SQL of stored rows of a relation';
 
--- rowdelta.among_sql(p_names, p_types): SQL of whether columns of `t` have the values of one of the rows of $3, which are
--- arrays of text in jsonb.
-CREATE FUNCTION rowdelta.among_sql(p_names text[], p_types text[]) RETURNS text
+-- rowdelta.among_sql(p_names, p_types, p_nullable): SQL of whether columns of `t` have the values of one of the rows of $3,
+-- which are arrays of text in jsonb; where some may be NULL, of rows among which these are.
+CREATE FUNCTION rowdelta.among_sql(p_names text[], p_types text[], p_nullable text[] DEFAULT '{}') RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 BEGIN
     RETURN (
         -- The first column finds the rows by an index, the others are looked at.
-        SELECT format('t.%I = ANY (ARRAY(SELECT (a.v ->> 0)::%s FROM jsonb_array_elements($3) AS a (v) WHERE a.v ->> 0 IS NOT NULL))',
-                      p_names[1], p_types[1])
-            || CASE WHEN cardinality(p_names) > 1 THEN format(' AND (%s) IN (SELECT %s FROM jsonb_array_elements($3) AS a (v))',
-                (SELECT string_agg(format('t.%I', n.name), ', ' ORDER BY n.at) FROM unnest(p_names) WITH ORDINALITY AS n (name, at)),
-                (SELECT string_agg(format('(a.v ->> %s)::%s', n.at - 1, n.type), ', ' ORDER BY n.at)
-                 FROM unnest(p_types) WITH ORDINALITY AS n (type, at))) ELSE '' END);
+        SELECT string_agg(format(CASE WHEN n.name = ANY (p_nullable) THEN '(t.%1$I IS NULL OR %2$s)' ELSE '%2$s' END, n.name, format(
+                   't.%I = ANY (ARRAY(SELECT (a.v ->> %s)::%s FROM jsonb_array_elements($3) AS a (v) WHERE a.v ->> %2$s IS NOT NULL))',
+                   n.name, n.at - 1, n.type)), ' AND ' ORDER BY n.at) FILTER (WHERE n.at = 1 OR n.name = ANY (p_nullable))
+            || CASE WHEN count(*) > 1 THEN coalesce(
+                   ' AND (' || string_agg(format('t.%I', n.name), ', ' ORDER BY n.at) FILTER (WHERE n.name <> ALL (p_nullable))
+                   || ') IN (SELECT ' || string_agg(format('(a.v ->> %s)::%s', n.at - 1, n.type), ', ' ORDER BY n.at)
+                                         FILTER (WHERE n.name <> ALL (p_nullable))
+                   || ' FROM jsonb_array_elements($3) AS a (v))', '') ELSE '' END
+        FROM unnest(p_names, p_types) WITH ORDINALITY AS n (name, type, at));
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.among_sql(text[], text[]) IS 'SQL of whether columns have values that are asked for';
+COMMENT ON FUNCTION rowdelta.among_sql(text[], text[], text[]) IS 'SQL of whether columns have values that are asked for';
 
 -- rowdelta.key_types(p_relation): the types of the columns of a relation's key.
 CREATE FUNCTION rowdelta.key_types(p_relation rowdelta.relation) RETURNS text[]
@@ -2596,6 +2612,17 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.key_types(rowdelta.relation) IS 'the types of the columns of a key';
+
+-- rowdelta.keyed_among_sql(p_relation): SQL of whether the key of a stored row, `t`, may be one of the rows of $3.
+CREATE FUNCTION rowdelta.keyed_among_sql(p_relation rowdelta.relation) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT rowdelta.among_sql(p_relation.key, rowdelta.key_types(p_relation), ARRAY(
+        SELECT c.name FROM unnest(p_relation.columns) AS c WHERE c.nullable AND c.name = ANY (p_relation.key)))
+$$;
+
+COMMENT ON FUNCTION rowdelta.keyed_among_sql(rowdelta.relation) IS 'SQL of whether a key may be one that is asked for';
 
 -- rowdelta.key_sql(p_relation): SQL of the key of a stored row, `t`, in comparison form.
 CREATE FUNCTION rowdelta.key_sql(p_relation rowdelta.relation) RETURNS text
@@ -2757,7 +2784,7 @@ BEGIN
         v_rows := '{}';
         IF v_keys IS NOT NULL THEN
             EXECUTE rowdelta.stored_sql(v_relations, v_ix, CASE WHEN v.kind = 'root'
-                THEN rowdelta.among_sql(v.key, rowdelta.key_types(v)) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
+                THEN rowdelta.keyed_among_sql(v) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
             INTO v_rows USING v_outer, 0, v_keys;
         END IF;
         IF v.kind = 'root' THEN
@@ -2769,7 +2796,7 @@ BEGIN
             v_keys := rowdelta.keys_of(v, ARRAY(
                 SELECT s FROM unnest(v_source) AS s WHERE NOT s.silent AND s.key NOT IN (SELECT t.key FROM unnest(v_rows) AS t)));
             IF v_keys IS NOT NULL THEN
-                EXECUTE rowdelta.stored_sql(v_relations, v_ix, rowdelta.among_sql(v.key, rowdelta.key_types(v)))
+                EXECUTE rowdelta.stored_sql(v_relations, v_ix, rowdelta.keyed_among_sql(v))
                 INTO v_more USING '{}'::rowdelta.stored_row[], cardinality(v_rows), v_keys;
                 v_rows := v_rows || v_more;
             END IF;
@@ -3186,14 +3213,15 @@ CREATE FUNCTION rowdelta.unfit(p_plan rowdelta.plan_of_mapping, p_documents inte
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
-    v_rows     rowdelta.source_row[];
     v_relation text;
     v_half     integer := cardinality(p_documents) / 2;
 BEGIN
-    v_rows := (rowdelta.shredded(p_plan, p_documents, p_items)).rows;
-    PERFORM rowdelta.chosen(p_plan.relations, v_rows, rowdelta.trees(p_plan.relations, v_rows));
+    PERFORM rowdelta.chosen(p_plan.relations, (rowdelta.shredded(p_plan, p_documents, p_items)).rows);
+    -- The rows of catalogues are counted by who inserts them for good.
+    RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD009';
+EXCEPTION WHEN SQLSTATE 'RD009' THEN
     RETURN '{}';
-EXCEPTION WHEN OTHERS THEN
+WHEN OTHERS THEN
     IF cardinality(p_documents) = 1 THEN
         GET STACKED DIAGNOSTICS v_relation = PG_EXCEPTION_DETAIL;
         RETURN ARRAY[ROW(p_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed];
@@ -3205,53 +3233,55 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.unfit(rowdelta.plan_of_mapping, integer[], jsonb[]) IS 'documents that do not fit the mapping';
 
--- rowdelta.claimed(p_plan, p_source, p_comparison, p_skipped): documents that ask for a row for which another document of the
+-- rowdelta.claimed(p_plan, p_source, p_comparison, p_others): documents that ask for a row for which another document of the
 -- call asks too, both of them; and the owners that lose one, which are not in it.
+--
+-- p_others: documents of the call that keep what they have.
 CREATE FUNCTION rowdelta.claimed(
-    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_comparison rowdelta.comparison, p_skipped bytea[],
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_comparison rowdelta.comparison, p_others rowdelta.print[],
     OUT failures rowdelta.failed[], OUT robbed bytea[]
 )
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
 AS $$
 DECLARE
-    v        rowdelta.relation;
-    v_taken  jsonb;
-    v_owners bytea[];
+    v           rowdelta.relation;
+    v_claims    integer[];
+    v_reference text[];
+    v_takers    integer[];
+    v_owners    bytea[];
+    v_keepers   integer[];
 BEGIN
     failures := '{}';
     robbed := '{}';
     FOREACH v IN ARRAY p_plan.relations LOOP
         CONTINUE WHEN v.kind <> 'child' OR NOT v.everywhere;
-        failures := failures || ARRAY(
-            SELECT ROW(s.document, v.name, 'RD006', format(
-                'a row of %s, whose key is unique in the table, is claimed by another document too', v.in_table))::rowdelta.failed
-            FROM (SELECT s.document, count(*) OVER (PARTITION BY s.key) AS claims FROM unnest(p_source) AS s
-                  WHERE s.relation = v.ix AND NOT s.silent) AS s WHERE s.claims > 1);
-        FOR v_taken, v_owners IN
-            SELECT jsonb_agg(to_jsonb(t.reference)), NULL FROM unnest(p_comparison.changes) AS c
-            JOIN unnest(p_comparison.stored) AS t ON t.relation = v.ix AND t.number = c.stored
-            WHERE c.relation = v.ix AND c.action = 'moved' AND t.parent IS NULL HAVING count(*) > 0
+        v_claims := ARRAY(SELECT s.document FROM (SELECT s.document, count(*) OVER (PARTITION BY s.key) AS claims FROM unnest(p_source) AS s
+                                                  WHERE s.relation = v.ix AND NOT s.silent) AS s WHERE s.claims > 1);
+        FOR v_reference, v_takers IN
+            SELECT t.reference, array_agg(s.document) FROM unnest(p_comparison.changes) AS c
+            JOIN unnest(p_comparison.stored) AS t ON t.relation = v.ix AND t.number = c.stored AND t.parent IS NULL
+            JOIN unnest(p_source) AS s ON s.relation = v.ix AND s.number = c.source
+            WHERE c.relation = v.ix AND c.action = 'moved' GROUP BY t.reference
         LOOP
-            v_owners := rowdelta.owners(p_plan.relations, v.ix, v_taken);
+            v_owners := rowdelta.owners(p_plan.relations, v.ix, jsonb_build_array(to_jsonb(v_reference)));
             robbed := robbed || v_owners;
-            -- It is in the call, and has what it asks for.
-            IF v_owners && p_skipped THEN
-                failures := failures || ARRAY(
-                    SELECT ROW(s.document, v.name, 'RD006', format('a row of %s, whose key is unique in the table, is claimed by '
-                               'another document too', v.in_table))::rowdelta.failed
-                    FROM unnest(p_comparison.changes) AS c
-                    JOIN unnest(p_comparison.stored) AS t ON t.relation = v.ix AND t.number = c.stored AND t.parent IS NULL
-                    JOIN unnest(p_source) AS s ON s.relation = v.ix AND s.number = c.source
-                    WHERE c.relation = v.ix AND c.action = 'moved'
-                      AND rowdelta.owners(p_plan.relations, v.ix, jsonb_build_array(to_jsonb(t.reference))) && p_skipped);
+            v_keepers := ARRAY(SELECT o.document FROM unnest(p_others) AS o WHERE o.key = ANY (v_owners));
+            IF v_keepers <> '{}' THEN
+                v_claims := v_claims || v_takers || v_keepers;
             END IF;
         END LOOP;
+        failures := failures || ARRAY(
+            SELECT DISTINCT ROW(d.number, v.name, 'RD006', format(
+                'a row of %s, whose key is unique in the table, is claimed by another document too', v.in_table))::rowdelta.failed
+            FROM unnest(v_claims) AS d (number)
+            WHERE d.number <> ALL (ARRAY(SELECT f.document FROM unnest(failures) AS f)));
     END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.claimed(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.comparison, bytea[]) IS
+COMMENT ON FUNCTION rowdelta.claimed(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.comparison, rowdelta.print[]) IS
     'documents that claim one row, and those that lose one';
 
 -- rowdelta.counted_changes(p_relations, p_changes): how many rows of each relation, by what becomes of them.
@@ -3299,14 +3329,14 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.touched(rowdelta.source_row[], rowdelta.comparison) IS 'the documents of which a row is written';
 
--- rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped): compares documents with what is stored, writes the difference
--- and records them. p_raws: of each document by number, what stands for its text. p_skipped: the keys of documents of the
--- call that are as they should be.
+-- rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others): compares documents with what is stored, writes the difference
+-- and records them. p_raws: of each document by number, what stands for its text. p_others: documents of the call that keep
+-- what they have: they are as they should be, or failed.
 --
 -- Raises:  RD003 somebody else wrote one of them meanwhile; whatever a constraint says. The relation is in the detail.
 CREATE FUNCTION rowdelta.store(
     p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
-    p_prints rowdelta.print[], p_raws bytea[], p_skipped bytea[]
+    p_prints rowdelta.print[], p_raws bytea[], p_others rowdelta.print[]
 ) RETURNS rowdelta.done
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
@@ -3327,7 +3357,7 @@ BEGIN
     LOOP
         v_comparison := rowdelta.compared(p_plan, v_source, p_trees);
         SELECT c.failures, c.robbed INTO v_failures, v_robbed
-        FROM rowdelta.claimed(p_plan, v_source, v_comparison, p_skipped) AS c;
+        FROM rowdelta.claimed(p_plan, v_source, v_comparison, p_others) AS c;
         v_failed := ARRAY(SELECT f.document FROM unnest(v_failures) AS f);
         IF v_failures = '{}' THEN
             EXIT WHEN rowdelta.too_much(p_plan, v_comparison, 10000, 20) IS NULL;
@@ -3376,7 +3406,7 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.store(
-    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], bytea[]) IS
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], rowdelta.print[]) IS
     'compares documents with what is stored, and writes the difference';
 
 -- rowdelta.both(p_one, p_other): what became of documents, and of others.
@@ -3397,11 +3427,47 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.both(rowdelta.done, rowdelta.done) IS 'what became of documents, and of others';
 
--- rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped, p_tries): as rowdelta.store; what may pass is tried again, and
--- what is refused halved, until the documents that are stand alone.
+-- rowdelta.refused(p_plan, p_source, p_trees, p_prints, p_raws, p_others): the documents that cannot be stored, found by
+-- halving, and why. Nothing is written.
+CREATE FUNCTION rowdelta.refused(
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
+    p_prints rowdelta.print[], p_raws bytea[], p_others rowdelta.print[]
+) RETURNS rowdelta.failed[]
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_documents integer[] := ARRAY(SELECT s.document FROM unnest(p_source) AS s WHERE s.relation = 1 ORDER BY s.key);
+    v_half      integer[] := v_documents[:cardinality(v_documents) / 2];
+    v_relation  text;
+BEGIN
+    PERFORM rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
+    RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD009';
+EXCEPTION WHEN SQLSTATE 'RD009' THEN
+    RETURN '{}';
+WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS v_relation = PG_EXCEPTION_DETAIL;
+    IF SQLSTATE IN ('RD001', 'RD002', 'RD004', 'RD005') THEN
+        RAISE;
+    END IF;
+    IF cardinality(v_documents) = 1 THEN
+        RETURN ARRAY[ROW(v_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed];
+    END IF;
+    RETURN rowdelta.refused(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_others)
+        || rowdelta.refused(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document <> ALL (v_half)), p_trees, p_prints, p_raws, p_others);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.refused(
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], rowdelta.print[]) IS
+    'documents that cannot be stored, and why';
+
+-- rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_others, p_tries): as rowdelta.store; what may pass is tried
+-- again, without the documents that are refused by themselves. The others stay together, so that rows move between them; if
+-- they cannot be stored together either, they are halved until those that are stored stand alone.
 CREATE FUNCTION rowdelta.stored(
     p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
-    p_prints rowdelta.print[], p_raws bytea[], p_skipped bytea[],
+    p_prints rowdelta.print[], p_raws bytea[], p_others rowdelta.print[],
     p_tries integer DEFAULT 5
 ) RETURNS rowdelta.done
     LANGUAGE plpgsql
@@ -3410,29 +3476,40 @@ AS $$
 DECLARE
     v_documents integer[] := ARRAY(SELECT s.document FROM unnest(p_source) AS s WHERE s.relation = 1 ORDER BY s.key);
     v_relation  text;
+    v_failures  rowdelta.failed[];
     v_half      integer[];
+    v_one       rowdelta.done;
+    v_others    rowdelta.print[];
 BEGIN
-    RETURN rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped);
+    RETURN rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS v_relation = PG_EXCEPTION_DETAIL;
     IF SQLSTATE IN ('RD001', 'RD002', 'RD004', 'RD005') THEN
         RAISE;
     END IF;
     IF SQLSTATE = 'RD003' AND p_tries > 1 THEN
-        RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped, p_tries - 1);
+        RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_others, p_tries - 1);
     END IF;
     IF cardinality(v_documents) = 1 THEN
         RETURN ROW('{}', '{}', ARRAY[ROW(v_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed])::rowdelta.done;
     END IF;
-    v_half := v_documents[:cardinality(v_documents) / 2];
-    RETURN rowdelta.both(
-        rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_skipped),
-        rowdelta.stored(p_plan, rowdelta.without_documents(p_source, v_half), p_trees, p_prints, p_raws, p_skipped));
+    v_failures := rowdelta.refused(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
+    v_half := CASE WHEN v_failures <> '{}' THEN ARRAY(SELECT f.document FROM unnest(v_failures) AS f)
+                   ELSE v_documents[:cardinality(v_documents) / 2] END;
+    v_one := CASE WHEN v_failures <> '{}' THEN ROW('{}', '{}', v_failures)::rowdelta.done ELSE
+        rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_others)
+        END;
+    IF v_documents <@ v_half THEN
+        RETURN v_one;
+    END IF;
+    v_others := p_others || ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE f.document = ANY (v_half));
+    RETURN rowdelta.both(v_one, rowdelta.stored(
+        p_plan, rowdelta.without_documents(p_source, v_half), p_trees, p_prints, p_raws, v_others));
 END
 $$;
 
 COMMENT ON FUNCTION rowdelta.stored(
-    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], bytea[], integer) IS
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], rowdelta.print[], integer) IS
     'as store, narrowing down to the documents that are refused';
 
 -- rowdelta.others(p_items, p_documents): documents, with their numbers, but for some.
@@ -3491,7 +3568,8 @@ DECLARE
     v_trees     rowdelta.node[];
     v_prints    rowdelta.print[];
     v_known     integer[];
-    v_skipped   bytea[] := '{}';
+    v_seen      rowdelta.print[];
+    v_others    rowdelta.print[];
 BEGIN
     -- A takeover of the lease waits for us.
     PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta'), p_plan.mapping);
@@ -3499,17 +3577,18 @@ BEGIN
     -- 17 bytes: the engine's own, of the bytes that only it sees, are 16.
     v_raws := ARRAY(SELECT '\x73'::bytea || substr(sha256(p_plan.digest || convert_to(d.item::text, 'UTF8')), 1, 16)
                     FROM unnest(p_items) WITH ORDINALITY AS d (item, at) ORDER BY d.at);
-    v_done.documents := rowdelta.seen(p_plan, p_items, v_raws);
-    v_known := ARRAY(SELECT d.document FROM unnest(v_done.documents) AS d);
+    v_seen := rowdelta.seen(p_plan, p_items, v_raws);
+    v_known := ARRAY(SELECT s.document FROM unnest(v_seen) AS s);
+    v_done.documents := ARRAY(
+        SELECT ROW(s.document, CASE WHEN row_number() OVER (PARTITION BY s.key ORDER BY s.document) = 1 THEN 'unchanged'
+                                    ELSE 'repeated' END, 0)::rowdelta.stored_document FROM unnest(v_seen) AS s);
     SELECT o.documents, o.items INTO v_documents, v_items FROM rowdelta.others(p_items, v_known) AS o;
     IF v_documents = '{}' THEN
         RETURN v_done;
     END IF;
     BEGIN
         v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
-        v_source := v_shreds.rows;
-        v_trees := rowdelta.trees(p_plan.relations, v_source);
-        v_source := rowdelta.chosen(p_plan.relations, v_source, v_trees);
+        v_source := rowdelta.chosen(p_plan.relations, v_shreds.rows);
     EXCEPTION WHEN OTHERS THEN
         v_done.failures := rowdelta.unfit(p_plan, v_documents, v_items);
         IF v_done.failures = '{}' THEN
@@ -3518,11 +3597,10 @@ BEGIN
         SELECT o.documents, o.items INTO v_documents, v_items FROM rowdelta.others(
             p_items, v_known || ARRAY(SELECT f.document FROM unnest(v_done.failures) AS f)) AS o;
         v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
-        v_source := v_shreds.rows;
-        v_trees := rowdelta.trees(p_plan.relations, v_source);
-        v_source := rowdelta.chosen(p_plan.relations, v_source, v_trees);
+        v_source := rowdelta.chosen(p_plan.relations, v_shreds.rows);
     END;
     v_done := rowdelta.both(v_done, ROW('{}', v_shreds.inserted, '{}'));
+    v_trees := rowdelta.trees(p_plan.relations, v_source);
     v_prints := rowdelta.prints(p_plan.relations, v_source, v_trees);
     v_more := rowdelta.repeats(v_prints);
     v_done := rowdelta.both(v_done, v_more);
@@ -3531,9 +3609,16 @@ BEGIN
     v_more := rowdelta.unchanged(p_plan, v_source, v_prints);
     v_done := rowdelta.both(v_done, v_more);
     v_known := ARRAY(SELECT d.document FROM unnest(v_more.documents) AS d);
-    v_skipped := ARRAY(SELECT s.key FROM unnest(v_source) AS s WHERE s.relation = 1 AND s.document = ANY (v_known));
+    v_others := v_seen || ARRAY(SELECT f FROM unnest(v_prints) AS f WHERE f.document = ANY (v_known));
     v_source := rowdelta.without_documents(v_source, v_known);
-    RETURN rowdelta.both(v_done, rowdelta.stored(p_plan, v_source, v_trees, v_prints, v_raws, v_skipped));
+    v_more := rowdelta.stored(p_plan, v_source, v_trees, v_prints, v_raws, v_others);
+    -- One that is as it should be may fail after all: another asks for a row of it. Once is enough.
+    v_more.failures := ARRAY(SELECT DISTINCT ON (f.document) ROW(f.document, f.relation, f.sqlstate, f.message)::rowdelta.failed
+                             FROM unnest(v_more.failures) WITH ORDINALITY AS f ORDER BY f.document, f.ordinality);
+    v_done := rowdelta.both(v_done, v_more);
+    v_done.documents := ARRAY(SELECT d FROM unnest(v_done.documents) AS d
+                              WHERE d.document <> ALL (ARRAY(SELECT f.document FROM unnest(v_more.failures) AS f)));
+    RETURN v_done;
 END
 $$;
 
@@ -3567,7 +3652,7 @@ DECLARE
 BEGIN
     IF p_roots <> '{}' THEN
         EXECUTE format('SELECT array_agg(%s) FROM %s AS t WHERE %s AND $1 IS NULL AND $2 IS NULL',
-                       rowdelta.key_sql(v), v.tbl, rowdelta.among_sql(v.key, rowdelta.key_types(v)))
+                       rowdelta.key_sql(v), v.tbl, rowdelta.keyed_among_sql(v))
         INTO v_keys USING NULL::integer, NULL::integer, rowdelta.keys_of(v, p_roots);
     END IF;
     RETURN ARRAY(SELECT s FROM unnest(p_roots) AS s JOIN unnest(v_keys) AS k (key) ON k.key = s.key);
@@ -3579,7 +3664,7 @@ COMMENT ON FUNCTION rowdelta.there(rowdelta.plan_of_mapping, rowdelta.source_row
 -- rowdelta.seen(p_plan, p_items, p_raws): the documents whose text is as it was when they were recorded by these functions.
 --
 -- Only their keys are made. Where that fails nothing is known of any of them.
-CREATE FUNCTION rowdelta.seen(p_plan rowdelta.plan_of_mapping, p_items jsonb[], p_raws bytea[]) RETURNS rowdelta.stored_document[]
+CREATE FUNCTION rowdelta.seen(p_plan rowdelta.plan_of_mapping, p_items jsonb[], p_raws bytea[]) RETURNS rowdelta.print[]
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET enable_nestloop = off
@@ -3606,9 +3691,7 @@ BEGIN
          FROM generate_series(1, cardinality(v.columns)) AS i), v_key, v_forms, v_cells, rowdelta.items_sql(p_plan.relations, 1))
     INTO v_roots USING NULL::rowdelta.source_row[], ARRAY(SELECT generate_series(1, cardinality(p_items))), p_items;
     RETURN ARRAY(
-        SELECT ROW(r.document, CASE WHEN row_number() OVER (PARTITION BY r.key ORDER BY r.document) = 1 THEN 'unchanged'
-                                    ELSE 'repeated' END, 0)::rowdelta.stored_document
-        FROM unnest(rowdelta.there(p_plan, ARRAY(
+        SELECT ROW(r.document, r.key, NULL, NULL)::rowdelta.print FROM unnest(rowdelta.there(p_plan, ARRAY(
             SELECT s FROM unnest(v_roots) AS s
             JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) ON w.document = s.document
             JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT r.key FROM unnest(v_roots) AS r)) AS st ON st.key = s.key
@@ -3909,7 +3992,7 @@ BEGIN
                        ELSE (SELECT jsonb_agg(to_jsonb(r.refer)) FROM unnest(v_outer) AS r) END;
         CONTINUE WHEN v_keys IS NULL;
         EXECUTE rowdelta.stored_sql(p_plan.relations, v.ix, CASE WHEN v.kind = 'root'
-            THEN rowdelta.among_sql(v.key, rowdelta.key_types(v)) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
+            THEN rowdelta.keyed_among_sql(v) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
         INTO v_rows USING v_outer, 0, v_keys;
         IF v.kind = 'root' THEN
             v_rows := ARRAY(
@@ -4114,12 +4197,11 @@ DECLARE
     v_comparison rowdelta.comparison;
 BEGIN
     BEGIN
-        v_source := (rowdelta.shredded(v_plan, ARRAY[1], ARRAY[document])).rows;
+        v_source := rowdelta.chosen(v_plan.relations, (rowdelta.shredded(v_plan, ARRAY[1], ARRAY[document])).rows);
         v_trees := rowdelta.trees(v_plan.relations, v_source);
-        v_source := rowdelta.chosen(v_plan.relations, v_source, v_trees);
         v_comparison := rowdelta.compared(v_plan, v_source, v_trees);
-        RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD000';
-    EXCEPTION WHEN SQLSTATE 'RD000' THEN
+        RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD009';
+    EXCEPTION WHEN SQLSTATE 'RD009' THEN
         NULL;
     END;
     RETURN QUERY SELECT (d.change).* FROM rowdelta.described(v_plan, v_source, v_comparison) AS d;
