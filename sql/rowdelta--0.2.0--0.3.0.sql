@@ -31,14 +31,20 @@ COMMENT ON COLUMN rowdelta.change.document IS 'its key in words: the values, joi
 COMMENT ON COLUMN rowdelta.change.action IS 'added, updated, moved or removed';
 COMMENT ON COLUMN rowdelta.change.before IS 'values as text; of an update the columns that differ';
 
+-- What a dump of the extension must have: the rows, and where the ids have got to, without which a restored database gave
+-- ids a second time.
 DO $$
+DECLARE
+    v_name text;
 BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_depend
                WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
                  AND deptype OPERATOR(pg_catalog.=) 'e'
                  AND classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
                  AND objid OPERATOR(pg_catalog.=) 'rowdelta.mapping'::pg_catalog.regclass) THEN
-        PERFORM pg_catalog.pg_extension_config_dump('rowdelta.change'::pg_catalog.regclass, '');
+        FOREACH v_name IN ARRAY ARRAY['mapping_id_seq', 'run_id_seq', 'change', 'change_id_seq'] LOOP
+            PERFORM pg_catalog.pg_extension_config_dump(pg_catalog.format('rowdelta.%I', v_name)::pg_catalog.regclass, '');
+        END LOOP;
     END IF;
 END
 $$;

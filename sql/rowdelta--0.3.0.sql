@@ -223,18 +223,19 @@ COMMENT ON COLUMN rowdelta.guard.mapping IS 'the name of a mapping; NULL: of all
 COMMENT ON COLUMN rowdelta.guard.rows_max IS 'rows that a run may delete from all tables, cascades included; NULL: not limited here';
 COMMENT ON COLUMN rowdelta.guard.percent_max IS 'share of a table''s rows that a run may delete, in percent; NULL: not limited here';
 
--- Under CREATE EXTENSION the rows belong in a dump; elsewhere the tables are dumped anyway.
+-- Under CREATE EXTENSION the rows belong in a dump, and where the ids have got to; elsewhere all is dumped anyway.
 DO $$
 DECLARE
-    v_table text;
+    v_name text;
 BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_depend
                WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
                  AND deptype OPERATOR(pg_catalog.=) 'e'
                  AND classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
                  AND objid OPERATOR(pg_catalog.=) 'rowdelta.mapping'::pg_catalog.regclass) THEN
-        FOREACH v_table IN ARRAY ARRAY['mapping', 'document', 'base', 'skip', 'rewritten', 'run', 'failure', 'guard', 'change'] LOOP
-            PERFORM pg_catalog.pg_extension_config_dump(pg_catalog.format('rowdelta.%I', v_table)::pg_catalog.regclass, '');
+        FOREACH v_name IN ARRAY ARRAY['mapping', 'mapping_id_seq', 'document', 'base', 'skip', 'rewritten', 'run', 'run_id_seq', 'failure',
+                                      'guard', 'change', 'change_id_seq'] LOOP
+            PERFORM pg_catalog.pg_extension_config_dump(pg_catalog.format('rowdelta.%I', v_name)::pg_catalog.regclass, '');
         END LOOP;
     END IF;
 END
