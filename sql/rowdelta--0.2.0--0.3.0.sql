@@ -14,7 +14,7 @@ COMMENT ON COLUMN rowdelta.mapping.history IS 'how long rowdelta.change keeps wh
 CREATE TABLE rowdelta.change (
     id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     mapping  integer NOT NULL REFERENCES rowdelta.mapping ON DELETE CASCADE,
-    at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     document text,
     relation text NOT NULL,
     action   text NOT NULL,
@@ -31,12 +31,20 @@ COMMENT ON COLUMN rowdelta.change.document IS 'its key in words: the values, joi
 COMMENT ON COLUMN rowdelta.change.action IS 'added, updated, moved or removed';
 COMMENT ON COLUMN rowdelta.change.before IS 'values as text; of an update the columns that differ';
 
+-- What a dump of the extension must have: the rows, and where the ids have got to, without which a restored database gave
+-- ids a second time.
 DO $$
+DECLARE
+    v_name text;
 BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_depend
-               WHERE refclassid = 'pg_catalog.pg_extension'::regclass AND deptype = 'e'
-                 AND classid = 'pg_catalog.pg_class'::regclass AND objid = 'rowdelta.mapping'::regclass) THEN
-        PERFORM pg_catalog.pg_extension_config_dump('rowdelta.change'::regclass, '');
+               WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+                 AND deptype OPERATOR(pg_catalog.=) 'e'
+                 AND classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+                 AND objid OPERATOR(pg_catalog.=) 'rowdelta.mapping'::pg_catalog.regclass) THEN
+        FOREACH v_name IN ARRAY ARRAY['mapping_id_seq', 'run_id_seq', 'change', 'change_id_seq'] LOOP
+            PERFORM pg_catalog.pg_extension_config_dump(pg_catalog.format('rowdelta.%I', v_name)::pg_catalog.regclass, '');
+        END LOOP;
     END IF;
 END
 $$;
@@ -2258,7 +2266,6 @@ CREATE FUNCTION rowdelta.left_behind(
 AS $$
 DECLARE
     v_behind rowdelta.row_change[] := '{}';
-    v_ix     integer;
 BEGIN
     FOR v_ix IN REVERSE cardinality(p_relations) .. 2 LOOP
         v_behind := v_behind || ARRAY(
@@ -3089,8 +3096,6 @@ DECLARE
     v_total   bigint := 0;
     v_size    bigint;
     v_gone    bigint;
-    v_ix      integer;
-    v_places  text[];
     v_oid     oid;
 BEGIN
     FOR v_oid, v_gone IN
@@ -3563,16 +3568,19 @@ COMMENT ON FUNCTION rowdelta.note_history(rowdelta.plan_of_mapping, rowdelta.sou
     'notes the rows that are written';
 
 CREATE VIEW rowdelta.status AS
-    SELECT m.name AS mapping, r.id AS run, r.started, r.finished, r.status, r.report -> 'documents' AS documents,
-           CASE WHEN m.lease_until > clock_timestamp() THEN m.lease_holder END AS at_work
+    SELECT m.name AS mapping, r.id AS run, r.started, r.finished, r.status, r.report OPERATOR(pg_catalog.->) 'documents' AS documents,
+           CASE WHEN m.lease_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN m.lease_holder END AS at_work
     FROM rowdelta.mapping m LEFT JOIN LATERAL (
-        SELECT * FROM rowdelta.run r WHERE r.mapping = m.id ORDER BY r.id DESC LIMIT 1) AS r ON true;
+        SELECT * FROM rowdelta.run r WHERE r.mapping OPERATOR(pg_catalog.=) m.id ORDER BY r.id DESC LIMIT 1) AS r ON true;
 
 COMMENT ON VIEW rowdelta.status IS 'the last run of each mapping';
 
 CREATE VIEW rowdelta.failures AS
     SELECT m.name AS mapping, f.run, r.started, f.document, f.relation, f.path, f.sqlstate, f.message, f.retryable, f.file, f.line, f.item
-    FROM rowdelta.failure f JOIN rowdelta.run r ON r.id = f.run JOIN rowdelta.mapping m ON m.id = r.mapping
-    WHERE r.id = (SELECT max(l.id) FROM rowdelta.run l WHERE l.mapping = m.id);
+    FROM rowdelta.failure f
+    JOIN rowdelta.run r ON r.id OPERATOR(pg_catalog.=) f.run
+    JOIN rowdelta.mapping m ON m.id OPERATOR(pg_catalog.=) r.mapping
+    WHERE r.id OPERATOR(pg_catalog.=) (
+        SELECT pg_catalog.max(l.id) FROM rowdelta.run l WHERE l.mapping OPERATOR(pg_catalog.=) m.id);
 
 COMMENT ON VIEW rowdelta.failures IS 'what failed in the last run of each mapping';

@@ -12,6 +12,19 @@
 -- What is recorded of documents stands in three tables; why that is right and what it
 -- costs is in docs/state.md.
 
+-- Who owns a schema can put into it what functions would call: no objects into the schema of somebody else.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_namespace n
+               JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) n.nspowner
+               JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) CURRENT_USER
+               WHERE n.nspname OPERATOR(pg_catalog.=) 'rowdelta'
+                 AND NOT (pg_catalog.pg_has_role(o.oid, 'USAGE') AND o.rolsuper OPERATOR(pg_catalog.>=) r.rolsuper)) THEN
+        RAISE EXCEPTION 'schema rowdelta belongs to another role: install as that role, or drop the schema' USING ERRCODE = '42501';
+    END IF;
+END
+$$;
+
 CREATE SCHEMA IF NOT EXISTS rowdelta;
 
 COMMENT ON SCHEMA rowdelta IS 'rowdelta: what is known of synced documents, and the ledger of runs';
@@ -122,9 +135,12 @@ CREATE VIEW rowdelta.state AS
     UNION ALL
     SELECT b.mapping, e.key, e.raw, e.fingerprint, e.relations, e.settled, e.absent, e.coverage, e.respelled
     FROM rowdelta.base b
-    CROSS JOIN LATERAL unnest(b.keys, b.raw, b.fingerprint, b.relations, b.settled, b.absent, b.coverage, b.respelled)
-        AS e (key, raw, fingerprint, relations, settled, absent, coverage, respelled)
-    WHERE NOT EXISTS (SELECT FROM rowdelta.document d WHERE d.mapping = b.mapping AND d.key = e.key);
+    CROSS JOIN LATERAL ROWS FROM (
+        pg_catalog.unnest(b.keys), pg_catalog.unnest(b.raw), pg_catalog.unnest(b.fingerprint), pg_catalog.unnest(b.relations),
+        pg_catalog.unnest(b.settled), pg_catalog.unnest(b.absent), pg_catalog.unnest(b.coverage), pg_catalog.unnest(b.respelled)
+    ) AS e (key, raw, fingerprint, relations, settled, absent, coverage, respelled)
+    WHERE NOT EXISTS (SELECT FROM rowdelta.document d
+                      WHERE d.mapping OPERATOR(pg_catalog.=) b.mapping AND d.key OPERATOR(pg_catalog.=) e.key);
 
 COMMENT ON VIEW rowdelta.state IS 'what is recorded of documents, a row each, for people: it unpacks all of it';
 
@@ -147,7 +163,7 @@ COMMENT ON COLUMN rowdelta.rewritten.forms IS
 CREATE TABLE rowdelta.run (
     id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     mapping  integer NOT NULL REFERENCES rowdelta.mapping ON DELETE CASCADE,
-    started  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    started  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     finished timestamptz,
     status   text NOT NULL DEFAULT 'running',
     report   jsonb
@@ -174,7 +190,7 @@ CREATE INDEX failure_run ON rowdelta.failure (run);
 CREATE TABLE rowdelta.change (
     id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     mapping  integer NOT NULL REFERENCES rowdelta.mapping ON DELETE CASCADE,
-    at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     document text,
     relation text NOT NULL,
     action   text NOT NULL,
@@ -196,8 +212,8 @@ COMMENT ON COLUMN rowdelta.change.before IS 'values as text; of an update the co
 --   INSERT INTO rowdelta.guard (mapping, rows_max, percent_max) VALUES ('convocatorias', 5000, 5);
 CREATE TABLE rowdelta.guard (
     mapping     text,
-    rows_max    bigint CHECK (rows_max >= 0),
-    percent_max numeric CHECK (percent_max BETWEEN 0 AND 100)
+    rows_max    bigint CHECK (rows_max OPERATOR(pg_catalog.>=) 0),
+    percent_max numeric CHECK (percent_max OPERATOR(pg_catalog.>=) 0 AND percent_max OPERATOR(pg_catalog.<=) 100)
 );
 
 CREATE UNIQUE INDEX guard_mapping ON rowdelta.guard (coalesce(mapping, ''));
@@ -207,16 +223,19 @@ COMMENT ON COLUMN rowdelta.guard.mapping IS 'the name of a mapping; NULL: of all
 COMMENT ON COLUMN rowdelta.guard.rows_max IS 'rows that a run may delete from all tables, cascades included; NULL: not limited here';
 COMMENT ON COLUMN rowdelta.guard.percent_max IS 'share of a table''s rows that a run may delete, in percent; NULL: not limited here';
 
--- Under CREATE EXTENSION the rows belong in a dump; elsewhere the tables are dumped anyway.
+-- Under CREATE EXTENSION the rows belong in a dump, and where the ids have got to; elsewhere all is dumped anyway.
 DO $$
 DECLARE
-    v_table text;
+    v_name text;
 BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_depend
-               WHERE refclassid = 'pg_catalog.pg_extension'::regclass AND deptype = 'e'
-                 AND classid = 'pg_catalog.pg_class'::regclass AND objid = 'rowdelta.mapping'::regclass) THEN
-        FOREACH v_table IN ARRAY ARRAY['mapping', 'document', 'base', 'skip', 'rewritten', 'run', 'failure', 'guard', 'change'] LOOP
-            PERFORM pg_catalog.pg_extension_config_dump(('rowdelta.' || v_table)::regclass, '');
+               WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+                 AND deptype OPERATOR(pg_catalog.=) 'e'
+                 AND classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+                 AND objid OPERATOR(pg_catalog.=) 'rowdelta.mapping'::pg_catalog.regclass) THEN
+        FOREACH v_name IN ARRAY ARRAY['mapping', 'mapping_id_seq', 'document', 'base', 'skip', 'rewritten', 'run', 'run_id_seq', 'failure',
+                                      'guard', 'change', 'change_id_seq'] LOOP
+            PERFORM pg_catalog.pg_extension_config_dump(pg_catalog.format('rowdelta.%I', v_name)::pg_catalog.regclass, '');
         END LOOP;
     END IF;
 END
@@ -3051,7 +3070,6 @@ CREATE FUNCTION rowdelta.left_behind(
 AS $$
 DECLARE
     v_behind rowdelta.row_change[] := '{}';
-    v_ix     integer;
 BEGIN
     FOR v_ix IN REVERSE cardinality(p_relations) .. 2 LOOP
         v_behind := v_behind || ARRAY(
@@ -3882,8 +3900,6 @@ DECLARE
     v_total   bigint := 0;
     v_size    bigint;
     v_gone    bigint;
-    v_ix      integer;
-    v_places  text[];
     v_oid     oid;
 BEGIN
     FOR v_oid, v_gone IN
@@ -4356,16 +4372,19 @@ COMMENT ON FUNCTION rowdelta.note_history(rowdelta.plan_of_mapping, rowdelta.sou
     'notes the rows that are written';
 
 CREATE VIEW rowdelta.status AS
-    SELECT m.name AS mapping, r.id AS run, r.started, r.finished, r.status, r.report -> 'documents' AS documents,
-           CASE WHEN m.lease_until > clock_timestamp() THEN m.lease_holder END AS at_work
+    SELECT m.name AS mapping, r.id AS run, r.started, r.finished, r.status, r.report OPERATOR(pg_catalog.->) 'documents' AS documents,
+           CASE WHEN m.lease_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN m.lease_holder END AS at_work
     FROM rowdelta.mapping m LEFT JOIN LATERAL (
-        SELECT * FROM rowdelta.run r WHERE r.mapping = m.id ORDER BY r.id DESC LIMIT 1) AS r ON true;
+        SELECT * FROM rowdelta.run r WHERE r.mapping OPERATOR(pg_catalog.=) m.id ORDER BY r.id DESC LIMIT 1) AS r ON true;
 
 COMMENT ON VIEW rowdelta.status IS 'the last run of each mapping';
 
 CREATE VIEW rowdelta.failures AS
     SELECT m.name AS mapping, f.run, r.started, f.document, f.relation, f.path, f.sqlstate, f.message, f.retryable, f.file, f.line, f.item
-    FROM rowdelta.failure f JOIN rowdelta.run r ON r.id = f.run JOIN rowdelta.mapping m ON m.id = r.mapping
-    WHERE r.id = (SELECT max(l.id) FROM rowdelta.run l WHERE l.mapping = m.id);
+    FROM rowdelta.failure f
+    JOIN rowdelta.run r ON r.id OPERATOR(pg_catalog.=) f.run
+    JOIN rowdelta.mapping m ON m.id OPERATOR(pg_catalog.=) r.mapping
+    WHERE r.id OPERATOR(pg_catalog.=) (
+        SELECT pg_catalog.max(l.id) FROM rowdelta.run l WHERE l.mapping OPERATOR(pg_catalog.=) m.id);
 
 COMMENT ON VIEW rowdelta.failures IS 'what failed in the last run of each mapping';
