@@ -1955,6 +1955,8 @@ COMMENT ON FUNCTION rowdelta.items_sql(rowdelta.relation[], integer) IS 'SQL of 
 
 -- rowdelta.keyed_sql(p_plan, p_ix): SQL of the items of a relation with the keys of the catalogue rows to which they refer:
 -- k<column>_<n>; and v<column>, what the path of any other column finds.
+--
+-- Where of several items with one key the first or last counts, the others are left out: what they hold besides is not looked at.
 CREATE FUNCTION rowdelta.keyed_sql(p_plan rowdelta.plan_of_mapping, p_ix integer) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
@@ -1965,10 +1967,18 @@ DECLARE
     v_lookup rowdelta.lookup;
     v_found  text := '';
     v_typed  text := '';
+    v_chosen text := '';
+    v_keys   text := '';
+    v_item   text;
+    v_some   boolean := v.kind <> 'root' AND v.key IS NOT NULL AND v.on_duplicate <> 'error';
 BEGIN
     FOR i IN 1 .. cardinality(v.columns) LOOP
         c := v.columns[i];
         IF c.lookup IS NULL THEN
+            IF v_some AND i = ANY (v.key_at) THEN
+                v_chosen := v_chosen || format(', %s AS i%s', rowdelta.value_sql(c, 'j.v' || i), i);
+                v_keys := v_keys || ', j.i' || i;
+            END IF;
             -- The first that is not null; else null where any is there.
             SELECT v_found || ', ' || CASE WHEN count(*) = 1 THEN min(rowdelta.find_sql(p.path)) ELSE
                 'coalesce(' || string_agg(format('nullif(%s, ''null'')', rowdelta.find_sql(p.path)), ', ' ORDER BY p.at) || ', '
@@ -1979,12 +1989,22 @@ BEGIN
         v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = c.lookup);
         FOR n IN 1 .. cardinality(v_lookup.keys) LOOP
             v_found := v_found || format(', %s AS j%s_%s', rowdelta.find_sql(c.paths -> n - 1), i, n);
-            v_typed := v_typed || format(', %s AS k%s_%s',
-                rowdelta.value_sql(v_lookup.keys[n], format('j.j%s_%s', i, n)), i, n);
+            v_item := format(', %s AS k%s_%s', rowdelta.value_sql(v_lookup.keys[n], format('j.j%s_%s', i, n)), i, n);
+            IF v_some AND i = ANY (v.key_at) THEN
+                v_chosen := v_chosen || v_item;
+                v_keys := v_keys || format(', j.k%s_%s', i, n);
+            ELSE
+                v_typed := v_typed || v_item;
+            END IF;
         END LOOP;
     END LOOP;
-    RETURN format('SELECT j.*%s FROM (SELECT e.*%s FROM (%s) AS e OFFSET 0) AS j', v_typed, v_found,
-                  rowdelta.items_sql(p_plan.relations, p_ix));
+    v_item := format('SELECT e.*%s FROM (%s) AS e OFFSET 0', v_found, rowdelta.items_sql(p_plan.relations, p_ix));
+    IF v_some THEN
+        v_item := format('SELECT * FROM (SELECT j.*, row_number() OVER (PARTITION BY j.document, j.parent, j.silent%s ORDER BY j.at%s) AS place '
+                         'FROM (SELECT j.*%s FROM (%s) AS j OFFSET 0) AS j) AS j WHERE j.place = 1 OFFSET 0',
+                         v_keys, CASE v.on_duplicate WHEN 'last' THEN ' DESC' ELSE '' END, v_chosen, v_item);
+    END IF;
+    RETURN format('SELECT j.*%s FROM (%s) AS j', v_typed, v_item);
 END
 $$;
 
