@@ -1140,6 +1140,31 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.choice(jsonb, text, text[], text, text) IS 'the word that a key of a mapping has';
 
+-- rowdelta.needs(p_node, p_keys, p_place): fails where a table of a mapping lacks one of these keys, or has nothing under it.
+CREATE FUNCTION rowdelta.needs(p_node jsonb, p_keys text[], p_place text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_key text;
+BEGIN
+    FOREACH v_key IN ARRAY p_keys LOOP
+        IF coalesce(p_node -> v_key, 'null') IN ('null', '""', '[]', '{}') THEN
+            PERFORM rowdelta.fault(p_place || '.' || v_key, 'must be given');
+        END IF;
+    END LOOP;
+    FOR v_key IN SELECT e.key FROM jsonb_each(p_node) AS e
+                 WHERE (e.key IN ('columns', 'match') AND jsonb_typeof(e.value) <> 'object')
+                    OR (e.key IN ('children', 'links') AND jsonb_typeof(e.value) <> 'array')
+                    OR (e.key = 'nullable' AND jsonb_typeof(e.value) <> 'boolean')
+                    OR (e.key IN ('name', 'table', 'id', 'target', 'lookup', 'zone') AND jsonb_typeof(e.value) <> 'string') LOOP
+        PERFORM rowdelta.fault(p_place || '.' || v_key, 'is of another type than it must be');
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.needs(jsonb, text[], text) IS 'fails where a mapping lacks a key';
+
 -- rowdelta.column_of(p_name, p_node, p_key, p_absent, p_place): reads a column of a relation.
 --
 -- p_key: the columns of the relation's key; NULL: its rows are identified by content.
@@ -1156,6 +1181,14 @@ BEGIN
         v_node := jsonb_build_object('path', v_node);
     END IF;
     PERFORM rowdelta.known(v_node, ARRAY['path', 'zone', 'type', 'when_absent', 'nullable', 'lookup', 'match'], p_place);
+    PERFORM rowdelta.needs(v_node, '{}', p_place);
+    IF v_node ? 'zone' THEN
+        BEGIN
+            PERFORM timezone(v_node ->> 'zone', 'epoch'::timestamptz);
+        EXCEPTION WHEN invalid_parameter_value THEN
+            PERFORM rowdelta.fault(p_place || '.zone', format('no time zone %s', to_json(v_node ->> 'zone')));
+        END;
+    END IF;
     v_column.name := p_name;
     v_column.keeps := p_key IS NOT NULL AND p_name <> ALL (p_key)
         AND rowdelta.choice(v_node, 'when_absent', ARRAY['keep', 'null'], p_absent, p_place) = 'keep';
@@ -1194,6 +1227,7 @@ BEGIN
         PERFORM rowdelta.fault(p_place, format('no lookup %s', to_json(p_column.lookup)));
     END IF;
     PERFORM rowdelta.known(p_match, v_lookup.key, p_place || '.match');
+    PERFORM rowdelta.needs(p_match, v_lookup.key, p_place || '.match');
     SELECT jsonb_agg(to_jsonb(rowdelta.names(p_match ->> k.name, p_place)) ORDER BY k.at) INTO v_column.paths
     FROM unnest(v_lookup.key) WITH ORDINALITY AS k (name, at);
     SELECT '{"lookup":{"matching":[' || string_agg(rowdelta.path_source(e.path), ',' ORDER BY e.at) || ']}}'
@@ -1234,6 +1268,7 @@ BEGIN
     FOR v_name, v_node IN SELECT e.key, e.value FROM jsonb_each(coalesce(p_definition -> 'lookups', '{}')) AS e LOOP
         v_place := 'lookups.' || v_name;
         PERFORM rowdelta.known(v_node, ARRAY['table', 'id', 'key', 'missing', 'columns'], v_place);
+        PERFORM rowdelta.needs(v_node, ARRAY['table', 'id', 'key'], v_place);
         v_table := rowdelta.names(v_node ->> 'table', v_place);
         v_lookup := NULL;
         v_lookup.name := v_name;
@@ -1292,6 +1327,7 @@ DECLARE
     v_key       text;
     v_value     jsonb;
     v_inner     jsonb;
+    v_depth     integer := 0;
     v_place     text := CASE p_kind WHEN 'root' THEN 'root' WHEN 'child' THEN 'children.' ELSE 'links.' END
                         || CASE p_kind WHEN 'root' THEN '' ELSE coalesce(p_node ->> 'name', '?') END;
 BEGIN
@@ -1301,6 +1337,9 @@ BEGIN
                                 'on_duplicate', 'absent_columns', 'columns', 'children', 'links']
         ELSE ARRAY['name', 'path', 'table', 'parent', 'target', 'lookup', 'match', 'when_absent', 'when_null',
                    'on_duplicate', 'absent_columns', 'columns'] END, v_place);
+    PERFORM rowdelta.needs(p_node, CASE p_kind WHEN 'root' THEN ARRAY['table', 'key', 'columns']
+        WHEN 'child' THEN ARRAY['name', 'table', 'parent', 'columns'] || CASE WHEN p_node ? 'key' THEN 'key' END
+        ELSE ARRAY['name', 'table', 'parent', 'target', 'lookup', 'match'] END, v_place);
     v_table := rowdelta.names(p_node ->> 'table', v_place);
     v_absent := rowdelta.choice(p_node, 'absent_columns', ARRAY['keep', 'null'], p_absent, v_place);
     v.ix := cardinality(v_relations) + 1;
@@ -1338,6 +1377,20 @@ BEGIN
     END LOOP;
     v.key_at := ARRAY(SELECT array_position(ARRAY(SELECT c.name FROM unnest(v.columns) AS c), k.name)
                       FROM unnest(v.key) WITH ORDINALITY AS k (name, at) ORDER BY k.at);
+    WHILE p_outer IS NOT NULL LOOP
+        v_depth := v_depth + 1;
+        p_outer := v_relations[p_outer].enclosing;
+    END LOOP;
+    SELECT c.name INTO v_key FROM (
+        SELECT c.name, p.path FROM unnest(v.columns) AS c CROSS JOIN jsonb_array_elements(c.paths) AS p (path)
+        UNION ALL SELECT c.name, k.paths -> 0 FROM unnest(v.columns) AS c JOIN unnest(p_lookups) AS l ON l.name = c.lookup
+        CROSS JOIN unnest(l.columns) AS k) AS c
+    WHERE (SELECT count(*) FROM jsonb_array_elements_text(c.path) AS s (part) WHERE s.part = '^') > v_depth LIMIT 1;
+    IF FOUND THEN
+        PERFORM rowdelta.fault(v_place || '.columns.' || v_key, 'nothing encloses the item that ^ asks for');
+    ELSIF '["^"]' <@ v.path THEN
+        PERFORM rowdelta.fault(v_place || '.path', 'a list is inside of its item');
+    END IF;
     v_relations := v_relations || v;
     FOR v_inner IN SELECT e.value FROM jsonb_array_elements(coalesce(p_node -> 'children', '[]')) AS e LOOP
         v_relations := rowdelta.read_relation(v_relations, v_inner, 'child', v.ix, v_absent, p_lookups);
@@ -1563,6 +1616,7 @@ BEGIN
         v_look.tbl := rowdelta.table_name(v_look.oid, v_place, v_look.in_table);
         v_look.keys := rowdelta.typed(v_look.keys, v_look.oid, p_path, v_place);
         v_look.columns := rowdelta.typed(v_look.columns, v_look.oid, p_path, v_place);
+        PERFORM rowdelta.unique_by(v_look.oid, v_look.key, v_place || '.key');
         v_plan.lookups[i] := v_look;
     END LOOP;
     FOR i IN 1 .. cardinality(v_plan.relations) LOOP
@@ -1571,8 +1625,11 @@ BEGIN
         v.oid := rowdelta.find_table(v.in_schema, v.in_table, p_path);
         v.tbl := rowdelta.table_name(v.oid, v_place, v.in_table);
         v.columns := rowdelta.typed(v.columns, v.oid, p_path, v_place);
-        IF NULL = ANY (v.key_at) OR array_position(v.key_at, NULL) IS NOT NULL THEN
+        IF array_position(v.key_at, NULL) IS NOT NULL THEN
             PERFORM rowdelta.fault(v_place || '.key', 'a column of the key is not among the columns');
+        END IF;
+        IF v.everywhere THEN
+            PERFORM rowdelta.unique_by(v.oid, v.key, v_place || '.key');
         END IF;
         SELECT array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY p.at) INTO v.parent_types
         FROM unnest(v.parent) WITH ORDINALITY AS p (name, at)
@@ -1607,6 +1664,25 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.compiled(jsonb, name[]) IS 'a mapping with its tables';
+
+-- rowdelta.unique_by(p_table, p_key, p_place): fails where no unique index is over exactly these columns.
+CREATE FUNCTION rowdelta.unique_by(p_table oid, p_key text[], p_place text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    IF p_key IS NULL OR NOT EXISTS (
+        SELECT FROM pg_index i
+        CROSS JOIN LATERAL (SELECT ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = p_table
+            AND a.attnum = ANY ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) AS names) AS c
+        WHERE i.indrelid = p_table AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+          AND c.names <@ p_key AND c.names @> p_key) THEN
+        PERFORM rowdelta.fault(p_place, format('no unique index is over exactly %s', array_to_string(p_key, ', ')));
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.unique_by(oid, text[], text) IS 'fails where columns are not unique';
 
 -- rowdelta.table_name(p_oid, p_place, p_table): the quoted name of a table, with its schema; that it is there is checked.
 CREATE FUNCTION rowdelta.table_name(p_oid oid, p_place text, p_table text) RETURNS text
