@@ -545,7 +545,7 @@ BEGIN
         ELSE ARRAY['name', 'path', 'table', 'parent', 'target', 'lookup', 'match', 'when_absent', 'when_null',
                    'on_duplicate', 'absent_columns', 'columns'] END, v_place);
     PERFORM rowdelta.needs(p_node, CASE p_kind WHEN 'root' THEN ARRAY['table', 'key', 'columns']
-        WHEN 'child' THEN ARRAY['name', 'table', 'parent', 'columns'] || CASE WHEN p_node ? 'key' THEN 'key' END
+        WHEN 'child' THEN ARRAY['name', 'table', 'parent', 'columns'] || CASE WHEN p_node ? 'key' THEN ARRAY['key'] ELSE '{}' END
         ELSE ARRAY['name', 'table', 'parent', 'target', 'lookup', 'match'] END, v_place);
     v_table := rowdelta.names(p_node ->> 'table', v_place);
     v_absent := rowdelta.choice(p_node, 'absent_columns', ARRAY['keep', 'null'], p_absent, v_place);
