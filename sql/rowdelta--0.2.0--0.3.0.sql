@@ -368,6 +368,31 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.choice(jsonb, text, text[], text, text) IS 'the word that a key of a mapping has';
 
+-- rowdelta.needs(p_node, p_keys, p_place): fails where a table of a mapping lacks one of these keys, or has nothing under it.
+CREATE FUNCTION rowdelta.needs(p_node jsonb, p_keys text[], p_place text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_key text;
+BEGIN
+    FOREACH v_key IN ARRAY p_keys LOOP
+        IF coalesce(p_node -> v_key, 'null') IN ('null', '""', '[]', '{}') THEN
+            PERFORM rowdelta.fault(p_place || '.' || v_key, 'must be given');
+        END IF;
+    END LOOP;
+    FOR v_key IN SELECT e.key FROM jsonb_each(p_node) AS e
+                 WHERE (e.key IN ('columns', 'match') AND jsonb_typeof(e.value) <> 'object')
+                    OR (e.key IN ('children', 'links') AND jsonb_typeof(e.value) <> 'array')
+                    OR (e.key = 'nullable' AND jsonb_typeof(e.value) <> 'boolean')
+                    OR (e.key IN ('name', 'table', 'id', 'target', 'lookup', 'zone') AND jsonb_typeof(e.value) <> 'string') LOOP
+        PERFORM rowdelta.fault(p_place || '.' || v_key, 'is of another type than it must be');
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.needs(jsonb, text[], text) IS 'fails where a mapping lacks a key';
+
 -- rowdelta.column_of(p_name, p_node, p_key, p_absent, p_place): reads a column of a relation.
 --
 -- p_key: the columns of the relation's key; NULL: its rows are identified by content.
@@ -384,6 +409,14 @@ BEGIN
         v_node := jsonb_build_object('path', v_node);
     END IF;
     PERFORM rowdelta.known(v_node, ARRAY['path', 'zone', 'type', 'when_absent', 'nullable', 'lookup', 'match'], p_place);
+    PERFORM rowdelta.needs(v_node, '{}', p_place);
+    IF v_node ? 'zone' THEN
+        BEGIN
+            PERFORM timezone(v_node ->> 'zone', 'epoch'::timestamptz);
+        EXCEPTION WHEN invalid_parameter_value THEN
+            PERFORM rowdelta.fault(p_place || '.zone', format('no time zone %s', to_json(v_node ->> 'zone')));
+        END;
+    END IF;
     v_column.name := p_name;
     v_column.keeps := p_key IS NOT NULL AND p_name <> ALL (p_key)
         AND rowdelta.choice(v_node, 'when_absent', ARRAY['keep', 'null'], p_absent, p_place) = 'keep';
@@ -422,6 +455,7 @@ BEGIN
         PERFORM rowdelta.fault(p_place, format('no lookup %s', to_json(p_column.lookup)));
     END IF;
     PERFORM rowdelta.known(p_match, v_lookup.key, p_place || '.match');
+    PERFORM rowdelta.needs(p_match, v_lookup.key, p_place || '.match');
     SELECT jsonb_agg(to_jsonb(rowdelta.names(p_match ->> k.name, p_place)) ORDER BY k.at) INTO v_column.paths
     FROM unnest(v_lookup.key) WITH ORDINALITY AS k (name, at);
     SELECT '{"lookup":{"matching":[' || string_agg(rowdelta.path_source(e.path), ',' ORDER BY e.at) || ']}}'
@@ -464,6 +498,7 @@ BEGIN
     FOR v_name, v_node IN SELECT e.key, e.value FROM jsonb_each(coalesce(p_definition -> 'lookups', '{}')) AS e LOOP
         v_place := 'lookups.' || v_name;
         PERFORM rowdelta.known(v_node, ARRAY['table', 'id', 'key', 'missing', 'columns'], v_place);
+        PERFORM rowdelta.needs(v_node, ARRAY['table', 'id', 'key'], v_place);
         v_table := rowdelta.names(v_node ->> 'table', v_place || '.table');
         v_lookup := NULL;
         v_lookup.name := v_name;
@@ -522,6 +557,7 @@ DECLARE
     v_key       text;
     v_value     jsonb;
     v_inner     jsonb;
+    v_depth     integer := 0;
     v_place     text := CASE p_kind WHEN 'root' THEN 'root' WHEN 'child' THEN 'children.' ELSE 'links.' END
                         || CASE p_kind WHEN 'root' THEN '' ELSE coalesce(p_node ->> 'name', '?') END;
 BEGIN
@@ -531,6 +567,9 @@ BEGIN
                                 'on_duplicate', 'absent_columns', 'columns', 'children', 'links']
         ELSE ARRAY['name', 'path', 'table', 'parent', 'target', 'lookup', 'match', 'when_absent', 'when_null',
                    'on_duplicate', 'absent_columns', 'columns'] END, v_place);
+    PERFORM rowdelta.needs(p_node, CASE p_kind WHEN 'root' THEN ARRAY['table', 'key', 'columns']
+        WHEN 'child' THEN ARRAY['name', 'table', 'parent', 'columns'] || CASE WHEN p_node ? 'key' THEN ARRAY['key'] ELSE '{}' END
+        ELSE ARRAY['name', 'table', 'parent', 'target', 'lookup', 'match'] END, v_place);
     v_table := rowdelta.names(p_node ->> 'table', v_place || '.table');
     v_absent := rowdelta.choice(p_node, 'absent_columns', ARRAY['keep', 'null'], p_absent, v_place);
     v.ix := cardinality(v_relations) + 1;
@@ -568,6 +607,20 @@ BEGIN
     END LOOP;
     v.key_at := ARRAY(SELECT array_position(ARRAY(SELECT c.name FROM unnest(v.columns) AS c), k.name)
                       FROM unnest(v.key) WITH ORDINALITY AS k (name, at) ORDER BY k.at);
+    WHILE p_outer IS NOT NULL LOOP
+        v_depth := v_depth + 1;
+        p_outer := v_relations[p_outer].enclosing;
+    END LOOP;
+    SELECT c.name INTO v_key FROM (
+        SELECT c.name, p.path FROM unnest(v.columns) AS c CROSS JOIN jsonb_array_elements(c.paths) AS p (path)
+        UNION ALL SELECT c.name, k.paths -> 0 FROM unnest(v.columns) AS c JOIN unnest(p_lookups) AS l ON l.name = c.lookup
+        CROSS JOIN unnest(l.columns) AS k) AS c
+    WHERE (SELECT count(*) FROM jsonb_array_elements_text(c.path) AS s (part) WHERE s.part = '^') > v_depth LIMIT 1;
+    IF FOUND THEN
+        PERFORM rowdelta.fault(v_place || '.columns.' || v_key, 'nothing encloses the item that ^ asks for');
+    ELSIF '["^"]' <@ v.path THEN
+        PERFORM rowdelta.fault(v_place || '.path', 'a list is inside of its item');
+    END IF;
     v_relations := v_relations || v;
     FOR v_inner IN SELECT e.value FROM jsonb_array_elements(coalesce(p_node -> 'children', '[]')) AS e LOOP
         v_relations := rowdelta.read_relation(v_relations, v_inner, 'child', v.ix, v_absent, p_lookups);
@@ -841,6 +894,7 @@ BEGIN
         v_place := 'lookups.' || v_look.name;
         v_look.oid := rowdelta.find_table(v_look.in_schema, v_look.in_table, p_path);
         v_look.tbl := rowdelta.table_name(v_look.oid, v_place, v_look.in_table);
+        PERFORM rowdelta.unique_by(v_look.oid, v_look.key, v_place || '.key');
         v_plan.lookups[i] := v_look;
         v_columns := v_columns || v_look.keys || v_look.columns;
         v_count := cardinality(v_look.keys) + cardinality(v_look.columns);
@@ -877,12 +931,8 @@ BEGIN
         IF array_position(v.key_at, NULL) IS NOT NULL THEN
             PERFORM rowdelta.fault(v_place || '.key', 'a column of the key is not among the columns');
         END IF;
-        IF v.everywhere AND NOT EXISTS (
-            SELECT FROM pg_index i WHERE i.indrelid = v.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-            AND ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, at)
-                      JOIN pg_attribute a ON a.attrelid = v.oid AND a.attnum = k.number WHERE k.at <= i.indnkeyatts ORDER BY 1)
-                = ARRAY(SELECT k.name FROM unnest(v.key) AS k (name) ORDER BY 1)) THEN
-            PERFORM rowdelta.fault(v_place || '.key', 'there is no unique index over exactly these columns');
+        IF v.everywhere THEN
+            PERFORM rowdelta.unique_by(v.oid, v.key, v_place || '.key');
         END IF;
         SELECT array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY p.at) INTO v.parent_types
         FROM unnest(v.parent) WITH ORDINALITY AS p (name, at)
@@ -917,6 +967,25 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.compiled(jsonb, name[]) IS 'a mapping with its tables';
+
+-- rowdelta.unique_by(p_table, p_key, p_place): fails where no unique index is over exactly these columns.
+CREATE FUNCTION rowdelta.unique_by(p_table oid, p_key text[], p_place text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    IF p_key IS NULL OR NOT EXISTS (
+        SELECT FROM pg_index i
+        CROSS JOIN LATERAL (SELECT ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = p_table
+            AND a.attnum = ANY ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) AS names) AS c
+        WHERE i.indrelid = p_table AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+          AND c.names <@ p_key AND c.names @> p_key) THEN
+        PERFORM rowdelta.fault(p_place, format('no unique index is over exactly %s', array_to_string(p_key, ', ')));
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.unique_by(oid, text[], text) IS 'fails where columns are not unique';
 
 -- rowdelta.table_name(p_oid, p_place, p_table): the quoted name of a table, with its schema; that it is there is checked.
 CREATE FUNCTION rowdelta.table_name(p_oid oid, p_place text, p_table text) RETURNS text
@@ -1280,6 +1349,8 @@ COMMENT ON FUNCTION rowdelta.items_sql(rowdelta.relation[], integer) IS 'SQL of 
 
 -- rowdelta.keyed_sql(p_plan, p_ix): SQL of the items of a relation with the keys of the catalogue rows to which they refer:
 -- k<column>_<n>; and v<column>, what the path of any other column finds.
+--
+-- Where of several items with one key the first or last counts, the others are left out: what they hold besides is not looked at.
 CREATE FUNCTION rowdelta.keyed_sql(p_plan rowdelta.plan_of_mapping, p_ix integer) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
@@ -1290,10 +1361,18 @@ DECLARE
     v_lookup rowdelta.lookup;
     v_found  text := '';
     v_typed  text := '';
+    v_chosen text := '';
+    v_keys   text := '';
+    v_item   text;
+    v_some   boolean := v.kind <> 'root' AND v.key IS NOT NULL AND v.on_duplicate <> 'error';
 BEGIN
     FOR i IN 1 .. cardinality(v.columns) LOOP
         c := v.columns[i];
         IF c.lookup IS NULL THEN
+            IF v_some AND i = ANY (v.key_at) THEN
+                v_chosen := v_chosen || format(', %s AS i%s', rowdelta.value_sql(c, 'j.v' || i), i);
+                v_keys := v_keys || ', j.i' || i;
+            END IF;
             -- The first that is not null; else null where any is there.
             SELECT v_found || ', ' || CASE WHEN count(*) = 1 THEN min(rowdelta.find_sql(p.path)) ELSE
                 'coalesce(' || string_agg(format('nullif(%s, ''null'')', rowdelta.find_sql(p.path)), ', ' ORDER BY p.at) || ', '
@@ -1304,12 +1383,22 @@ BEGIN
         v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = c.lookup);
         FOR n IN 1 .. cardinality(v_lookup.keys) LOOP
             v_found := v_found || format(', %s AS j%s_%s', rowdelta.find_sql(c.paths -> n - 1), i, n);
-            v_typed := v_typed || format(', %s AS k%s_%s',
-                rowdelta.value_sql(v_lookup.keys[n], format('j.j%s_%s', i, n)), i, n);
+            v_item := format(', %s AS k%s_%s', rowdelta.value_sql(v_lookup.keys[n], format('j.j%s_%s', i, n)), i, n);
+            IF v_some AND i = ANY (v.key_at) THEN
+                v_chosen := v_chosen || v_item;
+                v_keys := v_keys || format(', j.k%s_%s', i, n);
+            ELSE
+                v_typed := v_typed || v_item;
+            END IF;
         END LOOP;
     END LOOP;
-    RETURN format('SELECT j.*%s FROM (SELECT e.*%s FROM (%s) AS e OFFSET 0) AS j', v_typed, v_found,
-                  rowdelta.items_sql(p_plan.relations, p_ix));
+    v_item := format('SELECT e.*%s FROM (%s) AS e OFFSET 0', v_found, rowdelta.items_sql(p_plan.relations, p_ix));
+    IF v_some THEN
+        v_item := format('SELECT * FROM (SELECT j.*, row_number() OVER (PARTITION BY j.document, j.parent, j.silent%s ORDER BY j.at%s) AS place '
+                         'FROM (SELECT j.*%s FROM (%s) AS j OFFSET 0) AS j) AS j WHERE j.place = 1 OFFSET 0',
+                         v_keys, CASE v.on_duplicate WHEN 'last' THEN ' DESC' ELSE '' END, v_chosen, v_item);
+    END IF;
+    RETURN format('SELECT j.*%s FROM (%s) AS j', v_typed, v_item);
 END
 $$;
 
