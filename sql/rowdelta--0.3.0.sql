@@ -7,10 +7,23 @@
 -- Error codes of our own: RD001 unknown mapping, RD002 the lease is not ours,
 -- RD003 a document's state changed meanwhile, RD004 the transaction is not READ COMMITTED,
 -- RD005 a mapping is not for the SQL functions, RD006 a document does not fit its mapping,
--- RD008 more would be deleted than may be.
+-- RD008 more would be deleted than may be, RD009 taken back (never leaves the functions).
 --
 -- What is recorded of documents stands in three tables; why that is right and what it
 -- costs is in docs/state.md.
+
+-- Who owns a schema can put into it what functions would call: no objects into the schema of somebody else.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_namespace n
+               JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) n.nspowner
+               JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) CURRENT_USER
+               WHERE n.nspname OPERATOR(pg_catalog.=) 'rowdelta'
+                 AND NOT (pg_catalog.pg_has_role(o.oid, 'USAGE') AND o.rolsuper OPERATOR(pg_catalog.>=) r.rolsuper)) THEN
+        RAISE EXCEPTION 'schema rowdelta belongs to another role: install as that role, or drop the schema' USING ERRCODE = '42501';
+    END IF;
+END
+$$;
 
 CREATE SCHEMA IF NOT EXISTS rowdelta;
 
@@ -122,9 +135,12 @@ CREATE VIEW rowdelta.state AS
     UNION ALL
     SELECT b.mapping, e.key, e.raw, e.fingerprint, e.relations, e.settled, e.absent, e.coverage, e.respelled
     FROM rowdelta.base b
-    CROSS JOIN LATERAL unnest(b.keys, b.raw, b.fingerprint, b.relations, b.settled, b.absent, b.coverage, b.respelled)
-        AS e (key, raw, fingerprint, relations, settled, absent, coverage, respelled)
-    WHERE NOT EXISTS (SELECT FROM rowdelta.document d WHERE d.mapping = b.mapping AND d.key = e.key);
+    CROSS JOIN LATERAL ROWS FROM (
+        pg_catalog.unnest(b.keys), pg_catalog.unnest(b.raw), pg_catalog.unnest(b.fingerprint), pg_catalog.unnest(b.relations),
+        pg_catalog.unnest(b.settled), pg_catalog.unnest(b.absent), pg_catalog.unnest(b.coverage), pg_catalog.unnest(b.respelled)
+    ) AS e (key, raw, fingerprint, relations, settled, absent, coverage, respelled)
+    WHERE NOT EXISTS (SELECT FROM rowdelta.document d
+                      WHERE d.mapping OPERATOR(pg_catalog.=) b.mapping AND d.key OPERATOR(pg_catalog.=) e.key);
 
 COMMENT ON VIEW rowdelta.state IS 'what is recorded of documents, a row each, for people: it unpacks all of it';
 
@@ -147,7 +163,7 @@ COMMENT ON COLUMN rowdelta.rewritten.forms IS
 CREATE TABLE rowdelta.run (
     id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     mapping  integer NOT NULL REFERENCES rowdelta.mapping ON DELETE CASCADE,
-    started  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    started  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     finished timestamptz,
     status   text NOT NULL DEFAULT 'running',
     report   jsonb
@@ -174,7 +190,7 @@ CREATE INDEX failure_run ON rowdelta.failure (run);
 CREATE TABLE rowdelta.change (
     id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     mapping  integer NOT NULL REFERENCES rowdelta.mapping ON DELETE CASCADE,
-    at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    at       timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     document text,
     relation text NOT NULL,
     action   text NOT NULL,
@@ -196,8 +212,8 @@ COMMENT ON COLUMN rowdelta.change.before IS 'values as text; of an update the co
 --   INSERT INTO rowdelta.guard (mapping, rows_max, percent_max) VALUES ('convocatorias', 5000, 5);
 CREATE TABLE rowdelta.guard (
     mapping     text,
-    rows_max    bigint CHECK (rows_max >= 0),
-    percent_max numeric CHECK (percent_max BETWEEN 0 AND 100)
+    rows_max    bigint CHECK (rows_max OPERATOR(pg_catalog.>=) 0),
+    percent_max numeric CHECK (percent_max OPERATOR(pg_catalog.>=) 0 AND percent_max OPERATOR(pg_catalog.<=) 100)
 );
 
 CREATE UNIQUE INDEX guard_mapping ON rowdelta.guard (coalesce(mapping, ''));
@@ -207,16 +223,19 @@ COMMENT ON COLUMN rowdelta.guard.mapping IS 'the name of a mapping; NULL: of all
 COMMENT ON COLUMN rowdelta.guard.rows_max IS 'rows that a run may delete from all tables, cascades included; NULL: not limited here';
 COMMENT ON COLUMN rowdelta.guard.percent_max IS 'share of a table''s rows that a run may delete, in percent; NULL: not limited here';
 
--- Under CREATE EXTENSION the rows belong in a dump; elsewhere the tables are dumped anyway.
+-- Under CREATE EXTENSION the rows belong in a dump, and where the ids have got to; elsewhere all is dumped anyway.
 DO $$
 DECLARE
-    v_table text;
+    v_name text;
 BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_depend
-               WHERE refclassid = 'pg_catalog.pg_extension'::regclass AND deptype = 'e'
-                 AND classid = 'pg_catalog.pg_class'::regclass AND objid = 'rowdelta.mapping'::regclass) THEN
-        FOREACH v_table IN ARRAY ARRAY['mapping', 'document', 'base', 'skip', 'rewritten', 'run', 'failure', 'guard', 'change'] LOOP
-            PERFORM pg_catalog.pg_extension_config_dump(('rowdelta.' || v_table)::regclass, '');
+               WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+                 AND deptype OPERATOR(pg_catalog.=) 'e'
+                 AND classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+                 AND objid OPERATOR(pg_catalog.=) 'rowdelta.mapping'::pg_catalog.regclass) THEN
+        FOREACH v_name IN ARRAY ARRAY['mapping', 'mapping_id_seq', 'document', 'base', 'skip', 'rewritten', 'run', 'run_id_seq', 'failure',
+                                      'guard', 'change', 'change_id_seq'] LOOP
+            PERFORM pg_catalog.pg_extension_config_dump(pg_catalog.format('rowdelta.%I', v_name)::pg_catalog.regclass, '');
         END LOOP;
     END IF;
 END
@@ -1071,39 +1090,48 @@ COMMENT ON FUNCTION rowdelta.names(text, text) IS 'the parts of a path';
 
 -- rowdelta.path_source(p_path): a path as the digest of a relation has it.
 CREATE FUNCTION rowdelta.path_source(p_path jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT '[' || coalesce(string_agg(
-               CASE e.part WHEN '^' THEN '"up"' ELSE '{"field":' || to_json(substr(e.part, 2)) || '}' END, ','
-               ORDER BY e.at), '') || ']'
-    FROM jsonb_array_elements_text(p_path) WITH ORDINALITY AS e (part, at)
+BEGIN
+    RETURN (
+        SELECT '[' || coalesce(string_agg(
+                   CASE e.part WHEN '^' THEN '"up"' ELSE '{"field":' || to_json(substr(e.part, 2)) || '}' END, ','
+                   ORDER BY e.at), '') || ']'
+        FROM jsonb_array_elements_text(p_path) WITH ORDINALITY AS e (part, at));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.path_source(jsonb) IS 'a path as digests have it';
 
 -- rowdelta.list_source(p_names): a list of strings as the digest of a relation has it.
 CREATE FUNCTION rowdelta.list_source(p_names text[]) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT '[' || coalesce(string_agg(to_json(n.name)::text, ',' ORDER BY n.at), '') || ']'
-    FROM unnest(p_names) WITH ORDINALITY AS n (name, at)
+BEGIN
+    RETURN (
+        SELECT '[' || coalesce(string_agg(to_json(n.name)::text, ',' ORDER BY n.at), '') || ']'
+        FROM unnest(p_names) WITH ORDINALITY AS n (name, at));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.list_source(text[]) IS 'a list of strings as digests have it';
 
 -- rowdelta.strings(p_value): one string, or a list of strings, as a list.
 CREATE FUNCTION rowdelta.strings(p_value jsonb, p_place text) RETURNS text[]
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT CASE jsonb_typeof(p_value)
-        WHEN 'string' THEN ARRAY[p_value #>> '{}']
-        WHEN 'array' THEN ARRAY(SELECT e.name FROM jsonb_array_elements_text(p_value) WITH ORDINALITY AS e (name, at)
-                                ORDER BY e.at)
-        ELSE ARRAY[rowdelta.fault(p_place, 'expected a string or a list of strings')] END
-    WHERE p_value IS NOT NULL
+BEGIN
+    RETURN (
+        SELECT CASE jsonb_typeof(p_value)
+            WHEN 'string' THEN ARRAY[p_value #>> '{}']
+            WHEN 'array' THEN ARRAY(SELECT e.name FROM jsonb_array_elements_text(p_value) WITH ORDINALITY AS e (name, at)
+                                    ORDER BY e.at)
+            ELSE ARRAY[rowdelta.fault(p_place, 'expected a string or a list of strings')] END
+        WHERE p_value IS NOT NULL);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.strings(jsonb, text) IS 'one string, or several, as a list';
@@ -1130,12 +1158,14 @@ COMMENT ON FUNCTION rowdelta.known(jsonb, text[], text) IS 'fails where a mappin
 
 -- rowdelta.choice(p_node, p_key, p_words, p_default, p_place): one of some words, or the default.
 CREATE FUNCTION rowdelta.choice(p_node jsonb, p_key text, p_words text[], p_default text, p_place text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT CASE WHEN NOT p_node ? p_key THEN p_default
+BEGIN
+    RETURN CASE WHEN NOT p_node ? p_key THEN p_default
                 WHEN p_node ->> p_key = ANY (p_words) THEN p_node ->> p_key
-                ELSE rowdelta.fault(p_place || '.' || p_key, 'expected one of ' || array_to_string(p_words, ', ')) END
+                ELSE rowdelta.fault(p_place || '.' || p_key, 'expected one of ' || array_to_string(p_words, ', ')) END;
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.choice(jsonb, text, text[], text, text) IS 'the word that a key of a mapping has';
@@ -1207,10 +1237,12 @@ COMMENT ON FUNCTION rowdelta.matching(rowdelta.mapped_column, jsonb, rowdelta.lo
 
 -- rowdelta.table_source(p_schema, p_table): the name of a table as digests have it.
 CREATE FUNCTION rowdelta.table_source(p_schema text, p_table text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT '{"schema":' || coalesce(to_json(p_schema)::text, 'null') || ',"table":' || to_json(p_table) || '}'
+BEGIN
+    RETURN '{"schema":' || coalesce(to_json(p_schema)::text, 'null') || ',"table":' || to_json(p_table) || '}';
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.table_source(text, text) IS 'the name of a table as digests have it';
@@ -1358,9 +1390,7 @@ CREATE FUNCTION rowdelta.spelled(p_type oid, p_modifier integer, p_path name[]) 
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_type t WHERE t.oid = p_type AND t.typnamespace = 'pg_catalog'::regnamespace) THEN
-        PERFORM set_config('search_path', array_to_string(ARRAY(SELECT quote_ident(s) FROM unnest(p_path) AS s), ', '), true);
-    END IF;
+    PERFORM set_config('search_path', array_to_string(ARRAY(SELECT quote_ident(s) FROM unnest(p_path) AS s), ', '), true);
     RETURN pg_catalog.format_type(p_type, p_modifier);
 END
 $$;
@@ -1369,50 +1399,80 @@ COMMENT ON FUNCTION rowdelta.spelled(oid, integer, name[]) IS 'a type as a sessi
 
 -- rowdelta.find_table(p_schema, p_table, p_path): the table of this name; without a schema the first on the path.
 CREATE FUNCTION rowdelta.find_table(p_schema text, p_table text, p_path name[]) RETURNS oid
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT c.oid FROM unnest(CASE WHEN p_schema IS NULL THEN p_path ELSE ARRAY[p_schema::name] END)
-        WITH ORDINALITY AS s (name, at)
-    JOIN pg_namespace n ON n.nspname = s.name JOIN pg_class c ON c.relnamespace = n.oid
-    WHERE c.relname = p_table AND c.relkind IN ('r', 'p') ORDER BY s.at LIMIT 1
+BEGIN
+    RETURN (
+        SELECT c.oid FROM unnest(CASE WHEN p_schema IS NULL THEN p_path ELSE ARRAY[p_schema::name] END)
+            WITH ORDINALITY AS s (name, at)
+        JOIN pg_namespace n ON n.nspname = s.name JOIN pg_class c ON c.relnamespace = n.oid
+        WHERE c.relname = p_table AND c.relkind IN ('r', 'p') ORDER BY s.at LIMIT 1);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.find_table(text, text, name[]) IS 'a table by its name and a search path';
 
 -- rowdelta.kind_of(p_type, p_modifier): how values of a type are made and compared; NULL: not by the SQL functions.
 CREATE FUNCTION rowdelta.kind_of(p_type oid, p_modifier integer) RETURNS text
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT CASE WHEN t.oid = 16 THEN 'boolean' WHEN t.oid IN (20, 21, 23) THEN 'integer' WHEN t.oid IN (700, 701) THEN 'float'
-                WHEN t.oid = 1700 THEN CASE WHEN p_modifier < 0 THEN 'decimal' ELSE 'numeric' END
-                WHEN t.oid IN (25, 1043) THEN 'text' WHEN t.oid IN (1082, 1114) THEN 'clock' WHEN t.oid = 1184 THEN 'instant'
-                WHEN t.oid = 3802 THEN 'jsonb'
-                WHEN t.oid IN (114, 142) OR t.typtype NOT IN ('b', 'e', 'r', 'm') OR 0 IN (t.typsend, t.typreceive) THEN NULL
-                WHEN t.typcategory = 'A' THEN CASE WHEN t.typelem < 16384 AND rowdelta.kind_of(t.typelem, p_modifier)
-                                                        NOT IN ('decimal', 'jsonb', 'array') THEN 'array' END
-                ELSE 'server' END
-    FROM pg_type t WHERE t.oid = p_type
+BEGIN
+    RETURN (
+        SELECT CASE WHEN t.oid = 16 THEN 'boolean' WHEN t.oid IN (20, 21, 23) THEN 'integer' WHEN t.oid IN (700, 701) THEN 'float'
+                    WHEN t.oid = 1700 THEN CASE WHEN p_modifier < 0 THEN 'decimal' ELSE 'numeric' END
+                    WHEN t.oid IN (25, 1043) THEN 'text' WHEN t.oid IN (1082, 1114) THEN 'clock' WHEN t.oid = 1184 THEN 'instant'
+                    WHEN t.oid = 3802 THEN 'jsonb'
+                    WHEN t.oid IN (114, 142) OR t.typtype NOT IN ('b', 'e', 'r', 'm') OR 0 IN (t.typsend, t.typreceive) THEN NULL
+                    WHEN t.typcategory = 'A' THEN CASE WHEN t.typelem < 16384 AND rowdelta.kind_of(t.typelem, p_modifier)
+                                                            NOT IN ('decimal', 'jsonb', 'array') THEN 'array' END
+                    ELSE 'server' END
+        FROM pg_type t WHERE t.oid = p_type);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.kind_of(oid, integer) IS 'how values of a type are made and compared';
 
--- rowdelta.typed(p_columns, p_table, p_path, p_place): columns with what the catalog has of their types.
+-- rowdelta.base_type(p_type, p_modifier, p_typtype): a type, or what a domain is over, and its modifier.
+CREATE FUNCTION rowdelta.base_type(p_type oid, p_modifier integer, p_typtype "char", OUT oid oid, OUT modifier integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_typtype "char" := p_typtype;
+BEGIN
+    oid := p_type;
+    modifier := p_modifier;
+    WHILE v_typtype = 'd' LOOP
+        SELECT t.typbasetype, t.typtypmod INTO oid, modifier FROM pg_type t WHERE t.oid = base_type.oid;
+        SELECT t.typtype INTO v_typtype FROM pg_type t WHERE t.oid = base_type.oid;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.base_type(oid, integer, "char") IS 'a type, or what a domain is over';
+
+-- rowdelta.typed(p_columns, p_tables, p_path, p_places): columns, each of one of the tables, with what the catalog has of their
+-- types. p_places: where the tables stand in the mapping.
 --
 -- Raises:  RD005 a column is not there, or of a type that the SQL functions do not know.
-CREATE FUNCTION rowdelta.typed(p_columns rowdelta.mapped_column[], p_table oid, p_path name[], p_place text)
+CREATE FUNCTION rowdelta.typed(p_columns rowdelta.mapped_column[], p_tables oid[], p_path name[], p_places text[])
     RETURNS rowdelta.mapped_column[]
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
     v_columns rowdelta.mapped_column[];
-    v_column  rowdelta.mapped_column;
+    v_place   text;
+    v_name    text;
+    v_sql     text;
 BEGIN
     v_columns := ARRAY(
         SELECT ROW(m.name, m.paths, m.lookup, m.zone, m.keeps, m.nullable, m.source,
-                   format_type(a.atttypid, a.atttypmod), rowdelta.spelled(a.atttypid, a.atttypmod, p_path),
+                   format_type(a.atttypid, a.atttypmod),
+                   CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format_type(a.atttypid, a.atttypmod)
+                        ELSE rowdelta.spelled(a.atttypid, a.atttypmod, p_path) END,
                    CASE WHEN t.typtype = 'd' THEN rowdelta.spelled(base.oid, base.modifier, p_path) ELSE '' END,
                    CASE WHEN a.attnum IS NOT NULL AND a.attgenerated = '' THEN rowdelta.kind_of(base.oid, base.modifier) END,
                    CASE WHEN base.oid = 1043 AND base.modifier >= 4 THEN base.modifier - 4 END,
@@ -1425,34 +1485,32 @@ BEGIN
                    (SELECT format('%I.%I', n.nspname, p.proname) FROM pg_proc p
                     JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = t.typsend))::rowdelta.mapped_column
         FROM unnest(p_columns) WITH ORDINALITY AS m
-        LEFT JOIN pg_attribute a ON a.attrelid = p_table AND a.attname = m.name AND a.attnum > 0 AND NOT a.attisdropped
+        LEFT JOIN pg_attribute a ON a.attrelid = p_tables[m.ordinality] AND a.attname = m.name AND a.attnum > 0 AND NOT a.attisdropped
         LEFT JOIN pg_type t ON t.oid = a.atttypid
-        LEFT JOIN LATERAL (
-            WITH RECURSIVE below (oid, modifier, depth) AS (
-                SELECT a.atttypid, a.atttypmod, 0
-                UNION ALL SELECT u.typbasetype, u.typtypmod, depth + 1
-                          FROM below JOIN pg_type u ON u.oid = below.oid WHERE u.typtype = 'd')
-            SELECT oid, modifier FROM below ORDER BY depth DESC LIMIT 1) AS base ON true
+        LEFT JOIN LATERAL rowdelta.base_type(a.atttypid, a.atttypmod, t.typtype) AS base ON true
         LEFT JOIN pg_type b ON b.oid = base.oid
         ORDER BY m.ordinality);
-    SELECT c.* INTO v_column FROM unnest(v_columns) AS c WHERE c.kind IS NULL LIMIT 1;
+    SELECT p_places[c.ordinality], c.name, c.sql INTO v_place, v_name, v_sql
+    FROM unnest(v_columns) WITH ORDINALITY AS c WHERE c.kind IS NULL ORDER BY c.ordinality LIMIT 1;
     IF FOUND THEN
-        PERFORM rowdelta.fault(p_place || '.columns.' || v_column.name,
-                               coalesce('a column of type ' || v_column.sql || ' is not for the SQL functions',
+        PERFORM rowdelta.fault(v_place || '.columns.' || v_name,
+                               coalesce('a column of type ' || v_sql || ' is not for the SQL functions',
                                         'the table has no such column'));
     END IF;
     RETURN v_columns;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.typed(rowdelta.mapped_column[], oid, name[], text) IS 'columns with their types';
+COMMENT ON FUNCTION rowdelta.typed(rowdelta.mapped_column[], oid[], name[], text[]) IS 'columns with their types';
 
 -- rowdelta.part(p_bytes): a part of what a digest is made of.
 CREATE FUNCTION rowdelta.part(p_bytes bytea) RETURNS bytea
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT int8send(octet_length(p_bytes)) || p_bytes
+BEGIN
+    RETURN int8send(octet_length(p_bytes)) || p_bytes;
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.part(bytea) IS 'a part of what a digest is made of';
@@ -1542,6 +1600,19 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.parsed(jsonb) IS 'reads a mapping';
 
+-- rowdelta.place_of(p_relation): where a relation stands in its mapping.
+CREATE FUNCTION rowdelta.place_of(p_relation rowdelta.relation) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN CASE p_relation.kind WHEN 'root' THEN 'root' WHEN 'child' THEN 'children.' || p_relation.name
+                                ELSE 'links.' || p_relation.name END;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.place_of(rowdelta.relation) IS 'where a relation stands in its mapping';
+
 -- rowdelta.compiled(p_definition, p_path): a mapping with its tables, found by a search path.
 --
 -- Raises:  RD005 a table or a column is not there, or not for the SQL functions.
@@ -1555,23 +1626,52 @@ DECLARE
     v_look  rowdelta.lookup;
     v_all   bytea := '';
     v_place text;
+    -- The columns of all tables, of which the catalog is asked at once.
+    v_columns rowdelta.mapped_column[] := '{}';
+    v_tables  oid[] := '{}';
+    v_places  text[] := '{}';
+    v_at      integer := 0;
+    v_count   integer;
 BEGIN
     FOR i IN 1 .. cardinality(v_plan.lookups) LOOP
         v_look := v_plan.lookups[i];
         v_place := 'lookups.' || v_look.name;
         v_look.oid := rowdelta.find_table(v_look.in_schema, v_look.in_table, p_path);
         v_look.tbl := rowdelta.table_name(v_look.oid, v_place, v_look.in_table);
-        v_look.keys := rowdelta.typed(v_look.keys, v_look.oid, p_path, v_place);
-        v_look.columns := rowdelta.typed(v_look.columns, v_look.oid, p_path, v_place);
+        v_plan.lookups[i] := v_look;
+        v_columns := v_columns || v_look.keys || v_look.columns;
+        v_count := cardinality(v_look.keys) + cardinality(v_look.columns);
+        v_tables := v_tables || array_fill(v_look.oid, ARRAY[v_count]);
+        v_places := v_places || array_fill(v_place, ARRAY[v_count]);
+    END LOOP;
+    FOR i IN 1 .. cardinality(v_plan.relations) LOOP
+        v := v_plan.relations[i];
+        v_place := rowdelta.place_of(v);
+        v.oid := rowdelta.find_table(v.in_schema, v.in_table, p_path);
+        v.tbl := rowdelta.table_name(v.oid, v_place, v.in_table);
+        v_plan.relations[i] := v;
+        v_columns := v_columns || v.columns;
+        v_tables := v_tables || array_fill(v.oid, ARRAY[cardinality(v.columns)]);
+        v_places := v_places || array_fill(v_place, ARRAY[cardinality(v.columns)]);
+    END LOOP;
+    v_columns := rowdelta.typed(v_columns, v_tables, p_path, v_places);
+    FOR i IN 1 .. cardinality(v_plan.lookups) LOOP
+        v_look := v_plan.lookups[i];
+        v_count := cardinality(v_look.keys);
+        v_look.keys := v_columns[v_at + 1 : v_at + v_count];
+        v_at := v_at + v_count;
+        v_count := cardinality(v_look.columns);
+        v_look.columns := v_columns[v_at + 1 : v_at + v_count];
+        v_at := v_at + v_count;
         v_plan.lookups[i] := v_look;
     END LOOP;
     FOR i IN 1 .. cardinality(v_plan.relations) LOOP
         v := v_plan.relations[i];
-        v_place := CASE v.kind WHEN 'root' THEN 'root' WHEN 'child' THEN 'children.' || v.name ELSE 'links.' || v.name END;
-        v.oid := rowdelta.find_table(v.in_schema, v.in_table, p_path);
-        v.tbl := rowdelta.table_name(v.oid, v_place, v.in_table);
-        v.columns := rowdelta.typed(v.columns, v.oid, p_path, v_place);
-        IF NULL = ANY (v.key_at) OR array_position(v.key_at, NULL) IS NOT NULL THEN
+        v_place := rowdelta.place_of(v);
+        v_count := cardinality(v.columns);
+        v.columns := v_columns[v_at + 1 : v_at + v_count];
+        v_at := v_at + v_count;
+        IF array_position(v.key_at, NULL) IS NOT NULL THEN
             PERFORM rowdelta.fault(v_place || '.key', 'a column of the key is not among the columns');
         END IF;
         SELECT array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY p.at) INTO v.parent_types
@@ -1610,12 +1710,15 @@ COMMENT ON FUNCTION rowdelta.compiled(jsonb, name[]) IS 'a mapping with its tabl
 
 -- rowdelta.table_name(p_oid, p_place, p_table): the quoted name of a table, with its schema; that it is there is checked.
 CREATE FUNCTION rowdelta.table_name(p_oid oid, p_place text, p_table text) RETURNS text
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT coalesce((SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
-                     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_oid),
-                    rowdelta.fault(p_place || '.table', format('no table %s', to_json(p_table))))
+BEGIN
+    RETURN (
+        SELECT coalesce((SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
+                         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_oid),
+                        rowdelta.fault(p_place || '.table', format('no table %s', to_json(p_table)))));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.table_name(oid, text, text) IS 'the quoted name of a table';
@@ -1870,39 +1973,46 @@ COMMENT ON FUNCTION rowdelta.value_sql(rowdelta.mapped_column, text) IS 'SQL tha
 
 -- rowdelta.form_sql(p_column, p_value): SQL of the comparison form of a column's value.
 CREATE FUNCTION rowdelta.form_sql(p_column rowdelta.mapped_column, p_value text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT CASE p_column.kind WHEN 'decimal' THEN format('numeric_send(trim_scale(%s))', p_value)
+BEGIN
+    RETURN CASE p_column.kind WHEN 'decimal' THEN format('numeric_send(trim_scale(%s))', p_value)
                               WHEN 'jsonb' THEN format('rowdelta.jsonb_form(%s)', p_value)
-                              ELSE format('%s(%s)', p_column.send, p_value) END
+                              ELSE format('%s(%s)', p_column.send, p_value) END;
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.form_sql(rowdelta.mapped_column, text) IS 'SQL of the comparison form of a value';
 
 -- rowdelta.cell_sql(p_form): SQL of a cell of a tuple, of an expression that is its comparison form.
 CREATE FUNCTION rowdelta.cell_sql(p_form text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT format('CASE WHEN %1$s IS NULL THEN ''\xffffffff''::bytea ELSE int4send(octet_length(%1$s)) || %1$s END', p_form)
+BEGIN
+    RETURN format('CASE WHEN %1$s IS NULL THEN ''\xffffffff''::bytea ELSE int4send(octet_length(%1$s)) || %1$s END', p_form);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.cell_sql(text) IS 'SQL of a cell of a tuple';
 
 -- rowdelta.find_sql(p_path): SQL of what a path finds, seen from an item `e.item`; `e.up1` is the one around it, and so on.
 CREATE FUNCTION rowdelta.find_sql(p_path jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT CASE cardinality(f.fields) WHEN 0 THEN 'e.' || f.item
-                -- A field of an object without a call.
-                WHEN 1 THEN format('CASE jsonb_typeof(e.%1$s) WHEN ''object'' THEN e.%1$s -> %2$L ELSE rowdelta.find(e.%1$s, %3$L::text[]) END',
-                                   f.item, f.fields[1], f.fields)
-                ELSE format('rowdelta.find(e.%s, %L::text[])', f.item, f.fields) END
-    FROM (SELECT coalesce('up' || nullif(count(*) FILTER (WHERE s.part = '^'), 0), 'item') AS item,
-                 coalesce(array_agg(substr(s.part, 2) ORDER BY s.at) FILTER (WHERE s.part <> '^'), '{}') AS fields
-          FROM jsonb_array_elements_text(p_path) WITH ORDINALITY AS s (part, at)) AS f
+BEGIN
+    RETURN (
+        SELECT CASE cardinality(f.fields) WHEN 0 THEN 'e.' || f.item
+                    -- A field of an object without a call.
+                    WHEN 1 THEN format('CASE jsonb_typeof(e.%1$s) WHEN ''object'' THEN e.%1$s -> %2$L ELSE rowdelta.find(e.%1$s, %3$L::text[]) END',
+                                       f.item, f.fields[1], f.fields)
+                    ELSE format('rowdelta.find(e.%s, %L::text[])', f.item, f.fields) END
+        FROM (SELECT coalesce('up' || nullif(count(*) FILTER (WHERE s.part = '^'), 0), 'item') AS item,
+                     coalesce(array_agg(substr(s.part, 2) ORDER BY s.at) FILTER (WHERE s.part <> '^'), '{}') AS fields
+              FROM jsonb_array_elements_text(p_path) WITH ORDINALITY AS s (part, at)) AS f);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.find_sql(jsonb) IS 'SQL of what a path finds';
@@ -1994,12 +2104,15 @@ COMMENT ON FUNCTION rowdelta.keyed_sql(rowdelta.plan_of_mapping, integer) IS
 -- rowdelta.met_sql(p_lookup, p_column, p_row, p_found): SQL that is true of the row of a catalogue, `p_found`, to which a
 -- column of an item, `p_row`, refers.
 CREATE FUNCTION rowdelta.met_sql(p_lookup rowdelta.lookup, p_column integer, p_row text, p_found text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT string_agg(format(CASE WHEN k.name = ANY (p_lookup.nullable) THEN '%s.%I IS NOT DISTINCT FROM %s.k%s_%s'
-                                  ELSE '%s.%I = %s.k%s_%s' END, p_found, k.name, p_row, p_column, k.at), ' AND ' ORDER BY k.at)
-    FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at)
+BEGIN
+    RETURN (
+        SELECT string_agg(format(CASE WHEN k.name = ANY (p_lookup.nullable) THEN '%s.%I IS NOT DISTINCT FROM %s.k%s_%s'
+                                      ELSE '%s.%I = %s.k%s_%s' END, p_found, k.name, p_row, p_column, k.at), ' AND ' ORDER BY k.at)
+        FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.met_sql(rowdelta.lookup, integer, text, text) IS 'SQL of which catalogue row is meant';
@@ -2007,12 +2120,15 @@ COMMENT ON FUNCTION rowdelta.met_sql(rowdelta.lookup, integer, text, text) IS 'S
 -- rowdelta.nulls_sql(p_lookup, p_column, p_row, p_joint, p_all): SQL of whether parts of the key of a catalogue row are null:
 -- all of it, or any part of it that may not be.
 CREATE FUNCTION rowdelta.nulls_sql(p_lookup rowdelta.lookup, p_column integer, p_row text, p_all boolean) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT '(' || coalesce(string_agg(format('%s.k%s_%s IS NULL', p_row, p_column, k.at),
-                                      CASE WHEN p_all THEN ' AND ' ELSE ' OR ' END ORDER BY k.at), 'false') || ')'
-    FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at) WHERE p_all OR k.name <> ALL (p_lookup.nullable)
+BEGIN
+    RETURN (
+        SELECT '(' || coalesce(string_agg(format('%s.k%s_%s IS NULL', p_row, p_column, k.at),
+                                          CASE WHEN p_all THEN ' AND ' ELSE ' OR ' END ORDER BY k.at), 'false') || ')'
+        FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at) WHERE p_all OR k.name <> ALL (p_lookup.nullable));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.nulls_sql(rowdelta.lookup, integer, text, boolean) IS 'SQL of whether the key of a catalogue row is null';
@@ -2114,7 +2230,7 @@ BEGIN
         coalesce((SELECT string_agg(CASE WHEN (v.columns[k.at]).nullable THEN rowdelta.cell_sql('f.f' || k.at) ELSE format(
                 'CASE WHEN f.c%1$s IS NULL AND NOT f.silent%4$s THEN rowdelta.refuse(%2$L)::bytea ELSE %3$s END', k.at,
                 format('%s is null, and part of the key', quote_ident((v.columns[k.at]).name)), rowdelta.cell_sql('f.f' || k.at),
-                CASE WHEN v.kind = 'link' THEN ' AND f.s1 = 0' ELSE '' END)
+                CASE WHEN (v.columns[k.at]).lookup IS NOT NULL THEN format(' AND f.s%s = 0', k.at) ELSE '' END)
                 END, ' || ' ORDER BY k.ordinality) FROM unnest(v.key_at) WITH ORDINALITY AS k (at)), 'NULL'),
         v_tuple, coalesce((SELECT string_agg('f.s' || s.ordinality, ' + ') FROM unnest(v.columns) WITH ORDINALITY AS s
                              WHERE s.lookup IS NOT NULL), '0'),
@@ -2144,7 +2260,7 @@ COMMENT ON TYPE rowdelta.shreds IS 'the rows that documents ask for, and how man
 
 -- rowdelta.shredded(p_plan, p_documents, p_items): the source rows of documents, which have these numbers.
 --
--- Catalogue rows that are missing and that the mapping says to insert are inserted first.
+-- Where catalogue rows are missing that the mapping says to insert, they are, and the rows are made again.
 -- Raises:  RD006 a document does not fit the mapping; what the server says of a value that its column cannot hold.
 --          The relation is in the detail.
 CREATE FUNCTION rowdelta.shredded(p_plan rowdelta.plan_of_mapping, p_documents integer[], p_items jsonb[])
@@ -2159,21 +2275,26 @@ DECLARE
     v_counts  jsonb := '{}';
     v_count   bigint;
     v_label   text;
+    v_sql     text;
     v         rowdelta.relation;
     v_state   text;
     v_message text;
 BEGIN
     FOREACH v IN ARRAY p_plan.relations LOOP
-        FOR i IN 1 .. cardinality(v.columns) LOOP
-            IF EXISTS (SELECT FROM unnest(p_plan.lookups) AS l
-                       WHERE l.name = (v.columns[i]).lookup AND l.missing = 'insert') THEN
+        v_sql := rowdelta.rows_sql(p_plan, v.ix);
+        EXECUTE v_sql INTO v_found USING v_around, p_documents, p_items;
+        -- Mostly no catalogue row is missing.
+        IF EXISTS (SELECT FROM unnest(v_found) AS r WHERE r.skipped > 0) THEN
+            FOR i IN 1 .. cardinality(v.columns) LOOP
+                CONTINUE WHEN NOT EXISTS (SELECT FROM unnest(p_plan.lookups) AS l
+                                          WHERE l.name = (v.columns[i]).lookup AND l.missing = 'insert');
                 EXECUTE rowdelta.catalogue_sql(p_plan, v.ix, i) USING v_around, p_documents, p_items;
                 GET DIAGNOSTICS v_count = ROW_COUNT;
                 v_label := (v.columns[i]).lookup || ' added';
                 v_counts := v_counts || jsonb_build_object(v_label, coalesce((v_counts ->> v_label)::bigint, 0) + v_count);
-            END IF;
-        END LOOP;
-        EXECUTE rowdelta.rows_sql(p_plan, v.ix) INTO v_found USING v_around, p_documents, p_items;
+            END LOOP;
+            EXECUTE v_sql INTO v_found USING v_around, p_documents, p_items;
+        END IF;
         v_rows := v_rows || CASE WHEN v.encloses THEN rowdelta.without_items(v_found) ELSE v_found END;
         IF v.encloses THEN
             v_around := v_around || v_found;
@@ -2261,37 +2382,41 @@ $$;
 COMMENT ON FUNCTION rowdelta.identities(rowdelta.relation[], rowdelta.source_row[], rowdelta.node[]) IS
     'what tells rows apart that enclose others';
 
--- rowdelta.chosen(p_relations, p_rows, p_trees): the rows without those that are another one's duplicates, with what is below
--- these, and without links that have no target.
+-- rowdelta.chosen(p_relations, p_rows): the rows without those that are another one's duplicates, with what is below these,
+-- and without links that have no target: the root row of the document counts their references as skipped.
 --
+-- Deepest relation first: what is below a row is compared without the duplicates in it.
 -- Raises:  RD006 two rows have one key and other content, or one key that is unique in the table stands under two parents
 --          of one document. The relation is in the detail.
-CREATE FUNCTION rowdelta.chosen(
-    p_relations rowdelta.relation[], p_rows rowdelta.source_row[], p_trees rowdelta.node[]
-) RETURNS rowdelta.source_row[]
+CREATE FUNCTION rowdelta.chosen(p_relations rowdelta.relation[], p_rows rowdelta.source_row[]) RETURNS rowdelta.source_row[]
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET enable_nestloop = off
 AS $$
 DECLARE
-    v_rows rowdelta.source_row[] := p_rows;
-    v_gone integer[];
-    v      rowdelta.relation;
+    v_rows    rowdelta.source_row[] := p_rows;
+    v_skipped rowdelta.source_row[] := '{}';
+    v_trees   rowdelta.node[];
+    v_gone    integer[];
+    v         rowdelta.relation;
 BEGIN
     IF EXISTS (SELECT FROM unnest(v_rows) AS r WHERE r.skipped > 0) THEN
+        v_skipped := ARRAY(SELECT r FROM unnest(v_rows) AS r
+                           WHERE NOT r.silent AND (p_relations[r.relation]).kind = 'link' AND r.forms[1] IS NULL);
         v_rows := ARRAY(SELECT r FROM unnest(v_rows) AS r
                         WHERE r.silent OR (p_relations[r.relation]).kind <> 'link' OR r.forms[1] IS NOT NULL);
     END IF;
     FOR v IN SELECT l.* FROM unnest(p_relations) AS l WHERE l.ix IN (
         SELECT r.relation FROM unnest(v_rows) AS r WHERE r.relation > 1 AND r.key IS NOT NULL AND NOT r.silent
-        GROUP BY r.relation, r.parent, r.key HAVING count(*) > 1) ORDER BY l.ix
+        GROUP BY r.relation, r.parent, r.key HAVING count(*) > 1) ORDER BY l.ix DESC
     LOOP
+        v_trees := rowdelta.trees(p_relations, v_rows);
         SELECT array_agg(d.number) FILTER (WHERE d.place > 1),
                CASE WHEN bool_or(d.differs AND v.on_duplicate = 'error') THEN rowdelta.refuse(
                    format('two rows of %s have one key and other content', v.name)) END::integer[]
         INTO v_gone
         FROM (SELECT r.number, t.hash <> first_value(t.hash) OVER w AS differs, row_number() OVER w AS place
-              FROM unnest(v_rows) AS r JOIN unnest(p_trees) AS t ON t.relation = v.ix AND t.number = r.number
+              FROM unnest(v_rows) AS r JOIN unnest(v_trees) AS t ON t.relation = v.ix AND t.number = r.number
               WHERE r.relation = v.ix AND NOT r.silent
               WINDOW w AS (PARTITION BY r.parent, r.key
                            ORDER BY CASE v.on_duplicate WHEN 'last' THEN -r.number ELSE r.number END)) AS d;
@@ -2305,14 +2430,23 @@ BEGIN
     LOOP
         PERFORM rowdelta.refuse(format('two rows of %s have one key, under two parents', v.name));
     END LOOP;
+    IF v_skipped <> '{}' THEN
+        v_rows := ARRAY(
+            SELECT CASE WHEN n.skipped IS NULL THEN r ELSE ROW(
+                r.relation, r.document, r.number, r.parent, r.item, r.cells, r.forms, r.kept, r.key, r.fingerprint,
+                r.skipped + n.skipped, r.silent)::rowdelta.source_row END
+            FROM unnest(v_rows) AS r LEFT JOIN (
+                SELECT k.document, sum(k.skipped)::integer AS skipped FROM unnest(v_skipped) AS k
+                JOIN unnest(v_rows) AS o ON o.relation = p_relations[k.relation].enclosing AND o.number = k.parent
+                GROUP BY k.document) AS n ON r.relation = 1 AND n.document = r.document);
+    END IF;
     RETURN v_rows;
 EXCEPTION WHEN SQLSTATE 'RD006' THEN
     RAISE EXCEPTION '%', SQLERRM USING ERRCODE = 'RD006', DETAIL = v.name;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.chosen(rowdelta.relation[], rowdelta.source_row[], rowdelta.node[]) IS
-    'the rows without duplicates';
+COMMENT ON FUNCTION rowdelta.chosen(rowdelta.relation[], rowdelta.source_row[]) IS 'the rows without duplicates';
 
 -- rowdelta.without(p_relations, p_rows, p_ix, p_numbers): the rows without some of a relation, and what is below these.
 CREATE FUNCTION rowdelta.without(
@@ -2462,41 +2596,64 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.stored_sql(rowdelta.relation[], integer, text) IS 'SQL of stored rows of a relation';
 
--- rowdelta.among_sql(p_names, p_types): SQL of whether columns of `t` have the values of one of the rows of $3, which are
--- arrays of text in jsonb.
-CREATE FUNCTION rowdelta.among_sql(p_names text[], p_types text[]) RETURNS text
-    LANGUAGE sql IMMUTABLE
+-- rowdelta.among_sql(p_names, p_types, p_nullable): SQL of whether columns of `t` have the values of one of the rows of $3,
+-- which are arrays of text in jsonb; where some may be NULL, of rows among which these are.
+CREATE FUNCTION rowdelta.among_sql(p_names text[], p_types text[], p_nullable text[] DEFAULT '{}') RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    -- The first column finds the rows by an index, the others are looked at.
-    SELECT format('t.%I = ANY (ARRAY(SELECT (a.v ->> 0)::%s FROM jsonb_array_elements($3) AS a (v) WHERE a.v ->> 0 IS NOT NULL))',
-                  p_names[1], p_types[1])
-        || CASE WHEN cardinality(p_names) > 1 THEN format(' AND (%s) IN (SELECT %s FROM jsonb_array_elements($3) AS a (v))',
-            (SELECT string_agg(format('t.%I', n.name), ', ' ORDER BY n.at) FROM unnest(p_names) WITH ORDINALITY AS n (name, at)),
-            (SELECT string_agg(format('(a.v ->> %s)::%s', n.at - 1, n.type), ', ' ORDER BY n.at)
-             FROM unnest(p_types) WITH ORDINALITY AS n (type, at))) ELSE '' END
+BEGIN
+    RETURN (
+        -- The first column finds the rows by an index, the others are looked at.
+        SELECT string_agg(format(CASE WHEN n.name = ANY (p_nullable) THEN '(t.%1$I IS NULL OR %2$s)' ELSE '%2$s' END, n.name, format(
+                   't.%I = ANY (ARRAY(SELECT (a.v ->> %s)::%s FROM jsonb_array_elements($3) AS a (v) WHERE a.v ->> %2$s IS NOT NULL))',
+                   n.name, n.at - 1, n.type)), ' AND ' ORDER BY n.at) FILTER (WHERE n.at = 1 OR n.name = ANY (p_nullable))
+            || CASE WHEN count(*) > 1 THEN coalesce(
+                   ' AND (' || string_agg(format('t.%I', n.name), ', ' ORDER BY n.at) FILTER (WHERE n.name <> ALL (p_nullable))
+                   || ') IN (SELECT ' || string_agg(format('(a.v ->> %s)::%s', n.at - 1, n.type), ', ' ORDER BY n.at)
+                                         FILTER (WHERE n.name <> ALL (p_nullable))
+                   || ' FROM jsonb_array_elements($3) AS a (v))', '') ELSE '' END
+        FROM unnest(p_names, p_types) WITH ORDINALITY AS n (name, type, at));
+END
 $$;
 
-COMMENT ON FUNCTION rowdelta.among_sql(text[], text[]) IS 'SQL of whether columns have values that are asked for';
+COMMENT ON FUNCTION rowdelta.among_sql(text[], text[], text[]) IS 'SQL of whether columns have values that are asked for';
 
 -- rowdelta.key_types(p_relation): the types of the columns of a relation's key.
 CREATE FUNCTION rowdelta.key_types(p_relation rowdelta.relation) RETURNS text[]
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT ARRAY(SELECT (p_relation.columns[k.at]).sql FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality)
+BEGIN
+    RETURN (
+        SELECT ARRAY(SELECT (p_relation.columns[k.at]).sql FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.key_types(rowdelta.relation) IS 'the types of the columns of a key';
 
--- rowdelta.key_sql(p_relation): SQL of the key of a stored row, `t`, in comparison form.
-CREATE FUNCTION rowdelta.key_sql(p_relation rowdelta.relation) RETURNS text
+-- rowdelta.keyed_among_sql(p_relation): SQL of whether the key of a stored row, `t`, may be one of the rows of $3.
+CREATE FUNCTION rowdelta.keyed_among_sql(p_relation rowdelta.relation) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT string_agg(rowdelta.cell_sql(rowdelta.form_sql(p_relation.columns[k.at],
-                                                          format('t.%I', (p_relation.columns[k.at]).name))), ' || ' ORDER BY k.ordinality)
-    FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at)
+    SELECT rowdelta.among_sql(p_relation.key, rowdelta.key_types(p_relation), ARRAY(
+        SELECT c.name FROM unnest(p_relation.columns) AS c WHERE c.nullable AND c.name = ANY (p_relation.key)))
+$$;
+
+COMMENT ON FUNCTION rowdelta.keyed_among_sql(rowdelta.relation) IS 'SQL of whether a key may be one that is asked for';
+
+-- rowdelta.key_sql(p_relation): SQL of the key of a stored row, `t`, in comparison form.
+CREATE FUNCTION rowdelta.key_sql(p_relation rowdelta.relation) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT string_agg(rowdelta.cell_sql(rowdelta.form_sql(p_relation.columns[k.at],
+                                                              format('t.%I', (p_relation.columns[k.at]).name))), ' || ' ORDER BY k.ordinality)
+        FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at));
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.key_sql(rowdelta.relation) IS 'SQL of the key of a stored row';
@@ -2646,7 +2803,7 @@ BEGIN
         v_rows := '{}';
         IF v_keys IS NOT NULL THEN
             EXECUTE rowdelta.stored_sql(v_relations, v_ix, CASE WHEN v.kind = 'root'
-                THEN rowdelta.among_sql(v.key, rowdelta.key_types(v)) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
+                THEN rowdelta.keyed_among_sql(v) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
             INTO v_rows USING v_outer, 0, v_keys;
         END IF;
         IF v.kind = 'root' THEN
@@ -2658,7 +2815,7 @@ BEGIN
             v_keys := rowdelta.keys_of(v, ARRAY(
                 SELECT s FROM unnest(v_source) AS s WHERE NOT s.silent AND s.key NOT IN (SELECT t.key FROM unnest(v_rows) AS t)));
             IF v_keys IS NOT NULL THEN
-                EXECUTE rowdelta.stored_sql(v_relations, v_ix, rowdelta.among_sql(v.key, rowdelta.key_types(v)))
+                EXECUTE rowdelta.stored_sql(v_relations, v_ix, rowdelta.keyed_among_sql(v))
                 INTO v_more USING '{}'::rowdelta.stored_row[], cardinality(v_rows), v_keys;
                 v_rows := v_rows || v_more;
             END IF;
@@ -2680,12 +2837,15 @@ COMMENT ON FUNCTION rowdelta.compared(rowdelta.plan_of_mapping, rowdelta.source_
 
 -- rowdelta.keys_of(p_relation, p_source): the keys of the rows of a relation, each an array of text; NULL: there are none.
 CREATE FUNCTION rowdelta.keys_of(p_relation rowdelta.relation, p_source rowdelta.source_row[]) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT jsonb_agg((SELECT jsonb_agg(s.cells[k.at] ORDER BY k.ordinality)
-                      FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at)))
-    FROM unnest(p_source) AS s WHERE s.relation = p_relation.ix AND NOT s.silent
+BEGIN
+    RETURN (
+        SELECT jsonb_agg((SELECT jsonb_agg(s.cells[k.at] ORDER BY k.ordinality)
+                          FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at)))
+        FROM unnest(p_source) AS s WHERE s.relation = p_relation.ix AND NOT s.silent);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.keys_of(rowdelta.relation, rowdelta.source_row[]) IS 'the keys of the rows of a relation';
@@ -2769,10 +2929,12 @@ COMMENT ON FUNCTION rowdelta.write(rowdelta.relation, text, rowdelta.written[]) 
 
 -- SQL that finds the versions that were read: by their place, which nothing but a write changes.
 CREATE FUNCTION rowdelta.version_sql() RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT 't.ctid = (w.place[2])::tid AND t.tableoid = (w.place[1])::oid AND t.xmin = (w.place[3])::xid'
+BEGIN
+    RETURN 't.ctid = (w.place[2])::tid AND t.tableoid = (w.place[1])::oid AND t.xmin = (w.place[3])::xid';
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.version_sql() IS 'SQL that finds the version of a row that was read';
@@ -2908,7 +3070,6 @@ CREATE FUNCTION rowdelta.left_behind(
 AS $$
 DECLARE
     v_behind rowdelta.row_change[] := '{}';
-    v_ix     integer;
 BEGIN
     FOR v_ix IN REVERSE cardinality(p_relations) .. 2 LOOP
         v_behind := v_behind || ARRAY(
@@ -3053,10 +3214,12 @@ COMMENT ON TYPE rowdelta.done IS 'what became of documents: of each, how many ro
 
 -- rowdelta.is_transient(p_state): whether an error may be gone when the same is tried again.
 CREATE FUNCTION rowdelta.is_transient(p_state text) RETURNS boolean
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT p_state IN ('RD003', '40001', '40P01', '55P03', '55006', '57014')
+BEGIN
+    RETURN p_state IN ('RD003', '40001', '40P01', '55P03', '55006', '57014');
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.is_transient(text) IS 'whether an error may be gone when the same is tried again';
@@ -3068,14 +3231,15 @@ CREATE FUNCTION rowdelta.unfit(p_plan rowdelta.plan_of_mapping, p_documents inte
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
-    v_rows     rowdelta.source_row[];
     v_relation text;
     v_half     integer := cardinality(p_documents) / 2;
 BEGIN
-    v_rows := (rowdelta.shredded(p_plan, p_documents, p_items)).rows;
-    PERFORM rowdelta.chosen(p_plan.relations, v_rows, rowdelta.trees(p_plan.relations, v_rows));
+    PERFORM rowdelta.chosen(p_plan.relations, (rowdelta.shredded(p_plan, p_documents, p_items)).rows);
+    -- The rows of catalogues are counted by who inserts them for good.
+    RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD009';
+EXCEPTION WHEN SQLSTATE 'RD009' THEN
     RETURN '{}';
-EXCEPTION WHEN OTHERS THEN
+WHEN OTHERS THEN
     IF cardinality(p_documents) = 1 THEN
         GET STACKED DIAGNOSTICS v_relation = PG_EXCEPTION_DETAIL;
         RETURN ARRAY[ROW(p_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed];
@@ -3087,72 +3251,80 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.unfit(rowdelta.plan_of_mapping, integer[], jsonb[]) IS 'documents that do not fit the mapping';
 
--- rowdelta.claimed(p_plan, p_source, p_comparison, p_skipped): documents that ask for a row for which another document of the
+-- rowdelta.claimed(p_plan, p_source, p_comparison, p_others): documents that ask for a row for which another document of the
 -- call asks too, both of them; and the owners that lose one, which are not in it.
+--
+-- p_others: documents of the call that keep what they have.
 CREATE FUNCTION rowdelta.claimed(
-    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_comparison rowdelta.comparison, p_skipped bytea[],
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_comparison rowdelta.comparison, p_others rowdelta.print[],
     OUT failures rowdelta.failed[], OUT robbed bytea[]
 )
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
 AS $$
 DECLARE
-    v        rowdelta.relation;
-    v_taken  jsonb;
-    v_owners bytea[];
+    v           rowdelta.relation;
+    v_claims    integer[];
+    v_reference text[];
+    v_takers    integer[];
+    v_owners    bytea[];
+    v_keepers   integer[];
 BEGIN
     failures := '{}';
     robbed := '{}';
     FOREACH v IN ARRAY p_plan.relations LOOP
         CONTINUE WHEN v.kind <> 'child' OR NOT v.everywhere;
-        failures := failures || ARRAY(
-            SELECT ROW(s.document, v.name, 'RD006', format(
-                'a row of %s, whose key is unique in the table, is claimed by another document too', v.in_table))::rowdelta.failed
-            FROM (SELECT s.document, count(*) OVER (PARTITION BY s.key) AS claims FROM unnest(p_source) AS s
-                  WHERE s.relation = v.ix AND NOT s.silent) AS s WHERE s.claims > 1);
-        FOR v_taken, v_owners IN
-            SELECT jsonb_agg(to_jsonb(t.reference)), NULL FROM unnest(p_comparison.changes) AS c
-            JOIN unnest(p_comparison.stored) AS t ON t.relation = v.ix AND t.number = c.stored
-            WHERE c.relation = v.ix AND c.action = 'moved' AND t.parent IS NULL HAVING count(*) > 0
+        v_claims := ARRAY(SELECT s.document FROM (SELECT s.document, count(*) OVER (PARTITION BY s.key) AS claims FROM unnest(p_source) AS s
+                                                  WHERE s.relation = v.ix AND NOT s.silent) AS s WHERE s.claims > 1);
+        FOR v_reference, v_takers IN
+            SELECT t.reference, array_agg(s.document) FROM unnest(p_comparison.changes) AS c
+            JOIN unnest(p_comparison.stored) AS t ON t.relation = v.ix AND t.number = c.stored AND t.parent IS NULL
+            JOIN unnest(p_source) AS s ON s.relation = v.ix AND s.number = c.source
+            WHERE c.relation = v.ix AND c.action = 'moved' GROUP BY t.reference
         LOOP
-            v_owners := rowdelta.owners(p_plan.relations, v.ix, v_taken);
+            v_owners := rowdelta.owners(p_plan.relations, v.ix, jsonb_build_array(to_jsonb(v_reference)));
             robbed := robbed || v_owners;
-            -- It is in the call, and has what it asks for.
-            IF v_owners && p_skipped THEN
-                failures := failures || ARRAY(
-                    SELECT ROW(s.document, v.name, 'RD006', format('a row of %s, whose key is unique in the table, is claimed by '
-                               'another document too', v.in_table))::rowdelta.failed
-                    FROM unnest(p_comparison.changes) AS c
-                    JOIN unnest(p_comparison.stored) AS t ON t.relation = v.ix AND t.number = c.stored AND t.parent IS NULL
-                    JOIN unnest(p_source) AS s ON s.relation = v.ix AND s.number = c.source
-                    WHERE c.relation = v.ix AND c.action = 'moved'
-                      AND rowdelta.owners(p_plan.relations, v.ix, jsonb_build_array(to_jsonb(t.reference))) && p_skipped);
+            v_keepers := ARRAY(SELECT o.document FROM unnest(p_others) AS o WHERE o.key = ANY (v_owners));
+            IF v_keepers <> '{}' THEN
+                v_claims := v_claims || v_takers || v_keepers;
             END IF;
         END LOOP;
+        failures := failures || ARRAY(
+            SELECT DISTINCT ROW(d.number, v.name, 'RD006', format(
+                'a row of %s, whose key is unique in the table, is claimed by another document too', v.in_table))::rowdelta.failed
+            FROM unnest(v_claims) AS d (number)
+            WHERE d.number <> ALL (ARRAY(SELECT f.document FROM unnest(failures) AS f)));
     END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.claimed(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.comparison, bytea[]) IS
+COMMENT ON FUNCTION rowdelta.claimed(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.comparison, rowdelta.print[]) IS
     'documents that claim one row, and those that lose one';
 
 -- rowdelta.counted_changes(p_relations, p_changes): how many rows of each relation, by what becomes of them.
 CREATE FUNCTION rowdelta.counted_changes(p_relations rowdelta.relation[], p_changes rowdelta.row_change[]) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT coalesce(jsonb_object_agg(c.relation || ' ' || c.action, c.rows), '{}')
-    FROM (SELECT c.relation, c.action, count(*) AS rows FROM unnest(p_changes) AS c GROUP BY 1, 2) AS c
+BEGIN
+    RETURN (
+        SELECT coalesce(jsonb_object_agg(c.relation || ' ' || c.action, c.rows), '{}')
+        FROM (SELECT c.relation, c.action, count(*) AS rows FROM unnest(p_changes) AS c GROUP BY 1, 2) AS c);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.counted_changes(rowdelta.relation[], rowdelta.row_change[]) IS 'how many rows, by what becomes of them';
 
 -- rowdelta.coverage_of(p_relations): what the fingerprints of a document cover that says something of every cell.
 CREATE FUNCTION rowdelta.coverage_of(p_relations rowdelta.relation[]) RETURNS bytea
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT substr(sha256(string_agg(l.digest, '' ORDER BY l.ix)), 1, 8) FROM unnest(p_relations) AS l
+BEGIN
+    RETURN (
+        SELECT substr(sha256(string_agg(l.digest, '' ORDER BY l.ix)), 1, 8) FROM unnest(p_relations) AS l);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.coverage_of(rowdelta.relation[]) IS 'what fingerprints cover that leave nothing out';
@@ -3175,14 +3347,14 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.touched(rowdelta.source_row[], rowdelta.comparison) IS 'the documents of which a row is written';
 
--- rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped): compares documents with what is stored, writes the difference
--- and records them. p_raws: of each document by number, what stands for its text. p_skipped: the keys of documents of the
--- call that are as they should be.
+-- rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others): compares documents with what is stored, writes the difference
+-- and records them. p_raws: of each document by number, what stands for its text. p_others: documents of the call that keep
+-- what they have: they are as they should be, or failed.
 --
 -- Raises:  RD003 somebody else wrote one of them meanwhile; whatever a constraint says. The relation is in the detail.
 CREATE FUNCTION rowdelta.store(
     p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
-    p_prints rowdelta.print[], p_raws bytea[], p_skipped bytea[]
+    p_prints rowdelta.print[], p_raws bytea[], p_others rowdelta.print[]
 ) RETURNS rowdelta.done
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
@@ -3203,7 +3375,7 @@ BEGIN
     LOOP
         v_comparison := rowdelta.compared(p_plan, v_source, p_trees);
         SELECT c.failures, c.robbed INTO v_failures, v_robbed
-        FROM rowdelta.claimed(p_plan, v_source, v_comparison, p_skipped) AS c;
+        FROM rowdelta.claimed(p_plan, v_source, v_comparison, p_others) AS c;
         v_failed := ARRAY(SELECT f.document FROM unnest(v_failures) AS f);
         IF v_failures = '{}' THEN
             EXIT WHEN rowdelta.too_much(p_plan, v_comparison, 10000, 20) IS NULL;
@@ -3215,7 +3387,7 @@ BEGIN
                 || ARRAY(SELECT ROW(d.number, 'withheld', 0)::rowdelta.stored_document FROM unnest(v_failed) AS d (number));
         END IF;
         v_done.failures := v_done.failures || v_failures;
-        v_source := ARRAY(SELECT s FROM unnest(v_source) AS s WHERE s.document <> ALL (v_failed));
+        v_source := rowdelta.without_documents(v_source, v_failed);
     END LOOP;
     SELECT array_agg(s.document ORDER BY s.key), array_agg(s.key ORDER BY s.key) INTO v_documents, v_keys
     FROM unnest(v_source) AS s WHERE s.relation = 1;
@@ -3229,13 +3401,14 @@ BEGIN
         p_plan.mapping, array_agg(f.key ORDER BY f.key), array_agg(st.key IS NULL ORDER BY f.key),
         array_agg(st.fingerprint ORDER BY f.key),
         -- The engine's hash of a document's bytes stays while its rows do.
-        array_agg(CASE WHEN octet_length(st.raw) = 16 AND st.fingerprint = f.fingerprint THEN st.raw ELSE p_raws[d.document] END
+        array_agg(CASE WHEN octet_length(st.raw) = 16 AND st.fingerprint = f.fingerprint THEN st.raw ELSE w.raw END
                   ORDER BY f.key),
         array_agg(f.fingerprint ORDER BY f.key), array_agg(f.recorded ORDER BY f.key), array_agg(d.skipped = 0 ORDER BY f.key),
         array_agg(CASE WHEN NOT d.keeps THEN rowdelta.coverage_of(p_plan.relations) END ORDER BY f.key))
     FROM (SELECT s.document, sum(s.skipped) AS skipped, bool_or(s.silent OR s.kept <> '{}') AS keeps
           FROM unnest(v_source) AS s GROUP BY s.document) AS d
     JOIN unnest(p_prints) AS f USING (document)
+    JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) USING (document)
     LEFT JOIN rowdelta.states(p_plan.mapping, v_keys) AS st ON st.key = f.key
     HAVING count(*) > 0;
     v_touched := rowdelta.touched(v_source, v_comparison);
@@ -3251,29 +3424,68 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.store(
-    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], bytea[]) IS
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], rowdelta.print[]) IS
     'compares documents with what is stored, and writes the difference';
 
 -- rowdelta.both(p_one, p_other): what became of documents, and of others.
 CREATE FUNCTION rowdelta.both(p_one rowdelta.done, p_other rowdelta.done) RETURNS rowdelta.done
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT ROW(p_one.documents || p_other.documents,
-               (SELECT coalesce(jsonb_object_agg(c.key, c.rows), '{}')
-                FROM (SELECT e.key, sum(e.value::bigint) AS rows
-                      FROM (SELECT * FROM jsonb_each_text(p_one.counts) UNION ALL SELECT * FROM jsonb_each_text(p_other.counts)) AS e
-                      GROUP BY e.key) AS c),
-               p_one.failures || p_other.failures)::rowdelta.done
+BEGIN
+    RETURN (
+        SELECT ROW(p_one.documents || p_other.documents,
+                   (SELECT coalesce(jsonb_object_agg(c.key, c.rows), '{}')
+                    FROM (SELECT e.key, sum(e.value::bigint) AS rows
+                          FROM (SELECT * FROM jsonb_each_text(p_one.counts) UNION ALL SELECT * FROM jsonb_each_text(p_other.counts)) AS e
+                          GROUP BY e.key) AS c),
+                   p_one.failures || p_other.failures)::rowdelta.done);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.both(rowdelta.done, rowdelta.done) IS 'what became of documents, and of others';
 
--- rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped, p_tries): as rowdelta.store; what may pass is tried again, and
--- what is refused halved, until the documents that are stand alone.
+-- rowdelta.refused(p_plan, p_source, p_trees, p_prints, p_raws, p_others): the documents that cannot be stored, found by
+-- halving, and why. Nothing is written.
+CREATE FUNCTION rowdelta.refused(
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
+    p_prints rowdelta.print[], p_raws bytea[], p_others rowdelta.print[]
+) RETURNS rowdelta.failed[]
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_documents integer[] := ARRAY(SELECT s.document FROM unnest(p_source) AS s WHERE s.relation = 1 ORDER BY s.key);
+    v_half      integer[] := v_documents[:cardinality(v_documents) / 2];
+    v_relation  text;
+BEGIN
+    PERFORM rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
+    RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD009';
+EXCEPTION WHEN SQLSTATE 'RD009' THEN
+    RETURN '{}';
+WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS v_relation = PG_EXCEPTION_DETAIL;
+    IF SQLSTATE IN ('RD001', 'RD002', 'RD004', 'RD005') THEN
+        RAISE;
+    END IF;
+    IF cardinality(v_documents) = 1 THEN
+        RETURN ARRAY[ROW(v_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed];
+    END IF;
+    RETURN rowdelta.refused(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_others)
+        || rowdelta.refused(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document <> ALL (v_half)), p_trees, p_prints, p_raws, p_others);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.refused(
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], rowdelta.print[]) IS
+    'documents that cannot be stored, and why';
+
+-- rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_others, p_tries): as rowdelta.store; what may pass is tried
+-- again, without the documents that are refused by themselves. The others stay together, so that rows move between them; if
+-- they cannot be stored together either, they are halved until those that are stored stand alone.
 CREATE FUNCTION rowdelta.stored(
     p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
-    p_prints rowdelta.print[], p_raws bytea[], p_skipped bytea[],
+    p_prints rowdelta.print[], p_raws bytea[], p_others rowdelta.print[],
     p_tries integer DEFAULT 5
 ) RETURNS rowdelta.done
     LANGUAGE plpgsql
@@ -3282,30 +3494,74 @@ AS $$
 DECLARE
     v_documents integer[] := ARRAY(SELECT s.document FROM unnest(p_source) AS s WHERE s.relation = 1 ORDER BY s.key);
     v_relation  text;
+    v_failures  rowdelta.failed[];
     v_half      integer[];
+    v_one       rowdelta.done;
+    v_others    rowdelta.print[];
 BEGIN
-    RETURN rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped);
+    RETURN rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS v_relation = PG_EXCEPTION_DETAIL;
     IF SQLSTATE IN ('RD001', 'RD002', 'RD004', 'RD005') THEN
         RAISE;
     END IF;
     IF SQLSTATE = 'RD003' AND p_tries > 1 THEN
-        RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_skipped, p_tries - 1);
+        RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_others, p_tries - 1);
     END IF;
     IF cardinality(v_documents) = 1 THEN
         RETURN ROW('{}', '{}', ARRAY[ROW(v_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed])::rowdelta.done;
     END IF;
-    v_half := v_documents[:cardinality(v_documents) / 2];
-    RETURN rowdelta.both(
-        rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_skipped),
-        rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document <> ALL (v_half)), p_trees, p_prints, p_raws, p_skipped));
+    v_failures := rowdelta.refused(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
+    v_half := CASE WHEN v_failures <> '{}' THEN ARRAY(SELECT f.document FROM unnest(v_failures) AS f)
+                   ELSE v_documents[:cardinality(v_documents) / 2] END;
+    v_one := CASE WHEN v_failures <> '{}' THEN ROW('{}', '{}', v_failures)::rowdelta.done ELSE
+        rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_others)
+        END;
+    IF v_documents <@ v_half THEN
+        RETURN v_one;
+    END IF;
+    v_others := p_others || ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE f.document = ANY (v_half));
+    RETURN rowdelta.both(v_one, rowdelta.stored(
+        p_plan, rowdelta.without_documents(p_source, v_half), p_trees, p_prints, p_raws, v_others));
 END
 $$;
 
 COMMENT ON FUNCTION rowdelta.stored(
-    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], bytea[], integer) IS
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], rowdelta.print[], integer) IS
     'as store, narrowing down to the documents that are refused';
+
+-- rowdelta.others(p_items, p_documents): documents, with their numbers, but for some.
+CREATE FUNCTION rowdelta.others(p_items jsonb[], p_documents integer[], OUT documents integer[], OUT items jsonb[])
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+BEGIN
+    SELECT coalesce(array_agg(d.at::integer ORDER BY d.at), '{}'), coalesce(array_agg(d.item ORDER BY d.at), '{}')
+    INTO documents, items
+    FROM unnest(p_items) WITH ORDINALITY AS d (item, at) LEFT JOIN unnest(p_documents) AS k (document) ON k.document = d.at
+    WHERE k.document IS NULL;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.others(jsonb[], integer[]) IS 'documents, with their numbers, but for some';
+
+-- rowdelta.without_documents(p_rows, p_documents): rows of all documents but some.
+CREATE FUNCTION rowdelta.without_documents(p_rows rowdelta.source_row[], p_documents integer[]) RETURNS rowdelta.source_row[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+BEGIN
+    IF p_documents = '{}' THEN
+        RETURN p_rows;
+    END IF;
+    RETURN ARRAY(SELECT s FROM unnest(p_rows) AS s LEFT JOIN unnest(p_documents) AS k (document) ON k.document = s.document
+                 WHERE k.document IS NULL);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.without_documents(rowdelta.source_row[], integer[]) IS 'rows of all documents but some';
 
 -- rowdelta.run_documents(p_plan, p_items): syncs documents, numbered from 1.
 CREATE FUNCTION rowdelta.run_documents(p_plan rowdelta.plan_of_mapping, p_items jsonb[]) RETURNS rowdelta.done
@@ -3330,7 +3586,8 @@ DECLARE
     v_trees     rowdelta.node[];
     v_prints    rowdelta.print[];
     v_known     integer[];
-    v_skipped   bytea[] := '{}';
+    v_seen      rowdelta.print[];
+    v_others    rowdelta.print[];
 BEGIN
     -- A takeover of the lease waits for us.
     PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta'), p_plan.mapping);
@@ -3338,43 +3595,48 @@ BEGIN
     -- 17 bytes: the engine's own, of the bytes that only it sees, are 16.
     v_raws := ARRAY(SELECT '\x73'::bytea || substr(sha256(p_plan.digest || convert_to(d.item::text, 'UTF8')), 1, 16)
                     FROM unnest(p_items) WITH ORDINALITY AS d (item, at) ORDER BY d.at);
-    v_known := rowdelta.seen(p_plan, p_items, v_raws);
-    v_done.documents := ARRAY(SELECT ROW(d.number, 'unchanged', 0)::rowdelta.stored_document FROM unnest(v_known) AS d (number));
-    v_documents := ARRAY(SELECT i FROM generate_series(1, cardinality(p_items)) AS i WHERE i <> ALL (v_known) ORDER BY i);
+    v_seen := rowdelta.seen(p_plan, p_items, v_raws);
+    v_known := ARRAY(SELECT s.document FROM unnest(v_seen) AS s);
+    v_done.documents := ARRAY(
+        SELECT ROW(s.document, CASE WHEN row_number() OVER (PARTITION BY s.key ORDER BY s.document) = 1 THEN 'unchanged'
+                                    ELSE 'repeated' END, 0)::rowdelta.stored_document FROM unnest(v_seen) AS s);
+    SELECT o.documents, o.items INTO v_documents, v_items FROM rowdelta.others(p_items, v_known) AS o;
     IF v_documents = '{}' THEN
         RETURN v_done;
     END IF;
-    v_items := ARRAY(SELECT p_items[d.number] FROM unnest(v_documents) AS d (number) ORDER BY d.number);
     BEGIN
         v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
-        v_source := v_shreds.rows;
-        v_trees := rowdelta.trees(p_plan.relations, v_source);
-        v_source := rowdelta.chosen(p_plan.relations, v_source, v_trees);
+        v_source := rowdelta.chosen(p_plan.relations, v_shreds.rows);
     EXCEPTION WHEN OTHERS THEN
         v_done.failures := rowdelta.unfit(p_plan, v_documents, v_items);
         IF v_done.failures = '{}' THEN
             RAISE;
         END IF;
-        v_documents := ARRAY(SELECT d.number FROM unnest(v_documents) AS d (number)
-                             WHERE d.number <> ALL (ARRAY(SELECT f.document FROM unnest(v_done.failures) AS f)) ORDER BY 1);
-        v_items := ARRAY(SELECT p_items[d.number] FROM unnest(v_documents) AS d (number) ORDER BY d.number);
+        SELECT o.documents, o.items INTO v_documents, v_items FROM rowdelta.others(
+            p_items, v_known || ARRAY(SELECT f.document FROM unnest(v_done.failures) AS f)) AS o;
         v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
-        v_source := v_shreds.rows;
-        v_trees := rowdelta.trees(p_plan.relations, v_source);
-        v_source := rowdelta.chosen(p_plan.relations, v_source, v_trees);
+        v_source := rowdelta.chosen(p_plan.relations, v_shreds.rows);
     END;
     v_done := rowdelta.both(v_done, ROW('{}', v_shreds.inserted, '{}'));
+    v_trees := rowdelta.trees(p_plan.relations, v_source);
     v_prints := rowdelta.prints(p_plan.relations, v_source, v_trees);
     v_more := rowdelta.repeats(v_prints);
     v_done := rowdelta.both(v_done, v_more);
     v_known := ARRAY(SELECT d.document FROM unnest(v_more.documents) AS d) || ARRAY(SELECT f.document FROM unnest(v_more.failures) AS f);
-    v_source := ARRAY(SELECT s FROM unnest(v_source) AS s WHERE s.document <> ALL (v_known));
+    v_source := rowdelta.without_documents(v_source, v_known);
     v_more := rowdelta.unchanged(p_plan, v_source, v_prints);
     v_done := rowdelta.both(v_done, v_more);
     v_known := ARRAY(SELECT d.document FROM unnest(v_more.documents) AS d);
-    v_skipped := ARRAY(SELECT s.key FROM unnest(v_source) AS s WHERE s.relation = 1 AND s.document = ANY (v_known));
-    v_source := ARRAY(SELECT s FROM unnest(v_source) AS s WHERE s.document <> ALL (v_known));
-    RETURN rowdelta.both(v_done, rowdelta.stored(p_plan, v_source, v_trees, v_prints, v_raws, v_skipped));
+    v_others := v_seen || ARRAY(SELECT f FROM unnest(v_prints) AS f WHERE f.document = ANY (v_known));
+    v_source := rowdelta.without_documents(v_source, v_known);
+    v_more := rowdelta.stored(p_plan, v_source, v_trees, v_prints, v_raws, v_others);
+    -- One that is as it should be may fail after all: another asks for a row of it. Once is enough.
+    v_more.failures := ARRAY(SELECT DISTINCT ON (f.document) ROW(f.document, f.relation, f.sqlstate, f.message)::rowdelta.failed
+                             FROM unnest(v_more.failures) WITH ORDINALITY AS f ORDER BY f.document, f.ordinality);
+    v_done := rowdelta.both(v_done, v_more);
+    v_done.documents := ARRAY(SELECT d FROM unnest(v_done.documents) AS d
+                              WHERE d.document <> ALL (ARRAY(SELECT f.document FROM unnest(v_more.failures) AS f)));
+    RETURN v_done;
 END
 $$;
 
@@ -3408,7 +3670,7 @@ DECLARE
 BEGIN
     IF p_roots <> '{}' THEN
         EXECUTE format('SELECT array_agg(%s) FROM %s AS t WHERE %s AND $1 IS NULL AND $2 IS NULL',
-                       rowdelta.key_sql(v), v.tbl, rowdelta.among_sql(v.key, rowdelta.key_types(v)))
+                       rowdelta.key_sql(v), v.tbl, rowdelta.keyed_among_sql(v))
         INTO v_keys USING NULL::integer, NULL::integer, rowdelta.keys_of(v, p_roots);
     END IF;
     RETURN ARRAY(SELECT s FROM unnest(p_roots) AS s JOIN unnest(v_keys) AS k (key) ON k.key = s.key);
@@ -3420,7 +3682,7 @@ COMMENT ON FUNCTION rowdelta.there(rowdelta.plan_of_mapping, rowdelta.source_row
 -- rowdelta.seen(p_plan, p_items, p_raws): the documents whose text is as it was when they were recorded by these functions.
 --
 -- Only their keys are made. Where that fails nothing is known of any of them.
-CREATE FUNCTION rowdelta.seen(p_plan rowdelta.plan_of_mapping, p_items jsonb[], p_raws bytea[]) RETURNS integer[]
+CREATE FUNCTION rowdelta.seen(p_plan rowdelta.plan_of_mapping, p_items jsonb[], p_raws bytea[]) RETURNS rowdelta.print[]
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET enable_nestloop = off
@@ -3447,12 +3709,14 @@ BEGIN
          FROM generate_series(1, cardinality(v.columns)) AS i), v_key, v_forms, v_cells, rowdelta.items_sql(p_plan.relations, 1))
     INTO v_roots USING NULL::rowdelta.source_row[], ARRAY(SELECT generate_series(1, cardinality(p_items))), p_items;
     RETURN ARRAY(
-        SELECT r.document FROM unnest(rowdelta.there(p_plan, ARRAY(
+        SELECT ROW(r.document, r.key, NULL, NULL)::rowdelta.print FROM unnest(rowdelta.there(p_plan, ARRAY(
             SELECT s FROM unnest(v_roots) AS s
+            JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) ON w.document = s.document
             JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT r.key FROM unnest(v_roots) AS r)) AS st ON st.key = s.key
-            WHERE st.settled AND NOT st.absent AND st.raw = p_raws[s.document]
-              -- One that stands twice is looked at.
-              AND s.key IN (SELECT r.key FROM unnest(v_roots) AS r GROUP BY r.key HAVING count(*) = 1)))) AS r);
+            -- One that stands here in two versions is looked at.
+            JOIN (SELECT r.key FROM unnest(v_roots) AS r JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) USING (document)
+                  GROUP BY r.key HAVING count(DISTINCT w.raw) = 1) AS o ON o.key = s.key
+            WHERE st.settled AND NOT st.absent AND st.raw = w.raw))) AS r);
 EXCEPTION WHEN OTHERS THEN
     RETURN '{}';
 END
@@ -3575,13 +3839,16 @@ COMMENT ON FUNCTION rowdelta.sync_many(text, jsonb, name[]) IS 'stores documents
 
 -- rowdelta.label_of(p_plan, p_item): the key of a document in words: its values, joined by commas.
 CREATE FUNCTION rowdelta.label_of(p_plan rowdelta.plan_of_mapping, p_item jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT left(regexp_replace(string_agg(p_item #>> p.fields, ',' ORDER BY p.at), '[[:cntrl:]]', '', 'g'), 200)
-    FROM (SELECT k.ordinality AS at, ARRAY(SELECT substr(s.part, 2) FROM jsonb_array_elements_text(
-                     ((p_plan.relations[1]).columns[k.at]).paths -> 0) AS s (part)) AS fields
-          FROM unnest((p_plan.relations[1]).key_at) WITH ORDINALITY AS k (at)) AS p
+BEGIN
+    RETURN (
+        SELECT left(regexp_replace(string_agg(p_item #>> p.fields, ',' ORDER BY p.at), '[[:cntrl:]]', '', 'g'), 200)
+        FROM (SELECT k.ordinality AS at, ARRAY(SELECT substr(s.part, 2) FROM jsonb_array_elements_text(
+                         ((p_plan.relations[1]).columns[k.at]).paths -> 0) AS s (part)) AS fields
+              FROM unnest((p_plan.relations[1]).key_at) WITH ORDINALITY AS k (at)) AS p);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.label_of(rowdelta.plan_of_mapping, jsonb) IS 'the key of a document in words';
@@ -3633,8 +3900,6 @@ DECLARE
     v_total   bigint := 0;
     v_size    bigint;
     v_gone    bigint;
-    v_ix      integer;
-    v_places  text[];
     v_oid     oid;
 BEGIN
     FOR v_oid, v_gone IN
@@ -3743,7 +4008,7 @@ BEGIN
                        ELSE (SELECT jsonb_agg(to_jsonb(r.refer)) FROM unnest(v_outer) AS r) END;
         CONTINUE WHEN v_keys IS NULL;
         EXECUTE rowdelta.stored_sql(p_plan.relations, v.ix, CASE WHEN v.kind = 'root'
-            THEN rowdelta.among_sql(v.key, rowdelta.key_types(v)) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
+            THEN rowdelta.keyed_among_sql(v) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
         INTO v_rows USING v_outer, 0, v_keys;
         IF v.kind = 'root' THEN
             v_rows := ARRAY(
@@ -3889,10 +4154,13 @@ COMMENT ON TYPE rowdelta.planned_change IS 'a row that would be written: of an u
 
 -- rowdelta.named_cells(p_relation, p_cells, p_columns): cells as an object, by the names of their columns.
 CREATE FUNCTION rowdelta.named_cells(p_relation rowdelta.relation, p_cells text[], p_columns integer[]) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT jsonb_object_agg((p_relation.columns[i]).name, p_cells[i]) FROM unnest(p_columns) AS i WHERE p_cells IS NOT NULL
+BEGIN
+    RETURN (
+        SELECT jsonb_object_agg((p_relation.columns[i]).name, p_cells[i]) FROM unnest(p_columns) AS i WHERE p_cells IS NOT NULL);
+END
 $$;
 
 COMMENT ON FUNCTION rowdelta.named_cells(rowdelta.relation, text[], integer[]) IS 'cells as an object';
@@ -3945,12 +4213,11 @@ DECLARE
     v_comparison rowdelta.comparison;
 BEGIN
     BEGIN
-        v_source := (rowdelta.shredded(v_plan, ARRAY[1], ARRAY[document])).rows;
+        v_source := rowdelta.chosen(v_plan.relations, (rowdelta.shredded(v_plan, ARRAY[1], ARRAY[document])).rows);
         v_trees := rowdelta.trees(v_plan.relations, v_source);
-        v_source := rowdelta.chosen(v_plan.relations, v_source, v_trees);
         v_comparison := rowdelta.compared(v_plan, v_source, v_trees);
-        RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD000';
-    EXCEPTION WHEN SQLSTATE 'RD000' THEN
+        RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD009';
+    EXCEPTION WHEN SQLSTATE 'RD009' THEN
         NULL;
     END;
     RETURN QUERY SELECT (d.change).* FROM rowdelta.described(v_plan, v_source, v_comparison) AS d;
@@ -4105,16 +4372,19 @@ COMMENT ON FUNCTION rowdelta.note_history(rowdelta.plan_of_mapping, rowdelta.sou
     'notes the rows that are written';
 
 CREATE VIEW rowdelta.status AS
-    SELECT m.name AS mapping, r.id AS run, r.started, r.finished, r.status, r.report -> 'documents' AS documents,
-           CASE WHEN m.lease_until > clock_timestamp() THEN m.lease_holder END AS at_work
+    SELECT m.name AS mapping, r.id AS run, r.started, r.finished, r.status, r.report OPERATOR(pg_catalog.->) 'documents' AS documents,
+           CASE WHEN m.lease_until OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() THEN m.lease_holder END AS at_work
     FROM rowdelta.mapping m LEFT JOIN LATERAL (
-        SELECT * FROM rowdelta.run r WHERE r.mapping = m.id ORDER BY r.id DESC LIMIT 1) AS r ON true;
+        SELECT * FROM rowdelta.run r WHERE r.mapping OPERATOR(pg_catalog.=) m.id ORDER BY r.id DESC LIMIT 1) AS r ON true;
 
 COMMENT ON VIEW rowdelta.status IS 'the last run of each mapping';
 
 CREATE VIEW rowdelta.failures AS
     SELECT m.name AS mapping, f.run, r.started, f.document, f.relation, f.path, f.sqlstate, f.message, f.retryable, f.file, f.line, f.item
-    FROM rowdelta.failure f JOIN rowdelta.run r ON r.id = f.run JOIN rowdelta.mapping m ON m.id = r.mapping
-    WHERE r.id = (SELECT max(l.id) FROM rowdelta.run l WHERE l.mapping = m.id);
+    FROM rowdelta.failure f
+    JOIN rowdelta.run r ON r.id OPERATOR(pg_catalog.=) f.run
+    JOIN rowdelta.mapping m ON m.id OPERATOR(pg_catalog.=) r.mapping
+    WHERE r.id OPERATOR(pg_catalog.=) (
+        SELECT pg_catalog.max(l.id) FROM rowdelta.run l WHERE l.mapping OPERATOR(pg_catalog.=) m.id);
 
 COMMENT ON VIEW rowdelta.failures IS 'what failed in the last run of each mapping';
