@@ -34,6 +34,7 @@ mod real_data;
 mod schemas;
 mod shop;
 mod sql;
+mod sql_core;
 mod state;
 mod status;
 mod support;
