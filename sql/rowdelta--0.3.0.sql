@@ -2787,11 +2787,22 @@ BEGIN
             END IF;
         END IF;
         v_all.stored := v_all.stored || v_rows;
+        IF v.encloses THEN
+            v_around.stored := v_around.stored || v_rows;
+        END IF;
+    END LOOP;
+    -- Rows without a key are told apart by what is below them, too.
+    FOR v_ix, v_source IN
+        SELECT l.ix, coalesce(array_agg(s) FILTER (WHERE s.relation IS NOT NULL), '{}')
+        FROM unnest(v_relations) AS l LEFT JOIN unnest(p_source) AS s ON s.relation = l.ix GROUP BY l.ix ORDER BY l.ix
+    LOOP
+        v := v_relations[v_ix];
+        v_rows := ARRAY(SELECT r FROM unnest(v_all.stored) AS r WHERE r.relation = v_ix);
         v_changes := rowdelta.matched(v_relations, v_ix, v_source, p_trees, v_rows, v_all.stored, ARRAY(
             SELECT c FROM unnest(v_around.changes) AS c WHERE c.relation = v.enclosing));
         v_all.changes := v_all.changes || v_changes;
         IF v.encloses THEN
-            v_around := ROW(v_around.stored || v_rows, v_around.changes || v_changes);
+            v_around.changes := v_around.changes || v_changes;
         END IF;
     END LOOP;
     RETURN v_all;
