@@ -150,6 +150,9 @@ $$;
 -- What a document says is worked on as arrays of the types below, a row each, of all relations and all documents of a
 -- call: no statement is made for a document, and no table is made for a call. Of a column its cells are known as text,
 -- which the column's type takes back as the same value, and in comparison form: the bytes that fingerprints are made of.
+--
+-- The functions to call set all on which reading and writing of values depends: a session's settings decide nothing. What
+-- the planner thinks that arrays cost is never worth compiling.
 
 CREATE TYPE rowdelta.mapped_column AS (
     name     text,
@@ -916,6 +919,14 @@ COMMENT ON FUNCTION rowdelta.table_name(oid, text, text) IS 'the quoted name of 
 CREATE FUNCTION rowdelta.register(mapping jsonb, path name[] DEFAULT pg_catalog.current_schemas(false)) RETURNS integer
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_plan rowdelta.plan_of_mapping := rowdelta.compiled(mapping, path);
@@ -2702,13 +2713,6 @@ COMMENT ON FUNCTION rowdelta.stored(
 CREATE FUNCTION rowdelta.run_documents(p_plan rowdelta.plan_of_mapping, p_items jsonb[]) RETURNS rowdelta.done
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
-    SET client_encoding = 'UTF8'
-    SET datestyle = 'ISO, YMD'
-    SET intervalstyle = 'postgres'
-    SET extra_float_digits = 1
-    SET bytea_output = 'hex'
-    -- What the planner thinks that arrays cost is never worth compiling.
-    SET jit = off
 AS $$
 DECLARE
     v_done      rowdelta.done := ROW('{}', '{}', '{}');
@@ -2889,6 +2893,14 @@ CREATE FUNCTION rowdelta.sync(mapping text, document jsonb, path name[] DEFAULT 
     RETURNS TABLE (relation text, added bigint, updated bigint, moved bigint, removed bigint, unchanged bigint, status text)
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_plan   rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
@@ -2942,6 +2954,14 @@ CREATE FUNCTION rowdelta.sync_many(mapping text, documents jsonb, path name[] DE
     RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_started timestamptz := clock_timestamp();
@@ -3164,10 +3184,6 @@ CREATE FUNCTION rowdelta.removed(
 ) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
-    SET client_encoding = 'UTF8'
-    SET datestyle = 'ISO, YMD'
-    SET extra_float_digits = 1
-    SET jit = off
 AS $$
 DECLARE
     v_whole  rowdelta.comparison;
@@ -3200,6 +3216,14 @@ CREATE FUNCTION rowdelta.remove(mapping text, key jsonb, path name[] DEFAULT pg_
     RETURNS TABLE (relation text, removed bigint)
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_plan   rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
@@ -3227,6 +3251,14 @@ CREATE FUNCTION rowdelta.sweep(
 ) RETURNS TABLE (relation text, removed bigint)
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_plan    rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
@@ -3332,7 +3364,11 @@ CREATE FUNCTION rowdelta.plan(mapping text, document jsonb, path name[] DEFAULT 
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET client_encoding = 'UTF8'
     SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
     SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
     SET jit = off
 AS $$
 DECLARE
@@ -3397,7 +3433,11 @@ CREATE FUNCTION rowdelta.verify(mapping text, path name[] DEFAULT pg_catalog.cur
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET client_encoding = 'UTF8'
     SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
     SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
     SET jit = off
 AS $$
 DECLARE

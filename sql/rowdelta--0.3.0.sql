@@ -943,6 +943,9 @@ COMMENT ON FUNCTION rowdelta.merge(integer, bytea, integer) IS 'moves recent row
 -- What a document says is worked on as arrays of the types below, a row each, of all relations and all documents of a
 -- call: no statement is made for a document, and no table is made for a call. Of a column its cells are known as text,
 -- which the column's type takes back as the same value, and in comparison form: the bytes that fingerprints are made of.
+--
+-- The functions to call set all on which reading and writing of values depends: a session's settings decide nothing. What
+-- the planner thinks that arrays cost is never worth compiling.
 
 CREATE TYPE rowdelta.mapped_column AS (
     name     text,
@@ -1709,6 +1712,14 @@ COMMENT ON FUNCTION rowdelta.table_name(oid, text, text) IS 'the quoted name of 
 CREATE FUNCTION rowdelta.register(mapping jsonb, path name[] DEFAULT pg_catalog.current_schemas(false)) RETURNS integer
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_plan rowdelta.plan_of_mapping := rowdelta.compiled(mapping, path);
@@ -3495,13 +3506,6 @@ COMMENT ON FUNCTION rowdelta.stored(
 CREATE FUNCTION rowdelta.run_documents(p_plan rowdelta.plan_of_mapping, p_items jsonb[]) RETURNS rowdelta.done
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
-    SET client_encoding = 'UTF8'
-    SET datestyle = 'ISO, YMD'
-    SET intervalstyle = 'postgres'
-    SET extra_float_digits = 1
-    SET bytea_output = 'hex'
-    -- What the planner thinks that arrays cost is never worth compiling.
-    SET jit = off
 AS $$
 DECLARE
     v_done      rowdelta.done := ROW('{}', '{}', '{}');
@@ -3682,6 +3686,14 @@ CREATE FUNCTION rowdelta.sync(mapping text, document jsonb, path name[] DEFAULT 
     RETURNS TABLE (relation text, added bigint, updated bigint, moved bigint, removed bigint, unchanged bigint, status text)
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_plan   rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
@@ -3735,6 +3747,14 @@ CREATE FUNCTION rowdelta.sync_many(mapping text, documents jsonb, path name[] DE
     RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_started timestamptz := clock_timestamp();
@@ -3957,10 +3977,6 @@ CREATE FUNCTION rowdelta.removed(
 ) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
-    SET client_encoding = 'UTF8'
-    SET datestyle = 'ISO, YMD'
-    SET extra_float_digits = 1
-    SET jit = off
 AS $$
 DECLARE
     v_whole  rowdelta.comparison;
@@ -3993,6 +4009,14 @@ CREATE FUNCTION rowdelta.remove(mapping text, key jsonb, path name[] DEFAULT pg_
     RETURNS TABLE (relation text, removed bigint)
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_plan   rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
@@ -4020,6 +4044,14 @@ CREATE FUNCTION rowdelta.sweep(
 ) RETURNS TABLE (relation text, removed bigint)
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_plan    rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
@@ -4125,7 +4157,11 @@ CREATE FUNCTION rowdelta.plan(mapping text, document jsonb, path name[] DEFAULT 
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET client_encoding = 'UTF8'
     SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
     SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
     SET jit = off
 AS $$
 DECLARE
@@ -4190,7 +4226,11 @@ CREATE FUNCTION rowdelta.verify(mapping text, path name[] DEFAULT pg_catalog.cur
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET client_encoding = 'UTF8'
     SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
     SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
     SET jit = off
 AS $$
 DECLARE
