@@ -2976,7 +2976,9 @@ BEGIN
     END IF;
     v_items := ARRAY(SELECT d.item FROM jsonb_array_elements(documents) WITH ORDINALITY AS d (item, at) ORDER BY d.at);
     v_done := CASE WHEN v_items = '{}' THEN ROW('{}', '{}', '{}')::rowdelta.done ELSE rowdelta.run_documents(v_plan, v_items) END;
-    PERFORM rowdelta.forget_history(v_plan.mapping);
+    IF EXISTS (SELECT FROM rowdelta.mapping m WHERE m.id = v_plan.mapping AND m.history IS NOT NULL) THEN
+        PERFORM rowdelta.forget_history(v_plan.mapping);
+    END IF;
     INSERT INTO rowdelta.run (mapping, started) VALUES (v_plan.mapping, v_started) RETURNING id INTO v_run;
     v_report := rowdelta.reported(v_plan, v_run, v_items, v_done);
     INSERT INTO rowdelta.failure (run, document, item, relation, sqlstate, message, retryable)
