@@ -2684,7 +2684,8 @@ EXCEPTION WHEN OTHERS THEN
     IF SQLSTATE IN ('RD001', 'RD002', 'RD004', 'RD005') THEN
         RAISE;
     END IF;
-    IF SQLSTATE = 'RD003' AND p_tries > 1 THEN
+    -- A key that is taken may be that of the document itself, which someone else stored meanwhile: once more.
+    IF p_tries > 1 AND (SQLSTATE = 'RD003' OR SQLSTATE = '23505' AND p_tries = 5 AND cardinality(v_documents) = 1) THEN
         RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_others, p_tries - 1);
     END IF;
     IF cardinality(v_documents) = 1 THEN
