@@ -1067,7 +1067,9 @@ DECLARE
     v_part  text[];
     v_names text[] := '{}';
 BEGIN
-    IF p_path = '.' THEN
+    IF p_path IS NULL THEN
+        PERFORM rowdelta.fault(p_place, 'a name or a path is missing');
+    ELSIF p_path = '.' THEN
         RETURN v_names;
     END IF;
     LOOP
@@ -1145,7 +1147,7 @@ DECLARE
     v_key text;
 BEGIN
     IF jsonb_typeof(p_node) IS DISTINCT FROM 'object' THEN
-        PERFORM rowdelta.fault(p_place, 'expected a table');
+        PERFORM rowdelta.fault(coalesce(nullif(p_place, ''), 'mapping'), 'expected a table');
     END IF;
     SELECT k.key INTO v_key FROM jsonb_object_keys(p_node) AS k (key) WHERE k.key <> ALL (p_known) LIMIT 1;
     IF FOUND THEN
@@ -1170,6 +1172,31 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.choice(jsonb, text, text[], text, text) IS 'the word that a key of a mapping has';
 
+-- rowdelta.needs(p_node, p_keys, p_place): fails where a table of a mapping lacks one of these keys, or has nothing under it.
+CREATE FUNCTION rowdelta.needs(p_node jsonb, p_keys text[], p_place text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_key text;
+BEGIN
+    FOREACH v_key IN ARRAY p_keys LOOP
+        IF coalesce(p_node -> v_key, 'null') IN ('null', '""', '[]', '{}') THEN
+            PERFORM rowdelta.fault(p_place || '.' || v_key, 'must be given');
+        END IF;
+    END LOOP;
+    FOR v_key IN SELECT e.key FROM jsonb_each(p_node) AS e
+                 WHERE (e.key IN ('columns', 'match') AND jsonb_typeof(e.value) <> 'object')
+                    OR (e.key IN ('children', 'links') AND jsonb_typeof(e.value) <> 'array')
+                    OR (e.key = 'nullable' AND jsonb_typeof(e.value) <> 'boolean')
+                    OR (e.key IN ('name', 'table', 'id', 'target', 'lookup', 'zone') AND jsonb_typeof(e.value) <> 'string') LOOP
+        PERFORM rowdelta.fault(p_place || '.' || v_key, 'is of another type than it must be');
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.needs(jsonb, text[], text) IS 'fails where a mapping lacks a key';
+
 -- rowdelta.column_of(p_name, p_node, p_key, p_absent, p_place): reads a column of a relation.
 --
 -- p_key: the columns of the relation's key; NULL: its rows are identified by content.
@@ -1186,6 +1213,14 @@ BEGIN
         v_node := jsonb_build_object('path', v_node);
     END IF;
     PERFORM rowdelta.known(v_node, ARRAY['path', 'zone', 'type', 'when_absent', 'nullable', 'lookup', 'match'], p_place);
+    PERFORM rowdelta.needs(v_node, '{}', p_place);
+    IF v_node ? 'zone' THEN
+        BEGIN
+            PERFORM timezone(v_node ->> 'zone', 'epoch'::timestamptz);
+        EXCEPTION WHEN invalid_parameter_value THEN
+            PERFORM rowdelta.fault(p_place || '.zone', format('no time zone %s', to_json(v_node ->> 'zone')));
+        END;
+    END IF;
     v_column.name := p_name;
     v_column.keeps := p_key IS NOT NULL AND p_name <> ALL (p_key)
         AND rowdelta.choice(v_node, 'when_absent', ARRAY['keep', 'null'], p_absent, p_place) = 'keep';
@@ -1224,6 +1259,7 @@ BEGIN
         PERFORM rowdelta.fault(p_place, format('no lookup %s', to_json(p_column.lookup)));
     END IF;
     PERFORM rowdelta.known(p_match, v_lookup.key, p_place || '.match');
+    PERFORM rowdelta.needs(p_match, v_lookup.key, p_place || '.match');
     SELECT jsonb_agg(to_jsonb(rowdelta.names(p_match ->> k.name, p_place)) ORDER BY k.at) INTO v_column.paths
     FROM unnest(v_lookup.key) WITH ORDINALITY AS k (name, at);
     SELECT '{"lookup":{"matching":[' || string_agg(rowdelta.path_source(e.path), ',' ORDER BY e.at) || ']}}'
@@ -1266,7 +1302,8 @@ BEGIN
     FOR v_name, v_node IN SELECT e.key, e.value FROM jsonb_each(coalesce(p_definition -> 'lookups', '{}')) AS e LOOP
         v_place := 'lookups.' || v_name;
         PERFORM rowdelta.known(v_node, ARRAY['table', 'id', 'key', 'missing', 'columns'], v_place);
-        v_table := rowdelta.names(v_node ->> 'table', v_place);
+        PERFORM rowdelta.needs(v_node, ARRAY['table', 'id', 'key'], v_place);
+        v_table := rowdelta.names(v_node ->> 'table', v_place || '.table');
         v_lookup := NULL;
         v_lookup.name := v_name;
         v_lookup.in_table := substr(v_table[cardinality(v_table)], 2);
@@ -1324,6 +1361,7 @@ DECLARE
     v_key       text;
     v_value     jsonb;
     v_inner     jsonb;
+    v_depth     integer := 0;
     v_place     text := CASE p_kind WHEN 'root' THEN 'root' WHEN 'child' THEN 'children.' ELSE 'links.' END
                         || CASE p_kind WHEN 'root' THEN '' ELSE coalesce(p_node ->> 'name', '?') END;
 BEGIN
@@ -1333,7 +1371,10 @@ BEGIN
                                 'on_duplicate', 'absent_columns', 'columns', 'children', 'links']
         ELSE ARRAY['name', 'path', 'table', 'parent', 'target', 'lookup', 'match', 'when_absent', 'when_null',
                    'on_duplicate', 'absent_columns', 'columns'] END, v_place);
-    v_table := rowdelta.names(p_node ->> 'table', v_place);
+    PERFORM rowdelta.needs(p_node, CASE p_kind WHEN 'root' THEN ARRAY['table', 'key', 'columns']
+        WHEN 'child' THEN ARRAY['name', 'table', 'parent', 'columns'] || CASE WHEN p_node ? 'key' THEN ARRAY['key'] ELSE '{}' END
+        ELSE ARRAY['name', 'table', 'parent', 'target', 'lookup', 'match'] END, v_place);
+    v_table := rowdelta.names(p_node ->> 'table', v_place || '.table');
     v_absent := rowdelta.choice(p_node, 'absent_columns', ARRAY['keep', 'null'], p_absent, v_place);
     v.ix := cardinality(v_relations) + 1;
     v.name := p_node ->> 'name';
@@ -1370,6 +1411,20 @@ BEGIN
     END LOOP;
     v.key_at := ARRAY(SELECT array_position(ARRAY(SELECT c.name FROM unnest(v.columns) AS c), k.name)
                       FROM unnest(v.key) WITH ORDINALITY AS k (name, at) ORDER BY k.at);
+    WHILE p_outer IS NOT NULL LOOP
+        v_depth := v_depth + 1;
+        p_outer := v_relations[p_outer].enclosing;
+    END LOOP;
+    SELECT c.name INTO v_key FROM (
+        SELECT c.name, p.path FROM unnest(v.columns) AS c CROSS JOIN jsonb_array_elements(c.paths) AS p (path)
+        UNION ALL SELECT c.name, k.paths -> 0 FROM unnest(v.columns) AS c JOIN unnest(p_lookups) AS l ON l.name = c.lookup
+        CROSS JOIN unnest(l.columns) AS k) AS c
+    WHERE (SELECT count(*) FROM jsonb_array_elements_text(c.path) AS s (part) WHERE s.part = '^') > v_depth LIMIT 1;
+    IF FOUND THEN
+        PERFORM rowdelta.fault(v_place || '.columns.' || v_key, 'nothing encloses the item that ^ asks for');
+    ELSIF '["^"]' <@ v.path THEN
+        PERFORM rowdelta.fault(v_place || '.path', 'a list is inside of its item');
+    END IF;
     v_relations := v_relations || v;
     FOR v_inner IN SELECT e.value FROM jsonb_array_elements(coalesce(p_node -> 'children', '[]')) AS e LOOP
         v_relations := rowdelta.read_relation(v_relations, v_inner, 'child', v.ix, v_absent, p_lookups);
@@ -1567,10 +1622,12 @@ CREATE TYPE rowdelta.plan_of_mapping AS (
     name      text,
     digest    bytea,
     relations rowdelta.relation[],
-    lookups   rowdelta.lookup[]
+    lookups   rowdelta.lookup[],
+    rows_max    bigint,
+    percent_max numeric
 );
 
-COMMENT ON TYPE rowdelta.plan_of_mapping IS 'a mapping and its tables, as the SQL functions work with it';
+COMMENT ON TYPE rowdelta.plan_of_mapping IS 'a mapping and its tables, as the SQL functions work with it, and how much a call may delete';
 
 -- rowdelta.parsed(p_definition): the relations and catalogues of a mapping; nothing yet of their tables.
 --
@@ -1585,6 +1642,9 @@ BEGIN
     PERFORM rowdelta.known(p_definition, ARRAY['version', 'name', 'root', 'lookups', 'sync'], '');
     IF p_definition -> 'version' IS DISTINCT FROM '1' OR p_definition ->> 'name' IS NULL THEN
         PERFORM rowdelta.fault('version', 'write "version": 1, and a name');
+    END IF;
+    IF NOT p_definition ? 'root' THEN
+        PERFORM rowdelta.fault('root', 'missing; describe the table that has one row a document');
     END IF;
     PERFORM rowdelta.known(coalesce(p_definition -> 'sync', '{}'), ARRAY['atomic'], 'sync');
     PERFORM rowdelta.choice(coalesce(p_definition -> 'sync', '{}'), 'atomic', ARRAY['document'], 'document', 'sync');
@@ -1638,6 +1698,7 @@ BEGIN
         v_place := 'lookups.' || v_look.name;
         v_look.oid := rowdelta.find_table(v_look.in_schema, v_look.in_table, p_path);
         v_look.tbl := rowdelta.table_name(v_look.oid, v_place, v_look.in_table);
+        PERFORM rowdelta.unique_by(v_look.oid, v_look.key, v_place || '.key');
         v_plan.lookups[i] := v_look;
         v_columns := v_columns || v_look.keys || v_look.columns;
         v_count := cardinality(v_look.keys) + cardinality(v_look.columns);
@@ -1674,6 +1735,9 @@ BEGIN
         IF array_position(v.key_at, NULL) IS NOT NULL THEN
             PERFORM rowdelta.fault(v_place || '.key', 'a column of the key is not among the columns');
         END IF;
+        IF v.everywhere THEN
+            PERFORM rowdelta.unique_by(v.oid, v.key, v_place || '.key');
+        END IF;
         SELECT array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY p.at) INTO v.parent_types
         FROM unnest(v.parent) WITH ORDINALITY AS p (name, at)
         JOIN pg_attribute a ON a.attrelid = v.oid AND a.attname = p.name AND NOT a.attisdropped;
@@ -1707,6 +1771,25 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.compiled(jsonb, name[]) IS 'a mapping with its tables';
+
+-- rowdelta.unique_by(p_table, p_key, p_place): fails where no unique index is over exactly these columns.
+CREATE FUNCTION rowdelta.unique_by(p_table oid, p_key text[], p_place text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    IF p_key IS NULL OR NOT EXISTS (
+        SELECT FROM pg_index i
+        CROSS JOIN LATERAL (SELECT ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = p_table
+            AND a.attnum = ANY ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) AS names) AS c
+        WHERE i.indrelid = p_table AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+          AND c.names <@ p_key AND c.names @> p_key) THEN
+        PERFORM rowdelta.fault(p_place, format('no unique index is over exactly %s', array_to_string(p_key, ', ')));
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.unique_by(oid, text[], text) IS 'fails where columns are not unique';
 
 -- rowdelta.table_name(p_oid, p_place, p_table): the quoted name of a table, with its schema; that it is there is checked.
 CREATE FUNCTION rowdelta.table_name(p_oid oid, p_place text, p_table text) RETURNS text
@@ -1758,9 +1841,12 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.mappings() IS 'the mappings that are known';
 
--- rowdelta.plan_for(p_mapping, p_path): a mapping that was entered, with its tables.
+-- rowdelta.plan_for(p_mapping, p_path, p_rows_max, p_percent_max): a mapping that was entered, with its tables, and how much a
+-- call may delete.
 -- Raises:  RD001 unknown mapping; RD005 it is not for the SQL functions, or its tables are not there.
-CREATE FUNCTION rowdelta.plan_for(p_mapping text, p_path name[]) RETURNS rowdelta.plan_of_mapping
+CREATE FUNCTION rowdelta.plan_for(
+    p_mapping text, p_path name[], p_rows_max bigint DEFAULT 10000, p_percent_max numeric DEFAULT 20
+) RETURNS rowdelta.plan_of_mapping
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -1775,11 +1861,13 @@ BEGIN
     END IF;
     v_plan := rowdelta.compiled(v_definition, p_path);
     v_plan.mapping := v_id;
+    v_plan.rows_max := p_rows_max;
+    v_plan.percent_max := p_percent_max;
     RETURN v_plan;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.plan_for(text, name[]) IS 'a mapping that was entered, with its tables';
+COMMENT ON FUNCTION rowdelta.plan_for(text, name[], bigint, numeric) IS 'a mapping that was entered, with its tables';
 
 -- ── From documents to rows ─────────────────────────────────────────────────────────────────────
 
@@ -2065,6 +2153,8 @@ COMMENT ON FUNCTION rowdelta.items_sql(rowdelta.relation[], integer) IS 'SQL of 
 
 -- rowdelta.keyed_sql(p_plan, p_ix): SQL of the items of a relation with the keys of the catalogue rows to which they refer:
 -- k<column>_<n>; and v<column>, what the path of any other column finds.
+--
+-- Where of several items with one key the first or last counts, the others are left out: what they hold besides is not looked at.
 CREATE FUNCTION rowdelta.keyed_sql(p_plan rowdelta.plan_of_mapping, p_ix integer) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
@@ -2075,10 +2165,18 @@ DECLARE
     v_lookup rowdelta.lookup;
     v_found  text := '';
     v_typed  text := '';
+    v_chosen text := '';
+    v_keys   text := '';
+    v_item   text;
+    v_some   boolean := v.kind <> 'root' AND v.key IS NOT NULL AND v.on_duplicate <> 'error';
 BEGIN
     FOR i IN 1 .. cardinality(v.columns) LOOP
         c := v.columns[i];
         IF c.lookup IS NULL THEN
+            IF v_some AND i = ANY (v.key_at) THEN
+                v_chosen := v_chosen || format(', %s AS i%s', rowdelta.value_sql(c, 'j.v' || i), i);
+                v_keys := v_keys || ', j.i' || i;
+            END IF;
             -- The first that is not null; else null where any is there.
             SELECT v_found || ', ' || CASE WHEN count(*) = 1 THEN min(rowdelta.find_sql(p.path)) ELSE
                 'coalesce(' || string_agg(format('nullif(%s, ''null'')', rowdelta.find_sql(p.path)), ', ' ORDER BY p.at) || ', '
@@ -2089,12 +2187,22 @@ BEGIN
         v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = c.lookup);
         FOR n IN 1 .. cardinality(v_lookup.keys) LOOP
             v_found := v_found || format(', %s AS j%s_%s', rowdelta.find_sql(c.paths -> n - 1), i, n);
-            v_typed := v_typed || format(', %s AS k%s_%s',
-                rowdelta.value_sql(v_lookup.keys[n], format('j.j%s_%s', i, n)), i, n);
+            v_item := format(', %s AS k%s_%s', rowdelta.value_sql(v_lookup.keys[n], format('j.j%s_%s', i, n)), i, n);
+            IF v_some AND i = ANY (v.key_at) THEN
+                v_chosen := v_chosen || v_item;
+                v_keys := v_keys || format(', j.k%s_%s', i, n);
+            ELSE
+                v_typed := v_typed || v_item;
+            END IF;
         END LOOP;
     END LOOP;
-    RETURN format('SELECT j.*%s FROM (SELECT e.*%s FROM (%s) AS e OFFSET 0) AS j', v_typed, v_found,
-                  rowdelta.items_sql(p_plan.relations, p_ix));
+    v_item := format('SELECT e.*%s FROM (%s) AS e OFFSET 0', v_found, rowdelta.items_sql(p_plan.relations, p_ix));
+    IF v_some THEN
+        v_item := format('SELECT * FROM (SELECT j.*, row_number() OVER (PARTITION BY j.document, j.parent, j.silent%s ORDER BY j.at%s) AS place '
+                         'FROM (SELECT j.*%s FROM (%s) AS j OFFSET 0) AS j) AS j WHERE j.place = 1 OFFSET 0',
+                         v_keys, CASE v.on_duplicate WHEN 'last' THEN ' DESC' ELSE '' END, v_chosen, v_item);
+    END IF;
+    RETURN format('SELECT j.*%s FROM (%s) AS j', v_typed, v_item);
 END
 $$;
 
@@ -3207,10 +3315,11 @@ COMMENT ON TYPE rowdelta.stored_document IS 'what became of a document, and how 
 CREATE TYPE rowdelta.done AS (
     documents rowdelta.stored_document[],
     counts    jsonb,
-    failures  rowdelta.failed[]
+    failures  rowdelta.failed[],
+    because   text
 );
 
-COMMENT ON TYPE rowdelta.done IS 'what became of documents: of each, how many rows were written in each relation, and what failed';
+COMMENT ON TYPE rowdelta.done IS 'what became of documents, how many rows were written in each relation, what failed, and why documents were withheld';
 
 -- rowdelta.is_transient(p_state): whether an error may be gone when the same is tried again.
 CREATE FUNCTION rowdelta.is_transient(p_state text) RETURNS boolean
@@ -3316,7 +3425,14 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.counted_changes(rowdelta.relation[], rowdelta.row_change[]) IS 'how many rows, by what becomes of them';
 
--- rowdelta.coverage_of(p_relations): what the fingerprints of a document cover that says something of every cell.
+CREATE TYPE rowdelta.covered AS (
+    document integer,
+    coverage bytea
+);
+
+COMMENT ON TYPE rowdelta.covered IS 'what the fingerprints of a document cover';
+
+-- rowdelta.coverage_of(p_relations): what fingerprints cover that leave nothing out.
 CREATE FUNCTION rowdelta.coverage_of(p_relations rowdelta.relation[]) RETURNS bytea
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
@@ -3328,6 +3444,47 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.coverage_of(rowdelta.relation[]) IS 'what fingerprints cover that leave nothing out';
+
+-- rowdelta.coverages(p_relations, p_source): what the fingerprints of documents cover, in the format of src/fingerprint/coverage.rs;
+-- NULL where rows of one list leave out different columns.
+CREATE FUNCTION rowdelta.coverages(p_relations rowdelta.relation[], p_source rowdelta.source_row[]) RETURNS rowdelta.covered[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v_full bytea := rowdelta.coverage_of(p_relations);
+BEGIN
+    RETURN ARRAY(
+        WITH RECURSIVE facts AS (
+            SELECT s.document, s.relation, bool_or(s.silent) AS silent, count(DISTINCT s.kept) FILTER (WHERE NOT s.silent) AS ways,
+                   min(s.kept) FILTER (WHERE NOT s.silent) AS kept
+            FROM unnest(p_source) AS s WHERE s.silent OR s.kept <> '{}' OR s.relation = 1 OR EXISTS (
+                SELECT FROM unnest(p_source) AS o WHERE o.kept <> '{}' AND o.relation = s.relation AND o.document = s.document)
+            GROUP BY s.document, s.relation
+        ), nothing AS (
+            SELECT f.document, f.relation FROM facts AS f WHERE f.silent
+            UNION
+            -- What is inside, and where that tells rows without a key apart, all that is inside of these.
+            SELECT n.document, l.ix FROM nothing AS n JOIN unnest(p_relations) AS o ON o.ix = n.relation
+            JOIN unnest(p_relations) AS l ON l.enclosing = n.relation OR l.enclosing = o.enclosing
+                AND (p_relations[o.enclosing]).key IS NULL
+        ), extents AS (
+            SELECT n.document, n.relation, '\xffff'::bytea AS bytes, 1 AS ways FROM nothing AS n
+            UNION ALL
+            SELECT f.document, f.relation, int2send(cardinality(f.kept)::smallint)
+                   || (SELECT string_agg(int2send((k.at - 1)::smallint), '' ORDER BY k.at) FROM unnest(f.kept) AS k (at)) || '\x00',
+                   f.ways
+            FROM facts AS f WHERE f.kept <> '{}' AND (f.document, f.relation) NOT IN (SELECT n.document, n.relation FROM nothing AS n)
+        )
+        SELECT ROW(d.document, CASE WHEN max(e.ways) > 1 THEN NULL ELSE
+                   v_full || coalesce(string_agg(int2send((e.relation - 1)::smallint) || e.bytes, '' ORDER BY e.relation), '') END
+               )::rowdelta.covered
+        FROM (SELECT f.document FROM facts AS f WHERE f.relation = 1) AS d LEFT JOIN extents AS e USING (document) GROUP BY d.document);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.coverages(rowdelta.relation[], rowdelta.source_row[]) IS 'what the fingerprints of documents cover';
 
 -- rowdelta.touched(p_source, p_comparison): the documents of which a row is written.
 CREATE FUNCTION rowdelta.touched(p_source rowdelta.source_row[], p_comparison rowdelta.comparison) RETURNS integer[]
@@ -3361,7 +3518,7 @@ CREATE FUNCTION rowdelta.store(
     SET enable_nestloop = off
 AS $$
 DECLARE
-    v_done       rowdelta.done := ROW('{}', '{}', '{}');
+    v_done       rowdelta.done := ROW('{}', '{}', '{}', NULL);
     v_source     rowdelta.source_row[] := p_source;
     v_comparison rowdelta.comparison;
     v_failures   rowdelta.failed[];
@@ -3371,6 +3528,7 @@ DECLARE
     v_keys       bytea[];
     v_touched    integer[];
     v_new        integer[];
+    v_reason     text;
 BEGIN
     LOOP
         v_comparison := rowdelta.compared(p_plan, v_source, p_trees);
@@ -3378,7 +3536,9 @@ BEGIN
         FROM rowdelta.claimed(p_plan, v_source, v_comparison, p_others) AS c;
         v_failed := ARRAY(SELECT f.document FROM unnest(v_failures) AS f);
         IF v_failures = '{}' THEN
-            EXIT WHEN rowdelta.too_much(p_plan, v_comparison, 10000, 20) IS NULL;
+            v_reason := rowdelta.too_much(p_plan, v_comparison);
+            EXIT WHEN v_reason IS NULL;
+            v_done.because := v_reason;
             -- Those that would delete rows are withheld, all of them.
             v_failed := ARRAY(SELECT DISTINCT t.document FROM unnest(v_comparison.changes) AS c
                               JOIN unnest(v_comparison.stored) AS t ON t.relation = c.relation AND t.number = c.stored
@@ -3404,9 +3564,9 @@ BEGIN
         array_agg(CASE WHEN octet_length(st.raw) = 16 AND st.fingerprint = f.fingerprint THEN st.raw ELSE w.raw END
                   ORDER BY f.key),
         array_agg(f.fingerprint ORDER BY f.key), array_agg(f.recorded ORDER BY f.key), array_agg(d.skipped = 0 ORDER BY f.key),
-        array_agg(CASE WHEN NOT d.keeps THEN rowdelta.coverage_of(p_plan.relations) END ORDER BY f.key))
-    FROM (SELECT s.document, sum(s.skipped) AS skipped, bool_or(s.silent OR s.kept <> '{}') AS keeps
-          FROM unnest(v_source) AS s GROUP BY s.document) AS d
+        array_agg(c.coverage ORDER BY f.key))
+    FROM (SELECT s.document, sum(s.skipped) AS skipped FROM unnest(v_source) AS s GROUP BY s.document) AS d
+    JOIN unnest(rowdelta.coverages(p_plan.relations, v_source)) AS c USING (document)
     JOIN unnest(p_prints) AS f USING (document)
     JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) USING (document)
     LEFT JOIN rowdelta.states(p_plan.mapping, v_keys) AS st ON st.key = f.key
@@ -3439,7 +3599,7 @@ BEGIN
                     FROM (SELECT e.key, sum(e.value::bigint) AS rows
                           FROM (SELECT * FROM jsonb_each_text(p_one.counts) UNION ALL SELECT * FROM jsonb_each_text(p_other.counts)) AS e
                           GROUP BY e.key) AS c),
-                   p_one.failures || p_other.failures)::rowdelta.done);
+                   p_one.failures || p_other.failures, coalesce(p_one.because, p_other.because))::rowdelta.done);
 END
 $$;
 
@@ -3509,12 +3669,12 @@ EXCEPTION WHEN OTHERS THEN
         RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_others, p_tries - 1);
     END IF;
     IF cardinality(v_documents) = 1 THEN
-        RETURN ROW('{}', '{}', ARRAY[ROW(v_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed])::rowdelta.done;
+        RETURN ROW('{}', '{}', ARRAY[ROW(v_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed], NULL)::rowdelta.done;
     END IF;
     v_failures := rowdelta.refused(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
     v_half := CASE WHEN v_failures <> '{}' THEN ARRAY(SELECT f.document FROM unnest(v_failures) AS f)
                    ELSE v_documents[:cardinality(v_documents) / 2] END;
-    v_one := CASE WHEN v_failures <> '{}' THEN ROW('{}', '{}', v_failures)::rowdelta.done ELSE
+    v_one := CASE WHEN v_failures <> '{}' THEN ROW('{}', '{}', v_failures, NULL)::rowdelta.done ELSE
         rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_others)
         END;
     IF v_documents <@ v_half THEN
@@ -3576,7 +3736,7 @@ CREATE FUNCTION rowdelta.run_documents(p_plan rowdelta.plan_of_mapping, p_items 
     SET jit = off
 AS $$
 DECLARE
-    v_done      rowdelta.done := ROW('{}', '{}', '{}');
+    v_done      rowdelta.done := ROW('{}', '{}', '{}', NULL);
     v_more      rowdelta.done;
     v_raws      bytea[];
     v_documents integer[];
@@ -3617,7 +3777,7 @@ BEGIN
         v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
         v_source := rowdelta.chosen(p_plan.relations, v_shreds.rows);
     END;
-    v_done := rowdelta.both(v_done, ROW('{}', v_shreds.inserted, '{}'));
+    v_done := rowdelta.both(v_done, ROW('{}', v_shreds.inserted, '{}', NULL));
     v_trees := rowdelta.trees(p_plan.relations, v_source);
     v_prints := rowdelta.prints(p_plan.relations, v_source, v_trees);
     v_more := rowdelta.repeats(v_prints);
@@ -3650,7 +3810,7 @@ CREATE FUNCTION rowdelta.repeats(p_prints rowdelta.print[]) RETURNS rowdelta.don
 AS $$
     SELECT ROW(coalesce(array_agg(ROW(r.document, 'repeated', 0)::rowdelta.stored_document) FILTER (WHERE r.is_equal), '{}'), '{}'::jsonb,
                coalesce(array_agg(ROW(r.document, NULL, NULL, format('stands twice with different content: first as document %s', r.first)
-                                      )::rowdelta.failed) FILTER (WHERE NOT r.is_equal), '{}'))::rowdelta.done
+                                      )::rowdelta.failed) FILTER (WHERE NOT r.is_equal), '{}'), NULL)::rowdelta.done
     FROM (SELECT f.document, f.fingerprint = first_value(f.fingerprint) OVER w AS is_equal, first_value(f.document) OVER w AS first
           FROM unnest(p_prints) AS f WINDOW w AS (PARTITION BY f.key ORDER BY f.document)) AS r
     WHERE r.document <> r.first
@@ -3737,13 +3897,13 @@ AS $$
             SELECT s FROM unnest(p_prints) AS f
             JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT f.key FROM unnest(p_prints) AS f)) AS st ON st.key = f.key
             JOIN unnest(p_source) AS s ON s.relation = 1 AND s.document = f.document
-            WHERE st.settled AND NOT st.absent AND st.fingerprint = f.fingerprint))) AS s), '{}'::jsonb, '{}')::rowdelta.done
+            WHERE st.settled AND NOT st.absent AND st.fingerprint = f.fingerprint))) AS s), '{}'::jsonb, '{}', NULL)::rowdelta.done
 $$;
 
 COMMENT ON FUNCTION rowdelta.unchanged(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.print[]) IS
     'documents that are as they should be, going by what is recorded';
 
--- sync(mapping, document)
+-- sync(mapping, document, rows_max, percent_max)
 --
 -- Stores one document: writes what differs from what is stored, and nothing else. A row for each relation, with the number
 -- of its rows by what became of them, and what became of the document: new, changed or unchanged.
@@ -3752,20 +3912,23 @@ COMMENT ON FUNCTION rowdelta.unchanged(rowdelta.plan_of_mapping, rowdelta.source
 -- Raises:  RD001 unknown mapping; RD005 it is not for the SQL functions; RD006 the document does not fit it; RD003 it was
 --          written by someone else meanwhile, again and again; what a constraint says. The relation is in the detail.
 -- Example: SELECT * FROM rowdelta.sync('shop', '{"number": "A1", "customer": {"name": "Ada"}}');
-CREATE FUNCTION rowdelta.sync(mapping text, document jsonb, path name[] DEFAULT pg_catalog.current_schemas(false))
+CREATE FUNCTION rowdelta.sync(
+    mapping text, document jsonb, rows_max bigint DEFAULT 10000, percent_max numeric DEFAULT 20,
+    path name[] DEFAULT pg_catalog.current_schemas(false)
+)
     RETURNS TABLE (relation text, added bigint, updated bigint, moved bigint, removed bigint, unchanged bigint, status text)
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
-    v_plan   rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
+    v_plan   rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path, rows_max, percent_max);
     v_done   rowdelta.done;
     v_failed rowdelta.failed;
 BEGIN
     v_done := rowdelta.run_documents(v_plan, ARRAY[document]);
     v_failed := v_done.failures[1];
     IF (v_done.documents[1]).status = 'withheld' THEN
-        RAISE EXCEPTION 'more rows would be deleted than may be' USING ERRCODE = 'RD008';
+        RAISE EXCEPTION '%', v_done.because USING ERRCODE = 'RD008';
     END IF;
     IF v_failed.document IS NOT NULL THEN
         RAISE EXCEPTION '%', concat_ws(': ', v_failed.relation, v_failed.message)
@@ -3776,7 +3939,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.sync(text, jsonb, name[]) IS 'stores one document: writes what differs, and nothing else';
+COMMENT ON FUNCTION rowdelta.sync(text, jsonb, bigint, numeric, name[]) IS 'stores one document: writes what differs, and nothing else';
 
 -- rowdelta.counts_of(p_plan, p_counts): the counts of relations, and of catalogues, as rows.
 CREATE FUNCTION rowdelta.counts_of(p_plan rowdelta.plan_of_mapping, p_counts jsonb)
@@ -3795,7 +3958,7 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.counts_of(rowdelta.plan_of_mapping, jsonb) IS 'the counts of relations as rows';
 
--- sync_many(mapping, documents)
+-- sync_many(mapping, documents, rows_max, percent_max)
 --
 -- Stores documents, a JSON array of them, with as many statements as for one. A document that fails keeps none of the
 -- others out, and is named in the report, which is that of the engine: status (done or failed), documents, relations,
@@ -3805,14 +3968,17 @@ COMMENT ON FUNCTION rowdelta.counts_of(rowdelta.plan_of_mapping, jsonb) IS 'the 
 -- Locks:   as sync.
 -- Raises:  RD001, RD005 as sync. What a document does is in the report.
 -- Example: SELECT rowdelta.sync_many('shop', '[{"number": "A1"}, {"number": "A2"}]') -> 'failures';
-CREATE FUNCTION rowdelta.sync_many(mapping text, documents jsonb, path name[] DEFAULT pg_catalog.current_schemas(false))
+CREATE FUNCTION rowdelta.sync_many(
+    mapping text, documents jsonb, rows_max bigint DEFAULT 10000, percent_max numeric DEFAULT 20,
+    path name[] DEFAULT pg_catalog.current_schemas(false)
+)
     RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
     v_started timestamptz := clock_timestamp();
-    v_plan    rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
+    v_plan    rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path, rows_max, percent_max);
     v_items   jsonb[];
     v_done    rowdelta.done;
     v_run     bigint;
@@ -3822,7 +3988,7 @@ BEGIN
         RAISE EXCEPTION 'expected a JSON array of documents' USING ERRCODE = 'RD006';
     END IF;
     v_items := ARRAY(SELECT d.item FROM jsonb_array_elements(documents) WITH ORDINALITY AS d (item, at) ORDER BY d.at);
-    v_done := CASE WHEN v_items = '{}' THEN ROW('{}', '{}', '{}')::rowdelta.done ELSE rowdelta.run_documents(v_plan, v_items) END;
+    v_done := CASE WHEN v_items = '{}' THEN ROW('{}', '{}', '{}', NULL)::rowdelta.done ELSE rowdelta.run_documents(v_plan, v_items) END;
     PERFORM rowdelta.forget_history(v_plan.mapping);
     INSERT INTO rowdelta.run (mapping, started) VALUES (v_plan.mapping, v_started) RETURNING id INTO v_run;
     v_report := rowdelta.reported(v_plan, v_run, v_items, v_done);
@@ -3835,7 +4001,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.sync_many(text, jsonb, name[]) IS 'stores documents: writes what differs, and nothing else';
+COMMENT ON FUNCTION rowdelta.sync_many(text, jsonb, bigint, numeric, name[]) IS 'stores documents: writes what differs, and nothing else';
 
 -- rowdelta.label_of(p_plan, p_item): the key of a document in words: its values, joined by commas.
 CREATE FUNCTION rowdelta.label_of(p_plan rowdelta.plan_of_mapping, p_item jsonb) RETURNS text
@@ -3871,6 +4037,7 @@ AS $$
         'relations', (SELECT jsonb_agg(jsonb_build_object(
             'name', c.relation, 'table', c.tbl, 'added', c.added, 'updated', c.updated, 'moved', c.moved, 'removed', c.removed,
             'unchanged', c.unchanged)) FROM rowdelta.counts_of(p_plan, p_done.counts) AS c),
+        'withheld_because', p_done.because,
         'skipped_lookups', (SELECT coalesce(sum(d.skipped), 0) FROM unnest(p_done.documents) AS d),
         'failures', (SELECT coalesce(jsonb_agg(jsonb_build_object(
             'document', rowdelta.label_of(p_plan, p_items[f.document]), 'item', f.document, 'relation', f.relation,
@@ -3882,20 +4049,20 @@ COMMENT ON FUNCTION rowdelta.reported(rowdelta.plan_of_mapping, bigint, jsonb[],
 
 -- ── Deleting, planning, verifying ──────────────────────────────────────────────────────────────
 
--- rowdelta.too_much(p_plan, p_changes, p_rows_max, p_percent_max): why these rows must not be deleted; NULL: they may be.
+-- rowdelta.too_much(p_plan, p_comparison): why these rows must not be deleted; NULL: they may be.
 --
 -- The caller's limits and the database's own, of each the stricter one. A table that loses no more than 100 rows is not
 -- looked at by percent. A foreign key of a table that nobody maps that deletes along is counted too.
 CREATE FUNCTION rowdelta.too_much(
-    p_plan rowdelta.plan_of_mapping, p_comparison rowdelta.comparison, p_rows_max bigint, p_percent_max numeric
+    p_plan rowdelta.plan_of_mapping, p_comparison rowdelta.comparison
 ) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
-    v_rows    bigint := least(p_rows_max, (SELECT min(g.rows_max) FROM rowdelta.guard g
+    v_rows    bigint := least(p_plan.rows_max, (SELECT min(g.rows_max) FROM rowdelta.guard g
                                            WHERE g.mapping IS NULL OR g.mapping = p_plan.name));
-    v_percent numeric := least(p_percent_max, (SELECT min(g.percent_max) FROM rowdelta.guard g
+    v_percent numeric := least(p_plan.percent_max, (SELECT min(g.percent_max) FROM rowdelta.guard g
                                                WHERE g.mapping IS NULL OR g.mapping = p_plan.name));
     v_total   bigint := 0;
     v_size    bigint;
@@ -3923,7 +4090,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.too_much(rowdelta.plan_of_mapping, rowdelta.comparison, bigint, numeric) IS
+COMMENT ON FUNCTION rowdelta.too_much(rowdelta.plan_of_mapping, rowdelta.comparison) IS
     'why rows must not be deleted';
 
 -- rowdelta.carried_along(p_plan, p_comparison): rows of tables that nobody maps that foreign keys delete along, by table; those
@@ -3971,6 +4138,10 @@ DECLARE
     v       rowdelta.relation := p_plan.relations[1];
     v_roots rowdelta.source_row[];
 BEGIN
+    IF EXISTS (SELECT FROM jsonb_array_elements(p_keys) AS k (key)
+               WHERE CASE jsonb_typeof(k.key) WHEN 'array' THEN jsonb_array_length(k.key) ELSE 1 END <> cardinality(v.key_at)) THEN
+        RAISE EXCEPTION 'expected keys of % values: %', cardinality(v.key_at), array_to_string(v.key, ', ') USING ERRCODE = 'RD006';
+    END IF;
     EXECUTE format(
         'SELECT coalesce(array_agg(ROW(1, f.at, f.at, NULL, NULL, ARRAY[%s], NULL, ''{}'', %s, NULL, 0, false)::rowdelta.source_row), ''{}'') '
         'FROM (SELECT c.*, %s FROM (SELECT k.at::integer AS at, %s FROM (SELECT a.at, CASE jsonb_typeof(a.key) WHEN ''array'' '
@@ -4025,11 +4196,9 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.whole(rowdelta.plan_of_mapping, rowdelta.source_row[]) IS 'all that is stored of documents';
 
--- rowdelta.removed(p_plan, p_roots, p_rows_max, p_percent_max): deletes documents, and what is recorded of them.
+-- rowdelta.removed(p_plan, p_roots): deletes documents, and what is recorded of them.
 -- Raises:  RD008 it would be too much. Of what a foreign key refuses the relation is in the detail.
-CREATE FUNCTION rowdelta.removed(
-    p_plan rowdelta.plan_of_mapping, p_roots rowdelta.source_row[], p_rows_max bigint, p_percent_max numeric
-) RETURNS jsonb
+CREATE FUNCTION rowdelta.removed(p_plan rowdelta.plan_of_mapping, p_roots rowdelta.source_row[]) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET client_encoding = 'UTF8'
@@ -4044,7 +4213,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta'), p_plan.mapping);
     PERFORM rowdelta.hold_base(p_plan.mapping);
     v_whole := rowdelta.whole(p_plan, p_roots);
-    v_reason := rowdelta.too_much(p_plan, v_whole, p_rows_max, p_percent_max);
+    v_reason := rowdelta.too_much(p_plan, v_whole);
     IF v_reason IS NOT NULL THEN
         RAISE EXCEPTION '%', v_reason USING ERRCODE = 'RD008';
     END IF;
@@ -4054,7 +4223,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.removed(rowdelta.plan_of_mapping, rowdelta.source_row[], bigint, numeric) IS 'deletes documents';
+COMMENT ON FUNCTION rowdelta.removed(rowdelta.plan_of_mapping, rowdelta.source_row[]) IS 'deletes documents';
 
 -- remove(mapping, key)
 --
@@ -4073,7 +4242,7 @@ DECLARE
     v_plan   rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
     v_counts jsonb;
 BEGIN
-    v_counts := rowdelta.removed(v_plan, rowdelta.roots_of(v_plan, jsonb_build_array(key)), 10000, 20);
+    v_counts := rowdelta.removed(v_plan, rowdelta.roots_of(v_plan, jsonb_build_array(key)));
     RETURN QUERY SELECT c.relation, c.removed FROM rowdelta.counts_of(v_plan, v_counts) AS c;
 END
 $$;
@@ -4097,7 +4266,7 @@ CREATE FUNCTION rowdelta.sweep(
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
-    v_plan    rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
+    v_plan    rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path, rows_max, percent_max);
     v_seen    bytea[] := ARRAY(SELECT s.key FROM unnest(rowdelta.roots_of(v_plan, sweep.keys)) AS s);
     v_known   bytea[] := ARRAY(SELECT p.key FROM rowdelta.present(v_plan.mapping) AS p (key));
     v_absent  bytea[] := ARRAY(SELECT k.key FROM unnest(v_known) AS k (key) EXCEPT SELECT s.key FROM unnest(v_seen) AS s (key));
@@ -4112,7 +4281,9 @@ BEGIN
     END IF;
     SELECT m.definition #>> '{root,on_absent}' = 'keep' INTO v_keep FROM rowdelta.mapping m WHERE m.id = v_plan.mapping;
     IF v_absent <> '{}' AND v_keep IS NOT TRUE THEN
-        v_counts := rowdelta.removed(v_plan, rowdelta.roots_with(v_plan, v_absent), rows_max, percent_max);
+        v_counts := rowdelta.removed(v_plan, rowdelta.roots_with(v_plan, v_absent));
+        -- Of documents whose rows somebody else deleted, too.
+        PERFORM rowdelta.forget(v_plan.mapping, v_absent);
     END IF;
     RETURN QUERY SELECT c.relation, c.removed FROM rowdelta.counts_of(v_plan, v_counts) AS c;
 END
@@ -4241,23 +4412,127 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.unpacked(rowdelta.relation[], bytea) IS 'the fingerprints of relations from how they are recorded';
 
--- rowdelta.differing(p_relations, p_one, p_other): the names of the relations whose recorded fingerprints differ.
-CREATE FUNCTION rowdelta.differing(p_relations rowdelta.relation[], p_one bytea, p_other bytea) RETURNS text
-    LANGUAGE sql IMMUTABLE
+-- rowdelta.key_words(p_root, p_key): the key of a document in words, where its columns are text or integers; else its bytes.
+CREATE FUNCTION rowdelta.key_words(p_root rowdelta.relation, p_key bytea) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT string_agg(l.name, ', ' ORDER BY l.ix) FROM unnest(p_relations) AS l
-    JOIN rowdelta.unpacked(p_relations, p_one) AS a USING (ix) JOIN rowdelta.unpacked(p_relations, p_other) AS b USING (ix)
-    WHERE a.hash <> b.hash
+DECLARE
+    v_words text[] := '{}';
+    v_at    integer := 1;
+    v_width integer;
+    v_cell  bytea;
+    v_place integer;
+BEGIN
+    FOREACH v_place IN ARRAY p_root.key_at LOOP
+        v_width := ('x' || encode(substr(p_key, v_at, 4), 'hex'))::bit(32)::integer;
+        v_cell := substr(p_key, v_at + 4, greatest(v_width, 0));
+        v_at := v_at + 4 + greatest(v_width, 0);
+        v_words := v_words || CASE WHEN v_width < 0 THEN 'NULL'
+            WHEN (p_root.columns[v_place]).kind = 'text' THEN convert_from(v_cell, 'UTF8')
+            WHEN (p_root.columns[v_place]).kind = 'integer' THEN
+                -- In two's complement, of whatever width.
+                (('x' || repeat(CASE WHEN get_byte(v_cell, 0) > 127 THEN 'ff' ELSE '00' END, 8 - v_width) || encode(v_cell, 'hex'))
+                 ::bit(64)::bigint)::text
+            ELSE v_cell::text END;
+    END LOOP;
+    RETURN array_to_string(v_words, ',');
+END
 $$;
 
-COMMENT ON FUNCTION rowdelta.differing(rowdelta.relation[], bytea, bytea) IS 'relations whose recorded fingerprints differ';
+COMMENT ON FUNCTION rowdelta.key_words(rowdelta.relation, bytea) IS 'the key of a document in words';
+
+CREATE TYPE rowdelta.extent AS (
+    ix          integer,
+    nothing     boolean,
+    without     integer[],
+    fingerprint bytea
+);
+
+COMMENT ON TYPE rowdelta.extent IS 'what the fingerprint of a relation leaves out: all, or columns, and the fingerprint that it has without them';
+
+-- rowdelta.extents(p_coverage): what is left out, from how it is recorded (src/fingerprint/coverage.rs).
+CREATE FUNCTION rowdelta.extents(p_coverage bytea) RETURNS rowdelta.extent[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_extents rowdelta.extent[] := '{}';
+    v_extent  rowdelta.extent;
+    v_at      integer := 8;
+    v_columns integer;
+BEGIN
+    WHILE v_at < octet_length(p_coverage) LOOP
+        v_extent.ix := 256 * get_byte(p_coverage, v_at) + get_byte(p_coverage, v_at + 1) + 1;
+        v_columns := 256 * get_byte(p_coverage, v_at + 2) + get_byte(p_coverage, v_at + 3);
+        v_extent.nothing := v_columns = 65535;
+        v_extent.without := '{}';
+        v_extent.fingerprint := NULL;
+        v_at := v_at + 4;
+        IF NOT v_extent.nothing THEN
+            v_extent.without := ARRAY(SELECT 256 * get_byte(p_coverage, v_at + 2 * i) + get_byte(p_coverage, v_at + 2 * i + 1) + 1
+                                      FROM generate_series(0, v_columns - 1) AS i);
+            v_at := v_at + 2 * v_columns + 1;
+            IF get_byte(p_coverage, v_at - 1) <> 0 THEN
+                v_extent.fingerprint := substr(p_coverage, v_at + 1, 16);
+                v_at := v_at + 16;
+            END IF;
+        END IF;
+        v_extents := v_extents || v_extent;
+    END LOOP;
+    RETURN v_extents;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.extents(bytea) IS 'what fingerprints leave out';
+
+-- rowdelta.masked(p_forms, p_without): the fingerprint of a row without some of its columns.
+CREATE FUNCTION rowdelta.masked(p_forms bytea[], p_without integer[]) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT substr(sha256(int2send(cardinality(p_forms)::smallint) || string_agg(
+                   CASE WHEN f.at = ANY (p_without) THEN '\xfffffffe' WHEN f.form IS NULL THEN '\xffffffff'
+                        ELSE int4send(octet_length(f.form)) || f.form END, '' ORDER BY f.at)), 1, 16)
+        FROM unnest(p_forms) WITH ORDINALITY AS f (form, at));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.masked(bytea[], integer[]) IS 'the fingerprint of a row without some of its columns';
+
+CREATE TYPE rowdelta.known_document AS (
+    key       bytea,
+    recorded  bytea,
+    extents   rowdelta.extent[]
+);
+
+COMMENT ON TYPE rowdelta.known_document IS 'a document with the fingerprints of its relations that are recorded, and what these leave out';
+
+-- rowdelta.differing(p_relations, p_known, p_found): the names of the relations whose fingerprints are not the recorded ones.
+CREATE FUNCTION rowdelta.differing(p_relations rowdelta.relation[], p_known rowdelta.known_document, p_found bytea) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT string_agg(l.name, ', ' ORDER BY l.ix) FROM unnest(p_relations) AS l
+        JOIN rowdelta.unpacked(p_relations, p_known.recorded) AS a USING (ix)
+        JOIN rowdelta.unpacked(p_relations, p_found) AS b USING (ix)
+        LEFT JOIN unnest(p_known.extents) AS e USING (ix)
+        WHERE e.nothing IS NOT TRUE AND coalesce(e.fingerprint, a.hash) <> b.hash);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.differing(rowdelta.relation[], rowdelta.known_document, bytea) IS
+    'relations whose fingerprints are not the recorded ones';
 
 -- verify(mapping)
 --
 -- Compares the stored rows of documents with the fingerprints that are recorded of them, and names what differs: the
--- document, and the relation; `gone` is a root row that is not there. Documents that are to be done again anyway, and
--- relations of which the recorded document left something open, are passed over. Nothing is written.
+-- document, and the relations; `gone` is a root row that is not there. Documents that are to be done again anyway are passed
+-- over, and so is what a document said nothing about. Nothing is written.
 --
 -- Locks:   none.
 -- Raises:  RD001, RD005 as sync.
@@ -4273,32 +4548,40 @@ CREATE FUNCTION rowdelta.verify(mapping text, path name[] DEFAULT pg_catalog.cur
 AS $$
 DECLARE
     v_plan  rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
+    v_full  bytea := rowdelta.coverage_of(v_plan.relations);
     v_after bytea;
     v_keys  bytea[];
-    v_state rowdelta.print[];
+    v_known rowdelta.known_document[];
     v_roots rowdelta.source_row[];
     v_whole rowdelta.comparison;
     v_rows  rowdelta.source_row[];
     v_found rowdelta.print[];
 BEGIN
     LOOP
-        SELECT array_agg(r.key ORDER BY r.key), array_agg(ROW(NULL, r.key, r.fingerprint, r.relations)::rowdelta.print)
-                   FILTER (WHERE r.settled AND r.coverage = rowdelta.coverage_of(v_plan.relations))
-        INTO v_keys, v_state FROM rowdelta.recorded(v_plan.mapping, v_after, 500) AS r;
+        -- Of fingerprints under other digests only that the root row is there can be seen.
+        SELECT array_agg(r.key ORDER BY r.key),
+               coalesce(array_agg(ROW(r.key, CASE WHEN substr(r.coverage, 1, 8) = v_full THEN r.relations END,
+                                      rowdelta.extents(r.coverage))::rowdelta.known_document) FILTER (WHERE r.settled), '{}')
+        INTO v_keys, v_known FROM rowdelta.recorded(v_plan.mapping, v_after, 500) AS r;
         EXIT WHEN v_keys IS NULL;
         v_after := v_keys[cardinality(v_keys)];
         v_roots := rowdelta.roots_with(v_plan, v_keys);
         v_whole := rowdelta.whole(v_plan, v_roots);
-        v_rows := ARRAY(SELECT ROW(t.relation, t.document, t.number, t.parent, NULL, t.cells, t.forms, '{}', t.key, t.fingerprint, 0, false
-                                   )::rowdelta.source_row FROM unnest(v_whole.stored) AS t);
+        v_rows := ARRAY(
+            SELECT ROW(t.relation, t.document, t.number, t.parent, NULL, t.cells, t.forms, '{}', t.key,
+                       CASE WHEN e.without <> '{}' THEN rowdelta.masked(t.forms, e.without) ELSE t.fingerprint END, 0, false
+                       )::rowdelta.source_row
+            FROM unnest(v_whole.stored) AS t
+            LEFT JOIN (SELECT s.document, x.ix, x.without FROM unnest(v_known) AS k JOIN unnest(v_roots) AS s ON s.key = k.key
+                       CROSS JOIN LATERAL unnest(k.extents) AS x) AS e ON e.document = t.document AND e.ix = t.relation);
         v_found := rowdelta.prints(v_plan.relations, v_rows, rowdelta.trees(v_plan.relations, v_rows));
         RETURN QUERY
-        SELECT coalesce((SELECT string_agg(s.cells[k.at], ',' ORDER BY k.ordinality) FROM unnest(v_roots) AS s,
-                         unnest((v_plan.relations[1]).key_at) WITH ORDINALITY AS k (at) WHERE s.key = r.key), r.key::text),
-               CASE WHEN f.key IS NULL THEN v_plan.name ELSE rowdelta.differing(v_plan.relations, r.recorded, f.recorded) END,
-               CASE WHEN f.key IS NULL THEN 'gone' ELSE 'changed' END
-        FROM unnest(v_state) AS r LEFT JOIN unnest(v_found) AS f ON f.key = r.key
-        WHERE f.fingerprint IS DISTINCT FROM r.fingerprint;
+        SELECT rowdelta.key_words(v_plan.relations[1], d.key), d.relations, d.what FROM (
+            SELECT k.key, CASE WHEN f.key IS NULL THEN v_plan.name ELSE rowdelta.differing(v_plan.relations, k, f.recorded) END AS relations,
+                   CASE WHEN f.key IS NULL THEN 'gone' ELSE 'changed' END AS what
+            FROM unnest(v_known) AS k LEFT JOIN unnest(v_found) AS f ON f.key = k.key
+            WHERE f.key IS NULL OR k.recorded IS NOT NULL) AS d
+        WHERE d.relations IS NOT NULL;
     END LOOP;
 END
 $$;
