@@ -2,6 +2,7 @@
 //!
 //! Every test gets a database of its own on a real server made for the run; see [`support`].
 
+mod agreement;
 mod atomic;
 mod catalog_check;
 mod conformance;

@@ -3,15 +3,15 @@
 //! A case is drawn from one seed: `shape` draws the mapping and its tables (`kinds`: lists of several kinds,
 //! `print`: how it is handed in), `feed` the documents and how they change, `spelling` how they are written, `value` what is in them; `case` plays the nights and checks them.
 
-mod case;
+pub mod case;
 mod drift;
-mod feed;
+pub mod feed;
 mod kinds;
 mod print;
 mod rewriting;
-mod shape;
+pub mod shape;
 mod spelling;
-mod value;
+pub mod value;
 
 pub use case::is_by_relation;
 

@@ -15,6 +15,7 @@
 //! `ROWDELTA_PROPERTY_CASES` is their number. A case that fails prints its seed and leaves
 //! its mapping, schema and feeds in a directory.
 
+use crate::agreement;
 use crate::constraints;
 use crate::lanes::variable;
 use crate::nights::{check_shares, run};
@@ -40,4 +41,15 @@ async fn p02_p17_p18_p19_random_constraints_are_met_by_the_smallest_edit() {
     let (tally, failures) = constraints::run(seed, cases).await;
     println!("seed {seed}\n{tally}");
     constraints::check(&tally, &failures);
+}
+
+/// Random mappings and nights by the engine and by the SQL functions: see [`agreement`].
+#[tokio::test(flavor = "multi_thread")]
+async fn p02_p33_sql_and_engine_agree_on_random_nights() {
+    let seed = variable("ROWDELTA_SQL_SEED", agreement::SEED);
+    let cases = variable("ROWDELTA_SQL_CASES", agreement::CASES);
+    let (tally, failures) = agreement::run(seed, cases).await;
+    println!("seed {seed}\n{tally}");
+    assert!(failures.is_empty(), "{} cases failed; the first:\n{}", failures.len(), failures[0]);
+    agreement::check_shares(&tally);
 }

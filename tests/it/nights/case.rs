@@ -35,6 +35,10 @@ struct Case<'a> {
     dir: PathBuf,
 }
 
+/// Empties a database of all but the schema `rowdelta`, and that of mappings.
+pub const FRESH: &str = "SET client_min_messages = warning; DROP SCHEMA IF EXISTS public, oracle CASCADE;
+                 CREATE SCHEMA public; CREATE SCHEMA oracle; DELETE FROM rowdelta.mapping;";
+
 /// What makes a row the same one, and what of it must stay: by the token it was given.
 type Rows = BTreeMap<String, String>;
 
@@ -70,9 +74,7 @@ async fn nights(database: &Database, seed: u64, dir: &Path) -> Result<Drawn> {
     }
     write(dir, "mapping.toml", &toml)?;
     write(dir, "schema.sql", &ddl)?;
-    let fresh = "SET client_min_messages = warning; DROP SCHEMA IF EXISTS public, oracle CASCADE;
-                 CREATE SCHEMA public; CREATE SCHEMA oracle; DELETE FROM rowdelta.mapping;";
-    database.execute(&format!("{fresh}{ddl}")).await;
+    database.execute(&format!("{FRESH}{ddl}")).await;
     let oracle = State::open(database.client().await, &dir.join("mapping.toml")).await?;
     let writes = Writes::count(database.client().await, &oracle.mapping).await?;
     let engine = engine(database, &toml, &mut rng).await?;
@@ -94,12 +96,12 @@ pub fn is_by_relation(seed: u64) -> bool {
     seed % 4 == 3
 }
 
-fn write(dir: &Path, name: &str, text: &str) -> Result<()> {
+pub fn write(dir: &Path, name: &str, text: &str) -> Result<()> {
     std::fs::write(dir.join(name), text).map_err(|error| error.to_string())
 }
 
 /// An engine whose batches are so small that moves cross them.
-async fn engine(database: &Database, toml: &str, rng: &mut Rng) -> Result<Engine> {
+pub async fn engine(database: &Database, toml: &str, rng: &mut Rng) -> Result<Engine> {
     let mapping = Mapping::from_toml(toml).map_err(|error| format!("{error}\n{toml}"))?;
     let workers = rng.usize(1..4);
     let manager = PostgresConnectionManager::new_from_stringlike(database.url(), NoTls);
@@ -182,7 +184,7 @@ impl Case<'_> {
 
     async fn compared(&self, feed: &Night, repair: bool) -> Result<Verification> {
         let options = VerifyOptions { repair, ..VerifyOptions::default() };
-        let verified = self.engine.verify(futures_util::stream::iter(items(feed)), options).await;
+        let verified = self.engine.verify(futures_util::stream::iter(items(&feed.docs)), options).await;
         let verification = verified.map_err(|error| error.to_string())?;
         if verification.failures.is_empty() { Ok(verification) } else { Err(format!("{verification:#?}")) }
     }
@@ -218,7 +220,7 @@ impl Case<'_> {
 
     /// Syncs a feed of which every document must succeed, and checks that all are accounted for.
     async fn sync(&self, feed: &Night) -> Result<Report> {
-        let items = futures_util::stream::iter(items(feed));
+        let items = futures_util::stream::iter(items(&feed.docs));
         let report = self.engine.sync(items).await.map_err(|error| error.to_string())?;
         let documents = &report.documents;
         let counted =
@@ -288,12 +290,13 @@ impl Case<'_> {
     }
 }
 
-fn items(feed: &Night) -> Vec<FeedItem> {
+/// Documents as a feed has them, by their place in it.
+pub fn items(docs: &[String]) -> Vec<FeedItem> {
     let document = |(at, text): (usize, &String)| -> FeedItem {
         let origin = Origin { file: None, line: at as u64 + 1, item: None };
         Ok(Document { bytes: text.clone().into_bytes().into(), origin })
     };
-    feed.docs.iter().enumerate().map(document).collect()
+    docs.iter().enumerate().map(document).collect()
 }
 
 /// The columns that a row keeps for life.

@@ -137,6 +137,23 @@ impl Catalogue {
 
 impl Shape {
     pub fn draw(rng: &mut Rng, drawn: &mut Drawn) -> Self {
+        let mut shape = Self::relations(rng);
+        shape.settle(rng);
+        shape.tell_apart(rng);
+        shape.note(drawn);
+        shape
+    }
+
+    /// One whose mapping has nothing that the SQL functions do not know.
+    pub fn draw_for_sql(rng: &mut Rng, drawn: &mut Drawn) -> Self {
+        let mut shape = Self::relations(rng);
+        shape.settle(rng);
+        shape.keep_to_sql();
+        shape.note(drawn);
+        shape
+    }
+
+    fn relations(rng: &mut Rng) -> Self {
         let mut shape = Shape { relations: Vec::new(), catalogues: Vec::new() };
         for at in 0..rng.usize(0..3) {
             let catalogue = Catalogue::draw(rng, at);
@@ -151,10 +168,32 @@ impl Shape {
             let link = !shape.catalogues.is_empty() && rng.u8(..4) == 0;
             shape.add(rng, if link { Kind::Link } else { Kind::Child }, Some(host), prefix);
         }
-        shape.settle(rng);
-        shape.tell_apart(rng);
-        shape.note(drawn);
         shape
+    }
+
+    /// Takes out what the SQL functions do not know.
+    fn keep_to_sql(&mut self) {
+        self.catalogues.iter_mut().for_each(|catalogue| catalogue.form = Form::default());
+        for rel in &mut self.relations {
+            (rel.map, rel.single, rel.pair, rel.ordered) = (false, false, false, false);
+            // These stand behind all others, so that the others keep their positions.
+            let is_known = |col: &Col| !matches!(col.place, Place::Index | Place::Position(_) | Place::Constant(_));
+            rel.columns.retain(is_known);
+            let columns = rel.columns.len();
+            rel.key.retain(|&at| at < columns);
+            for col in &mut rel.columns {
+                col.form = Form::default();
+                if col.place == Place::Name {
+                    col.place = Place::Field;
+                }
+            }
+        }
+        // What a key has lost nobody refers to.
+        for ix in 1..self.relations.len() {
+            let Some(outer) = self.relations[ix].enclosing.map(|outer| &self.relations[outer]) else { continue };
+            let width = if outer.id.is_some() { 1 } else { outer.key.len() };
+            self.relations[ix].parent.truncate(width);
+        }
     }
 
     fn may_enclose(&self, ix: usize) -> bool {

@@ -1,0 +1,261 @@
+//! One case: a mapping, its tables twice, and some nights, each checked.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fastrand::Rng;
+use rowdelta::engine::Engine;
+use rowdelta::engine::verify::VerifyOptions;
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use super::{Pair, content, spoil};
+use crate::nights::case::{FRESH, engine, items, write};
+use crate::nights::feed::{Night, World};
+use crate::nights::shape::Shape;
+use crate::oracle::{State, Writes};
+use crate::support::database::{describe, rows};
+use crate::tally::Drawn;
+
+/// Ways to play the nights of the second database.
+pub const BY_SQL: &str = "by SQL alone";
+pub const ENGINE_FIRST: &str = "turn about, engine first";
+pub const SQL_FIRST: &str = "turn about, SQL first";
+/// A document that is to be done again.
+pub const UNSETTLED: &str = "unsettled document";
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Everything a case works with.
+struct Case<'a> {
+    pair: &'a Pair,
+    shape: &'a Shape,
+    way: &'static str,
+    engines: [Engine; 2],
+    sql: Client,
+    oracle: State,
+    writes: Writes,
+    dir: PathBuf,
+}
+
+/// What a night came to, but for what only one of the two can tell.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    documents: BTreeMap<&'static str, u64>,
+    /// By relation: added, updated, moved, removed.
+    rows: BTreeMap<String, Vec<u64>>,
+    /// By the document's place in the feed: relation and code.
+    failures: BTreeMap<u64, (String, String)>,
+}
+
+impl Outcome {
+    /// Whether both are of one night. A document whose only change is that another one took a row of it is changed or
+    /// unchanged to the engine, as it comes later in a batch with that one, or in one of its own.
+    fn agrees(&self, other: &Self) -> bool {
+        let count = |one: &Self, kind| one.documents[kind];
+        let with = |one: &Self, kind, many| {
+            let mut documents = one.documents.clone();
+            documents.insert(kind, many);
+            documents
+        };
+        let moved: u64 = self.rows.values().map(|counts| counts[2]).sum();
+        let both = |one: &Self| with(one, "changed", count(one, "changed") + count(one, "unchanged"));
+        let without = |mut documents: BTreeMap<&'static str, u64>| {
+            documents.remove("unchanged");
+            documents
+        };
+        let is_within = count(self, "changed").abs_diff(count(other, "changed")) <= moved;
+        is_within
+            && without(both(self)) == without(both(other))
+            && self.rows == other.rows
+            && self.failures == other.failures
+    }
+}
+
+/// Draws a case and runs it. What a failed one was made of stays in a directory.
+///
+/// # Errors
+/// What was wrong, and where to look.
+pub async fn run(pair: &Pair, seed: u64) -> Result<Drawn> {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("agreement").join(seed.to_string());
+    std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+    match nights(pair, seed, &dir).await {
+        Ok(drawn) => {
+            let _ = std::fs::remove_dir_all(&dir);
+            Ok(drawn)
+        }
+        Err(error) => Err(format!("seed {seed}: {error}\nmapping, schema and feeds: {}", dir.display())),
+    }
+}
+
+async fn nights(pair: &Pair, seed: u64, dir: &Path) -> Result<Drawn> {
+    let mut rng = Rng::with_seed(seed);
+    let mut drawn = Drawn::default();
+    let shape = Shape::draw_for_sql(&mut rng, &mut drawn);
+    let case = Case::open(pair, &shape, seed, dir, &mut rng).await?;
+    drawn.note(case.way);
+    let mut world = World::new(&shape, &mut rng, &mut drawn);
+    for night in 0..rng.usize(3..7) {
+        let done = case.night(&mut world, night, &mut rng, &mut drawn).await;
+        done.map_err(|error| format!("{}, night {night}: {error}", case.way))?;
+    }
+    case.verify().await?;
+    Ok(drawn)
+}
+
+impl<'a> Case<'a> {
+    async fn open(pair: &'a Pair, shape: &'a Shape, seed: u64, dir: &Path, rng: &mut Rng) -> Result<Self> {
+        let (toml, ddl) = (shape.toml("case"), shape.ddl() + &spoil::ddl(shape));
+        write(dir, "mapping.toml", &toml)?;
+        write(dir, "schema.sql", &ddl)?;
+        for database in [&pair.engine, &pair.sql] {
+            database.execute(&format!("{FRESH}{ddl}")).await;
+        }
+        let oracle = State::open(pair.sql.client().await, &dir.join("mapping.toml")).await?;
+        let writes = Writes::count(pair.sql.client().await, &oracle.mapping).await?;
+        let engines = [engine(&pair.engine, &toml, rng).await?, engine(&pair.sql, &toml, rng).await?];
+        let sql = pair.sql.client().await;
+        let definition: Value = toml::from_str(&toml).map_err(|error| error.to_string())?;
+        let registered = sql.query("SELECT rowdelta.register($1::text::jsonb)", &[&definition.to_string()]).await;
+        registered.map_err(|error| format!("register: {}", describe(&error)))?;
+        let way = [BY_SQL, ENGINE_FIRST, SQL_FIRST][(seed % 3) as usize];
+        Ok(Case { pair, shape, way, engines, sql, oracle, writes, dir: dir.to_owned() })
+    }
+
+    async fn night(&self, world: &mut World<'_>, night: usize, rng: &mut Rng, drawn: &mut Drawn) -> Result<()> {
+        let feed = world.night(rng, drawn);
+        let (docs, expected) = self.with_failing(world, &feed, rng, drawn);
+        self.keep(&format!("night-{night}.ndjson"), &docs)?;
+        let by_engine = self.by_engine(0, &docs).await?;
+        let by_sql = self.is_by_sql(night);
+        let outcome = if by_sql { self.by_sql(&docs).await? } else { self.by_engine(1, &docs).await? };
+        if !by_engine.agrees(&outcome) {
+            return Err(format!("by the engine {by_engine:#?}\nby SQL {outcome:#?}"));
+        }
+        let failed: BTreeMap<u64, &str> =
+            outcome.failures.iter().map(|(at, (relation, _))| (*at, relation.as_str())).collect();
+        if failed != expected {
+            return Err(format!("expected to fail {expected:?}, failed {:#?}", outcome.failures));
+        }
+        if outcome.documents["unsettled"] > 0 {
+            drawn.note(UNSETTLED);
+        }
+        self.oracle.feed(&feed.once).await?;
+        self.check().await?;
+        let (least, written) = (self.oracle.smallest_edit().await?, self.writes.take().await?);
+        if least != written {
+            return Err(format!("the smallest edit is {least:#?}\nwritten was {written:#?}"));
+        }
+        self.again(&world.respell(&feed, rng, drawn), night, by_sql).await
+    }
+
+    /// Whether a night of the second database is SQL's.
+    fn is_by_sql(&self, night: usize) -> bool {
+        match self.way {
+            ENGINE_FIRST => night % 2 == 1,
+            SQL_FIRST => night % 2 == 0,
+            _ => true,
+        }
+    }
+
+    /// A night's documents, and between them such as must fail: their places, and the relation that is to blame.
+    fn with_failing(
+        &self,
+        world: &mut World<'_>,
+        feed: &Night,
+        rng: &mut Rng,
+        drawn: &mut Drawn,
+    ) -> (Vec<String>, BTreeMap<u64, &'a str>) {
+        let (stored, new) = world.others(feed, rng, drawn);
+        let mut bad: Vec<(String, &str)> = Vec::new();
+        for text in stored {
+            bad.extend(spoil::spoil(self.shape, &text, true, rng, drawn));
+        }
+        if rng.bool() {
+            bad.extend(spoil::spoil(self.shape, &new, false, rng, drawn));
+        }
+        let mut all: Vec<(String, Option<&str>)> = feed.docs.iter().map(|text| (text.clone(), None)).collect();
+        for (text, relation) in bad {
+            all.insert(rng.usize(..=all.len()), (text, Some(relation)));
+        }
+        let place = |(at, (_, relation)): (usize, &(String, Option<&'a str>))| Some((at as u64 + 1, (*relation)?));
+        let expected = all.iter().enumerate().filter_map(place).collect();
+        (all.into_iter().map(|(text, _)| text).collect(), expected)
+    }
+
+    async fn by_engine(&self, which: usize, docs: &[String]) -> Result<Outcome> {
+        let report = match self.engines[which].sync(futures_util::stream::iter(items(docs))).await {
+            Ok(report) => report,
+            Err(error) => error.report().cloned().ok_or_else(|| format!("engine: {error}"))?,
+        };
+        let report = serde_json::to_value(&report).map_err(|error| error.to_string())?;
+        Ok(outcome(&report, "line"))
+    }
+
+    async fn by_sql(&self, docs: &[String]) -> Result<Outcome> {
+        let documents = format!("[{}]", docs.join(","));
+        let row = self
+            .sql
+            .query_one("SELECT rowdelta.sync_many('case', $1::text::jsonb)::text", &[&documents])
+            .await
+            .map_err(|error| format!("sync_many: {}", describe(&error)))?;
+        let report: Value = serde_json::from_str(row.get(0)).map_err(|error| error.to_string())?;
+        Ok(outcome(&report, "item"))
+    }
+
+    /// Compares the tables with the oracle's, and with the engine's.
+    async fn check(&self) -> Result<()> {
+        self.oracle.check().await?;
+        content::compare(self.shape, &self.pair.engine, &self.pair.sql).await
+    }
+
+    /// The same feed in other words writes nothing, whoever plays it.
+    async fn again(&self, feed: &Night, night: usize, by_sql: bool) -> Result<()> {
+        self.keep(&format!("night-{night}-again.ndjson"), &feed.docs)?;
+        let other = if by_sql && self.way != BY_SQL { self.by_engine(1, &feed.docs).await } else { self.by_sql(&feed.docs).await };
+        let outcome = other.map_err(|error| format!("again: {error}"))?;
+        let written = self.writes.take().await?;
+        let rows: u64 = outcome.rows.values().flatten().sum();
+        if !written.is_empty() || rows > 0 || outcome.documents["unchanged"] != feed.docs.len() as u64 {
+            return Err(format!("again: written was {written:#?}\nreported {outcome:#?}"));
+        }
+        Ok(())
+    }
+
+    /// Neither of the two finds that a row differs from what is recorded.
+    async fn verify(&self) -> Result<()> {
+        let found = rows(&self.sql, "SELECT * FROM rowdelta.verify('case')").await?;
+        if !found.is_empty() {
+            return Err(format!("rowdelta.verify: {found:?}"));
+        }
+        let verified = self.engines[1].verify_recorded(VerifyOptions::default()).await;
+        let verified = verified.map_err(|error| error.to_string())?;
+        // Where a document leaves something open, SQL does not record what its fingerprints cover: it is unknown then.
+        if verified.total() + verified.documents.differing > 0 {
+            return Err(format!("verify by the engine: {verified:#?}"));
+        }
+        Ok(())
+    }
+
+    fn keep(&self, name: &str, docs: &[String]) -> Result<()> {
+        let lines: String = docs.iter().map(|doc| doc.replace('\n', " ") + "\n").collect();
+        write(&self.dir, name, &lines)
+    }
+}
+
+/// What a report says. `place`: what it calls a document's place in the feed.
+fn outcome(report: &Value, place: &str) -> Outcome {
+    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{report:#}"));
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let list = |name: &str| report[name].as_array().unwrap_or_else(|| panic!("{report:#}"));
+    let kinds = ["read", "repeated", "unchanged", "new", "changed", "failed", "withheld", "unsettled"];
+    let counts = |one: &Value| ["added", "updated", "moved", "removed"].map(|kind| number(&one[kind])).to_vec();
+    Outcome {
+        documents: kinds.map(|kind| (kind, number(&report["documents"][kind]))).into(),
+        rows: list("relations").iter().map(|one| (text(&one["name"]), counts(one))).collect(),
+        failures: list("failures")
+            .iter()
+            .map(|one| (number(&one[place]), (text(&one["relation"]), text(&one["sqlstate"]))))
+            .collect(),
+    }
+}
