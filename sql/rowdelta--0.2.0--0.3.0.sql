@@ -2624,6 +2624,17 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.both(rowdelta.done, rowdelta.done) IS 'what became of documents, and of others';
 
+-- rowdelta.trees_of(p_source, p_trees): of the hashes of rows those of these rows.
+CREATE FUNCTION rowdelta.trees_of(p_source rowdelta.source_row[], p_trees rowdelta.node[]) RETURNS rowdelta.node[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+    SELECT ARRAY(SELECT t FROM unnest(p_trees) AS t JOIN unnest(p_source) AS s ON s.relation = t.relation AND s.number = t.number)
+$$;
+
+COMMENT ON FUNCTION rowdelta.trees_of(rowdelta.source_row[], rowdelta.node[]) IS 'the hashes of some rows';
+
 -- rowdelta.refused(p_plan, p_source, p_trees, p_prints, p_raws, p_others): the documents that cannot be stored, found by
 -- halving, and why. Nothing is written.
 CREATE FUNCTION rowdelta.refused(
@@ -2637,6 +2648,8 @@ DECLARE
     v_documents integer[] := ARRAY(SELECT s.document FROM unnest(p_source) AS s WHERE s.relation = 1 ORDER BY s.key);
     v_half      integer[] := v_documents[:cardinality(v_documents) / 2];
     v_relation  text;
+    v_source    rowdelta.source_row[];
+    v_failures  rowdelta.failed[];
 BEGIN
     PERFORM rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
     RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD009';
@@ -2650,8 +2663,12 @@ WHEN OTHERS THEN
     IF cardinality(v_documents) = 1 THEN
         RETURN ARRAY[ROW(v_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed];
     END IF;
-    RETURN rowdelta.refused(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_others)
-        || rowdelta.refused(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document <> ALL (v_half)), p_trees, p_prints, p_raws, p_others);
+    v_source := ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half));
+    v_failures := rowdelta.refused(p_plan, v_source, rowdelta.trees_of(v_source, p_trees),
+                                   ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE f.document = ANY (v_half)), p_raws, p_others);
+    v_source := ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document <> ALL (v_half));
+    RETURN v_failures || rowdelta.refused(p_plan, v_source, rowdelta.trees_of(v_source, p_trees),
+                                          ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE f.document <> ALL (v_half)), p_raws, p_others);
 END
 $$;
 
