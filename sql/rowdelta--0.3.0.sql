@@ -1474,9 +1474,8 @@ BEGIN
                    CASE WHEN base.oid = 1043 AND base.modifier >= 4 THEN base.modifier - 4 END,
                    a.attnum, CASE WHEN b.typcategory = 'A' THEN b.typelem END, base.modifier,
                    CASE WHEN b.typtype = 'b' AND b.typcategory <> 'A' THEN
-                   (SELECT format(CASE WHEN p.pronargs = 1 THEN '%I.%I(pg_catalog.textout(%%s))'
-                                       ELSE '%I.%I(pg_catalog.textout(%%s), %s::pg_catalog.oid, %s)' END,
-                                  n.nspname, p.proname, b.oid, base.modifier)
+                   (SELECT replace(format('%I.%I', n.nspname, p.proname), '%', '%%') || CASE WHEN p.pronargs = 1 THEN '(pg_catalog.textout(%s))'
+                           ELSE format('(pg_catalog.textout(%%s), %s::pg_catalog.oid, %s)', b.oid, base.modifier) END
                     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = b.typinput) END,
                    (SELECT format('%I.%I', n.nspname, p.proname) FROM pg_proc p
                     JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = t.typsend))::rowdelta.mapped_column
@@ -2193,8 +2192,9 @@ BEGIN
                 'WHEN l%5$s.id IS NULL THEN %6$s ELSE l%5$s.id::%4$s END AS c%5$s',
                 rowdelta.nulls_sql(v_lookup, i, 'k', true), rowdelta.nulls_sql(v_lookup, i, 'k', false),
                 format('part of the key of %s is null', to_json(c.lookup)), c.sql, i,
-                CASE v_lookup.missing WHEN 'error' THEN format('rowdelta.refuse(%L)::%s',
-                    format('is not in the catalogue %s', to_json(c.lookup)), c.sql) ELSE 'NULL' END);
+                -- One that was to be inserted may be refused by a trigger, or not be seen.
+                CASE v_lookup.missing WHEN 'skip' THEN 'NULL' ELSE format('rowdelta.refuse(%L)::%s',
+                    format('is not in the catalogue %s', to_json(c.lookup)), c.sql) END);
             v_skips := v_skips || format(', (NOT k.silent AND NOT %1$s AND l%2$s.id IS NULL)::integer AS s%2$s',
                                          rowdelta.nulls_sql(v_lookup, i, 'k', true), i);
             v_absent := (SELECT string_agg(format('f.j%s_%s IS NULL', i, n), ' AND ')
@@ -3557,10 +3557,8 @@ BEGIN
         v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
         v_source := rowdelta.chosen(p_plan.relations, v_shreds.rows);
     EXCEPTION WHEN OTHERS THEN
+        -- Where none is, somebody else was in the way.
         v_done.failures := rowdelta.unfit(p_plan, v_documents, v_items);
-        IF v_done.failures = '{}' THEN
-            RAISE;
-        END IF;
         v_documents := ARRAY(SELECT d.number FROM unnest(v_documents) AS d (number)
                              WHERE d.number <> ALL (ARRAY(SELECT f.document FROM unnest(v_done.failures) AS f)) ORDER BY 1);
         v_items := ARRAY(SELECT p_items[d.number] FROM unnest(v_documents) AS d (number) ORDER BY d.number);
