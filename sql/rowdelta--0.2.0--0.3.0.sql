@@ -1389,20 +1389,24 @@ BEGIN
     FOR i IN 1 .. cardinality(v.columns) LOOP
         c := v.columns[i];
         IF c.lookup IS NULL THEN
-            v_values := v_values || format(', %s AS c%s', rowdelta.value_sql(c, 'k.v' || i), i);
+            v_values := v_values || format(CASE WHEN v_skips <> '' AND v.kind = 'link' THEN ', CASE WHEN l1.id IS NOT NULL THEN %s END AS c%s'
+                                                ELSE ', %s AS c%s' END, rowdelta.value_sql(c, 'k.v' || i), i);
             v_absent := format('f.v%s IS NULL', i);
         ELSE
             v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = c.lookup);
             v_joins := v_joins || format(' LEFT JOIN LATERAL (SELECT t.%I AS id FROM %s AS t WHERE %s) AS l%s ON true',
                                          v_lookup.id, v_lookup.tbl, rowdelta.met_sql(v_lookup, i, 'k', 't'), i);
-            v_values := v_values || format(', CASE WHEN k.silent OR %1$s THEN NULL WHEN %2$s THEN rowdelta.refuse(%3$L)::%4$s '
+            -- Without its target a link is no row.
+            v_values := v_values || format(', CASE WHEN k.silent OR %1$s' || CASE WHEN v.kind = 'link' AND i > 1 THEN ' OR l1.id IS NULL'
+                ELSE '' END || ' THEN NULL WHEN %2$s THEN rowdelta.refuse(%3$L)::%4$s '
                 'WHEN l%5$s.id IS NULL THEN %6$s ELSE l%5$s.id::%4$s END AS c%5$s',
                 rowdelta.nulls_sql(v_lookup, i, 'k', true), rowdelta.nulls_sql(v_lookup, i, 'k', false),
                 format('part of the key of %s is null', to_json(c.lookup)), c.sql, i,
                 -- One that was to be inserted may be refused by a trigger, or not be seen.
                 CASE v_lookup.missing WHEN 'skip' THEN 'NULL' ELSE format('rowdelta.refuse(%L)::%s',
                     format('is not in the catalogue %s', to_json(c.lookup)), c.sql) END);
-            v_skips := v_skips || format(', (NOT k.silent AND NOT %1$s AND l%2$s.id IS NULL)::integer AS s%2$s',
+            v_skips := v_skips || format(', (NOT k.silent AND NOT %1$s AND l%2$s.id IS NULL' || CASE WHEN v.kind = 'link' AND i > 1
+                                         THEN ' AND l1.id IS NOT NULL' ELSE '' END || ')::integer AS s%2$s',
                                          rowdelta.nulls_sql(v_lookup, i, 'k', true), i);
             v_absent := (SELECT string_agg(format('f.j%s_%s IS NULL', i, n), ' AND ')
                          FROM generate_series(1, cardinality(v_lookup.keys)) AS n);
