@@ -3347,11 +3347,13 @@ DECLARE
     v_failures   rowdelta.failed[];
     v_robbed     bytea[];
     v_failed     integer[];
-    v_documents  integer[];
-    v_keys       bytea[];
+    v_states     rowdelta.print[];
     v_touched    integer[];
     v_new        integer[];
 BEGIN
+    -- Read before the rows are: who records one of them from here on is noticed at the end.
+    v_states := ARRAY(SELECT ROW(NULL, st.key, st.fingerprint, st.raw)::rowdelta.print
+                      FROM rowdelta.states(p_plan.mapping, ARRAY(SELECT s.key FROM unnest(p_source) AS s WHERE s.relation = 1)) AS st);
     LOOP
         v_comparison := rowdelta.compared(p_plan, v_source, p_trees);
         SELECT c.failures, c.robbed INTO v_failures, v_robbed
@@ -3363,15 +3365,17 @@ BEGIN
             v_failed := ARRAY(SELECT DISTINCT t.document FROM unnest(v_comparison.changes) AS c
                               JOIN unnest(v_comparison.stored) AS t ON t.relation = c.relation AND t.number = c.stored
                               WHERE c.action = 'removed');
+            -- Below a row that comes from elsewhere rows are of no document yet.
+            IF array_position(v_failed, NULL) IS NOT NULL THEN
+                v_failed := ARRAY(SELECT s.document FROM unnest(v_source) AS s WHERE s.relation = 1);
+            END IF;
             v_done.documents := v_done.documents
                 || ARRAY(SELECT ROW(d.number, 'withheld', 0)::rowdelta.stored_document FROM unnest(v_failed) AS d (number));
         END IF;
         v_done.failures := v_done.failures || v_failures;
         v_source := ARRAY(SELECT s FROM unnest(v_source) AS s WHERE s.document <> ALL (v_failed));
     END LOOP;
-    SELECT array_agg(s.document ORDER BY s.key), array_agg(s.key ORDER BY s.key) INTO v_documents, v_keys
-    FROM unnest(v_source) AS s WHERE s.relation = 1;
-    IF v_documents IS NULL THEN
+    IF NOT EXISTS (SELECT FROM unnest(v_source) AS s WHERE s.relation = 1) THEN
         RETURN v_done;
     END IF;
     PERFORM rowdelta.applied(p_plan, v_source, v_comparison);
@@ -3381,14 +3385,14 @@ BEGIN
         p_plan.mapping, array_agg(f.key ORDER BY f.key), array_agg(st.key IS NULL ORDER BY f.key),
         array_agg(st.fingerprint ORDER BY f.key),
         -- The engine's hash of a document's bytes stays while its rows do.
-        array_agg(CASE WHEN octet_length(st.raw) = 16 AND st.fingerprint = f.fingerprint THEN st.raw ELSE p_raws[d.document] END
+        array_agg(CASE WHEN octet_length(st.recorded) = 16 AND st.fingerprint = f.fingerprint THEN st.recorded ELSE p_raws[d.document] END
                   ORDER BY f.key),
         array_agg(f.fingerprint ORDER BY f.key), array_agg(f.recorded ORDER BY f.key), array_agg(d.skipped = 0 ORDER BY f.key),
         array_agg(CASE WHEN NOT d.keeps THEN rowdelta.coverage_of(p_plan.relations) END ORDER BY f.key))
     FROM (SELECT s.document, sum(s.skipped) AS skipped, bool_or(s.silent OR s.kept <> '{}') AS keeps
           FROM unnest(v_source) AS s GROUP BY s.document) AS d
     JOIN unnest(p_prints) AS f USING (document)
-    LEFT JOIN rowdelta.states(p_plan.mapping, v_keys) AS st ON st.key = f.key
+    LEFT JOIN unnest(v_states) AS st ON st.key = f.key
     HAVING count(*) > 0;
     v_touched := rowdelta.touched(v_source, v_comparison);
     v_new := ARRAY(SELECT s.document FROM unnest(v_comparison.changes) AS c JOIN unnest(v_source) AS s
