@@ -2654,7 +2654,7 @@ BEGIN
     RETURN ARRAY(
         WITH RECURSIVE facts AS (
             SELECT s.document, s.relation, bool_or(s.silent) AS silent, count(DISTINCT s.kept) FILTER (WHERE NOT s.silent) AS ways,
-                   min(s.kept) FILTER (WHERE NOT s.silent) AS kept
+                   max(s.kept) FILTER (WHERE NOT s.silent) AS kept
             FROM unnest(p_source) AS s WHERE s.silent OR s.kept <> '{}' OR s.relation = 1 OR EXISTS (
                 SELECT FROM unnest(p_source) AS o WHERE o.kept <> '{}' AND o.relation = s.relation AND o.document = s.document)
             GROUP BY s.document, s.relation
