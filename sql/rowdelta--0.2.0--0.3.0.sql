@@ -158,6 +158,9 @@ $$;
 -- What a document says is worked on as arrays of the types below, a row each, of all relations and all documents of a
 -- call: no statement is made for a document, and no table is made for a call. Of a column its cells are known as text,
 -- which the column's type takes back as the same value, and in comparison form: the bytes that fingerprints are made of.
+--
+-- The functions to call set all on which reading and writing of values depends: a session's settings decide nothing. What
+-- the planner thinks that arrays cost is never worth compiling.
 
 CREATE TYPE rowdelta.mapped_column AS (
     name     text,
@@ -1015,6 +1018,14 @@ COMMENT ON FUNCTION rowdelta.table_name(oid, text, text) IS 'the quoted name of 
 CREATE FUNCTION rowdelta.register(mapping jsonb, path name[] DEFAULT pg_catalog.current_schemas(false)) RETURNS integer
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_plan rowdelta.plan_of_mapping := rowdelta.compiled(mapping, path);
@@ -2125,11 +2136,22 @@ BEGIN
             END IF;
         END IF;
         v_all.stored := v_all.stored || v_rows;
+        IF v.encloses THEN
+            v_around.stored := v_around.stored || v_rows;
+        END IF;
+    END LOOP;
+    -- Rows without a key are told apart by what is below them, too.
+    FOR v_ix, v_source IN
+        SELECT l.ix, coalesce(array_agg(s) FILTER (WHERE s.relation IS NOT NULL), '{}')
+        FROM unnest(v_relations) AS l LEFT JOIN unnest(p_source) AS s ON s.relation = l.ix GROUP BY l.ix ORDER BY l.ix
+    LOOP
+        v := v_relations[v_ix];
+        v_rows := ARRAY(SELECT r FROM unnest(v_all.stored) AS r WHERE r.relation = v_ix);
         v_changes := rowdelta.matched(v_relations, v_ix, v_source, p_trees, v_rows, v_all.stored, ARRAY(
             SELECT c FROM unnest(v_around.changes) AS c WHERE c.relation = v.enclosing));
         v_all.changes := v_all.changes || v_changes;
         IF v.encloses THEN
-            v_around := ROW(v_around.stored || v_rows, v_around.changes || v_changes);
+            v_around.changes := v_around.changes || v_changes;
         END IF;
     END LOOP;
     RETURN v_all;
@@ -2861,7 +2883,8 @@ EXCEPTION WHEN OTHERS THEN
     IF SQLSTATE IN ('RD001', 'RD002', 'RD004', 'RD005') THEN
         RAISE;
     END IF;
-    IF SQLSTATE = 'RD003' AND p_tries > 1 THEN
+    -- A key that is taken may be that of the document itself, which someone else stored meanwhile: once more.
+    IF p_tries > 1 AND (SQLSTATE = 'RD003' OR SQLSTATE = '23505' AND p_tries = 5 AND cardinality(v_documents) = 1) THEN
         RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_others, p_tries - 1);
     END IF;
     IF cardinality(v_documents) = 1 THEN
@@ -2923,13 +2946,6 @@ COMMENT ON FUNCTION rowdelta.without_documents(rowdelta.source_row[], integer[])
 CREATE FUNCTION rowdelta.run_documents(p_plan rowdelta.plan_of_mapping, p_items jsonb[]) RETURNS rowdelta.done
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
-    SET client_encoding = 'UTF8'
-    SET datestyle = 'ISO, YMD'
-    SET intervalstyle = 'postgres'
-    SET extra_float_digits = 1
-    SET bytea_output = 'hex'
-    -- What the planner thinks that arrays cost is never worth compiling.
-    SET jit = off
 AS $$
 DECLARE
     v_done      rowdelta.done := ROW('{}', '{}', '{}', NULL);
@@ -3115,6 +3131,14 @@ CREATE FUNCTION rowdelta.sync(
     RETURNS TABLE (relation text, added bigint, updated bigint, moved bigint, removed bigint, unchanged bigint, status text)
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_plan   rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path, rows_max, percent_max);
@@ -3171,6 +3195,14 @@ CREATE FUNCTION rowdelta.sync_many(
     RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_started timestamptz := clock_timestamp();
@@ -3185,7 +3217,9 @@ BEGIN
     END IF;
     v_items := ARRAY(SELECT d.item FROM jsonb_array_elements(documents) WITH ORDINALITY AS d (item, at) ORDER BY d.at);
     v_done := CASE WHEN v_items = '{}' THEN ROW('{}', '{}', '{}', NULL)::rowdelta.done ELSE rowdelta.run_documents(v_plan, v_items) END;
-    PERFORM rowdelta.forget_history(v_plan.mapping);
+    IF EXISTS (SELECT FROM rowdelta.mapping m WHERE m.id = v_plan.mapping AND m.history IS NOT NULL) THEN
+        PERFORM rowdelta.forget_history(v_plan.mapping);
+    END IF;
     INSERT INTO rowdelta.run (mapping, started) VALUES (v_plan.mapping, v_started) RETURNING id INTO v_run;
     v_report := rowdelta.reported(v_plan, v_run, v_items, v_done);
     INSERT INTO rowdelta.failure (run, document, item, relation, sqlstate, message, retryable)
@@ -3397,10 +3431,6 @@ COMMENT ON FUNCTION rowdelta.whole(rowdelta.plan_of_mapping, rowdelta.source_row
 CREATE FUNCTION rowdelta.removed(p_plan rowdelta.plan_of_mapping, p_roots rowdelta.source_row[]) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
-    SET client_encoding = 'UTF8'
-    SET datestyle = 'ISO, YMD'
-    SET extra_float_digits = 1
-    SET jit = off
 AS $$
 DECLARE
     v_whole  rowdelta.comparison;
@@ -3433,6 +3463,14 @@ CREATE FUNCTION rowdelta.remove(mapping text, key jsonb, path name[] DEFAULT pg_
     RETURNS TABLE (relation text, removed bigint)
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_plan   rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
@@ -3460,6 +3498,14 @@ CREATE FUNCTION rowdelta.sweep(
 ) RETURNS TABLE (relation text, removed bigint)
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
 AS $$
 DECLARE
     v_plan    rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path, rows_max, percent_max);
@@ -3570,7 +3616,11 @@ CREATE FUNCTION rowdelta.plan(mapping text, document jsonb, path name[] DEFAULT 
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET client_encoding = 'UTF8'
     SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
     SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
     SET jit = off
 AS $$
 DECLARE
@@ -3739,7 +3789,11 @@ CREATE FUNCTION rowdelta.verify(mapping text, path name[] DEFAULT pg_catalog.cur
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET client_encoding = 'UTF8'
     SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
     SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
     SET jit = off
 AS $$
 DECLARE
