@@ -3890,7 +3890,7 @@ BEGIN
         SELECT ROW(r.document, r.key, NULL, NULL)::rowdelta.print FROM unnest(rowdelta.there(p_plan, ARRAY(
             SELECT s FROM unnest(v_roots) AS s
             JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) ON w.document = s.document
-            JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT r.key FROM unnest(v_roots) AS r)) AS st ON st.key = s.key
+            JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT DISTINCT r.key FROM unnest(v_roots) AS r)) AS st ON st.key = s.key
             -- One that stands here in two versions is looked at.
             JOIN (SELECT r.key FROM unnest(v_roots) AS r JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) USING (document)
                   GROUP BY r.key HAVING count(DISTINCT w.raw) = 1) AS o ON o.key = s.key
@@ -3913,7 +3913,7 @@ AS $$
     SELECT ROW(ARRAY(
         SELECT ROW(s.document, 'unchanged', 0)::rowdelta.stored_document FROM unnest(rowdelta.there(p_plan, ARRAY(
             SELECT s FROM unnest(p_prints) AS f
-            JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT f.key FROM unnest(p_prints) AS f)) AS st ON st.key = f.key
+            JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT DISTINCT f.key FROM unnest(p_prints) AS f)) AS st ON st.key = f.key
             JOIN unnest(p_source) AS s ON s.relation = 1 AND s.document = f.document
             WHERE st.settled AND NOT st.absent AND st.fingerprint = f.fingerprint))) AS s), '{}'::jsonb, '{}', NULL)::rowdelta.done
 $$;
