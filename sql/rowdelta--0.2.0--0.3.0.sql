@@ -1459,6 +1459,8 @@ DECLARE
     v_names  text[];
     v_values text[];
     v_keys   text;
+    v_target rowdelta.lookup;
+    v_counts text := '';
 BEGIN
     v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = p_plan.relations[p_ix].columns[p_column].lookup);
     v_names := v_lookup.key;
@@ -1469,13 +1471,18 @@ BEGIN
         v_values := v_values
             || rowdelta.value_sql(v_lookup.columns[i], rowdelta.find_sql(v_lookup.columns[i].paths -> 0));
     END LOOP;
-    RETURN format('INSERT INTO %1$s (%2$s) SELECT DISTINCT ON (%3$s) %4$s FROM (%5$s) AS e WHERE NOT e.silent AND NOT %6$s AND NOT %7$s '
+    -- A link whose target is skipped refers to nothing else.
+    IF p_plan.relations[p_ix].kind = 'link' AND p_column > 1 THEN
+        v_target := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = p_plan.relations[p_ix].columns[1].lookup);
+        v_counts := format(' AND EXISTS (SELECT FROM %s AS t WHERE %s)', v_target.tbl, rowdelta.met_sql(v_target, 1, 'e', 't'));
+    END IF;
+    RETURN format('INSERT INTO %1$s (%2$s) SELECT DISTINCT ON (%3$s) %4$s FROM (%5$s) AS e WHERE NOT e.silent AND NOT %6$s AND NOT %7$s%9$s '
                   'AND NOT EXISTS (SELECT FROM %1$s AS t WHERE %8$s) ORDER BY %3$s, e.document, e.parent, e.at ON CONFLICT DO NOTHING',
                   v_lookup.tbl,
                   (SELECT string_agg(quote_ident(n.name), ', ' ORDER BY n.at) FROM unnest(v_names) WITH ORDINALITY AS n (name, at)),
                   v_keys, array_to_string(v_values, ', '), rowdelta.keyed_sql(p_plan, p_ix),
                   rowdelta.nulls_sql(v_lookup, p_column, 'e', true), rowdelta.nulls_sql(v_lookup, p_column, 'e', false),
-                  rowdelta.met_sql(v_lookup, p_column, 'e', 't'));
+                  rowdelta.met_sql(v_lookup, p_column, 'e', 't'), v_counts);
 END
 $$;
 
