@@ -3233,9 +3233,8 @@ CREATE FUNCTION rowdelta.refers(p_relations rowdelta.relation[], p_source rowdel
     SET enable_nestloop = off
 AS $$
     SELECT ARRAY(
-        -- A key that changes has its new value by then.
-        SELECT ROW(c.relation, c.source, CASE WHEN l.id IS NOT NULL THEN t.refer ELSE ARRAY(
-                   SELECT s.cells[k.at] FROM unnest(l.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality) END)::rowdelta.referred
+        -- As it is stored: what a document says may be spelled otherwise, as 1.50 for 1.5.
+        SELECT ROW(c.relation, c.source, t.refer)::rowdelta.referred
         FROM unnest(p_comparison.changes) AS c JOIN unnest(p_relations) AS l ON l.ix = c.relation AND l.encloses
         JOIN unnest(p_comparison.stored) AS t ON t.relation = c.relation AND t.number = c.stored
         JOIN unnest(p_source) AS s ON s.relation = c.relation AND s.number = c.source)
