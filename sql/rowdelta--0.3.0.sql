@@ -2262,6 +2262,8 @@ DECLARE
     v_names  text[];
     v_values text[];
     v_keys   text;
+    v_target rowdelta.lookup;
+    v_counts text := '';
 BEGIN
     v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = p_plan.relations[p_ix].columns[p_column].lookup);
     v_names := v_lookup.key;
@@ -2272,13 +2274,18 @@ BEGIN
         v_values := v_values
             || rowdelta.value_sql(v_lookup.columns[i], rowdelta.find_sql(v_lookup.columns[i].paths -> 0));
     END LOOP;
-    RETURN format('INSERT INTO %1$s (%2$s) SELECT DISTINCT ON (%3$s) %4$s FROM (%5$s) AS e WHERE NOT e.silent AND NOT %6$s AND NOT %7$s '
+    -- A link whose target is skipped refers to nothing else.
+    IF p_plan.relations[p_ix].kind = 'link' AND p_column > 1 THEN
+        v_target := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = p_plan.relations[p_ix].columns[1].lookup);
+        v_counts := format(' AND EXISTS (SELECT FROM %s AS t WHERE %s)', v_target.tbl, rowdelta.met_sql(v_target, 1, 'e', 't'));
+    END IF;
+    RETURN format('INSERT INTO %1$s (%2$s) SELECT DISTINCT ON (%3$s) %4$s FROM (%5$s) AS e WHERE NOT e.silent AND NOT %6$s AND NOT %7$s%9$s '
                   'AND NOT EXISTS (SELECT FROM %1$s AS t WHERE %8$s) ORDER BY %3$s, e.document, e.parent, e.at ON CONFLICT DO NOTHING',
                   v_lookup.tbl,
                   (SELECT string_agg(quote_ident(n.name), ', ' ORDER BY n.at) FROM unnest(v_names) WITH ORDINALITY AS n (name, at)),
                   v_keys, array_to_string(v_values, ', '), rowdelta.keyed_sql(p_plan, p_ix),
                   rowdelta.nulls_sql(v_lookup, p_column, 'e', true), rowdelta.nulls_sql(v_lookup, p_column, 'e', false),
-                  rowdelta.met_sql(v_lookup, p_column, 'e', 't'));
+                  rowdelta.met_sql(v_lookup, p_column, 'e', 't'), v_counts);
 END
 $$;
 
@@ -2940,7 +2947,9 @@ BEGIN
             IF v_keys IS NOT NULL THEN
                 EXECUTE rowdelta.stored_sql(v_relations, v_ix, rowdelta.keyed_among_sql(v))
                 INTO v_more USING '{}'::rowdelta.stored_row[], cardinality(v_rows), v_keys;
-                v_rows := v_rows || v_more;
+                -- Where a key may be NULL others come along; nothing below these is ours.
+                v_rows := v_rows || ARRAY(SELECT t FROM unnest(v_more) AS t
+                                          WHERE t.key IN (SELECT s.key FROM unnest(v_source) AS s WHERE NOT s.silent));
             END IF;
         END IF;
         v_all.stored := v_all.stored || v_rows;
@@ -3228,9 +3237,8 @@ CREATE FUNCTION rowdelta.refers(p_relations rowdelta.relation[], p_source rowdel
     SET enable_nestloop = off
 AS $$
     SELECT ARRAY(
-        -- A key that changes has its new value by then.
-        SELECT ROW(c.relation, c.source, CASE WHEN l.id IS NOT NULL THEN t.refer ELSE ARRAY(
-                   SELECT s.cells[k.at] FROM unnest(l.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality) END)::rowdelta.referred
+        -- As it is stored: what a document says may be spelled otherwise, as 1.50 for 1.5.
+        SELECT ROW(c.relation, c.source, t.refer)::rowdelta.referred
         FROM unnest(p_comparison.changes) AS c JOIN unnest(p_relations) AS l ON l.ix = c.relation AND l.encloses
         JOIN unnest(p_comparison.stored) AS t ON t.relation = c.relation AND t.number = c.stored
         JOIN unnest(p_source) AS s ON s.relation = c.relation AND s.number = c.source)
@@ -3484,7 +3492,7 @@ BEGIN
     RETURN ARRAY(
         WITH RECURSIVE facts AS (
             SELECT s.document, s.relation, bool_or(s.silent) AS silent, count(DISTINCT s.kept) FILTER (WHERE NOT s.silent) AS ways,
-                   min(s.kept) FILTER (WHERE NOT s.silent) AS kept
+                   max(s.kept) FILTER (WHERE NOT s.silent) AS kept
             FROM unnest(p_source) AS s WHERE s.silent OR s.kept <> '{}' OR s.relation = 1 OR EXISTS (
                 SELECT FROM unnest(p_source) AS o WHERE o.kept <> '{}' AND o.relation = s.relation AND o.document = s.document)
             GROUP BY s.document, s.relation
@@ -3911,7 +3919,7 @@ BEGIN
         SELECT ROW(r.document, r.key, NULL, NULL)::rowdelta.print FROM unnest(rowdelta.there(p_plan, ARRAY(
             SELECT s FROM unnest(v_roots) AS s
             JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) ON w.document = s.document
-            JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT r.key FROM unnest(v_roots) AS r)) AS st ON st.key = s.key
+            JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT DISTINCT r.key FROM unnest(v_roots) AS r)) AS st ON st.key = s.key
             -- One that stands here in two versions is looked at.
             JOIN (SELECT r.key FROM unnest(v_roots) AS r JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) USING (document)
                   GROUP BY r.key HAVING count(DISTINCT w.raw) = 1) AS o ON o.key = s.key
@@ -3934,7 +3942,7 @@ AS $$
     SELECT ROW(ARRAY(
         SELECT ROW(s.document, 'unchanged', 0)::rowdelta.stored_document FROM unnest(rowdelta.there(p_plan, ARRAY(
             SELECT s FROM unnest(p_prints) AS f
-            JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT f.key FROM unnest(p_prints) AS f)) AS st ON st.key = f.key
+            JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT DISTINCT f.key FROM unnest(p_prints) AS f)) AS st ON st.key = f.key
             JOIN unnest(p_source) AS s ON s.relation = 1 AND s.document = f.document
             WHERE st.settled AND NOT st.absent AND st.fingerprint = f.fingerprint))) AS s), '{}'::jsonb, '{}', NULL)::rowdelta.done
 $$;

@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::nights::shape::{Col, Place, Shape, name};
+use crate::nights::shape::{Col, Place, Shape, Twins, name};
 use crate::nights::value::Ty;
 use crate::tally::Drawn;
 
@@ -97,6 +97,9 @@ fn find<'s>(shape: &'s Shape, ix: usize, item: &Value, at: &str, reaches_tables:
         let inner_rel = &shape.relations[inner];
         ways.push(Way { kind: LIST, at: place(&inner_rel.field), to: json!("x"), relation: &inner_rel.name });
         let items = members.get(&inner_rel.field).and_then(Value::as_array);
+        // Of items with one key that do not count nothing but the key is looked at.
+        let all_count = inner_rel.twins == Twins::Error || inner_rel.key.is_empty();
+        let items = items.filter(|items| all_count || items.len() == 1);
         for (n, item) in items.into_iter().flatten().enumerate() {
             find(shape, inner, item, &format!("{}/{n}", place(&inner_rel.field)), reaches_tables, ways);
         }

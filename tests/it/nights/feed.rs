@@ -379,9 +379,10 @@ impl<'s> World<'s> {
         Night { docs: once.clone(), once, present }
     }
 
-    /// Documents that are stored and not in a night's feed, as they are stored; and one that never was in any.
+    /// Documents that are stored and not in a night's feed, as they are stored, but for such as have lost a row to another
+    /// one since; and one that never was in any.
     pub fn others(&mut self, night: &Night, rng: &mut Rng, drawn: &mut Drawn) -> (Vec<String>, String) {
-        let missing = |&at: &usize| self.docs[at].item.stored && !night.present.contains(&at);
+        let missing = |&at: &usize| self.docs[at].text.is_some() && !night.present.contains(&at);
         let missing: Vec<usize> = (0..self.docs.len()).filter(missing).collect();
         let stored = missing.into_iter().map(|at| self.text(at, rng, drawn)).collect();
         let mut item = self.item(0, rng.u64(10_000..1_000_000), rng);
