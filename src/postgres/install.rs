@@ -160,7 +160,8 @@ async fn form_in(client: &impl GenericClient) -> Result<Form, Error> {
 /// Runs a statement that reads the extension's files on the server; the error says what to do where they are not there.
 async fn by_extension(transaction: &Transaction<'_>, sql: &str) -> Result<(), Error> {
     let Err(error) = transaction.batch_execute(sql).await else { return Ok(()) };
-    let lacks = [SqlState::FEATURE_NOT_SUPPORTED, SqlState::UNDEFINED_FILE, SqlState::INVALID_PARAMETER_VALUE];
+    let lacks =
+        [SqlState::FEATURE_NOT_SUPPORTED, SqlState::UNDEFINED_FILE, SqlState::INVALID_PARAMETER_VALUE];
     match error.as_db_error() {
         Some(db) if lacks.contains(db.code()) => {
             let message = format!(

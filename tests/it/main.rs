@@ -10,6 +10,7 @@ mod ddl;
 mod deletions;
 mod demo;
 mod doctor;
+mod extension;
 mod faults;
 mod feeds;
 mod fingerprints;
