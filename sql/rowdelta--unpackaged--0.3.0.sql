@@ -11,7 +11,7 @@ BEGIN
     -- What a member of the extension holds is in no dump, unless it is said of the very table.
     SELECT pg_catalog.min(o.name) INTO v_name FROM (
         SELECT c.oid::pg_catalog.regclass::pg_catalog.text AS name FROM pg_catalog.pg_class c
-        WHERE c.relnamespace OPERATOR(pg_catalog.=) 'rowdelta'::pg_catalog.regnamespace AND c.relkind NOT IN ('i', 'c')
+        WHERE c.relnamespace OPERATOR(pg_catalog.=) 'rowdelta'::pg_catalog.regnamespace AND c.relkind OPERATOR(pg_catalog.<>) ALL (ARRAY['i', 'c']::pg_catalog."char"[])
           AND c.relname OPERATOR(pg_catalog.<>) ALL (ARRAY[
               'mapping', 'mapping_id_seq', 'document', 'base', 'skip', 'rewritten', 'run', 'run_id_seq', 'failure', 'guard',
               'change', 'change_id_seq', 'state', 'status', 'failures']::pg_catalog.name[])
@@ -28,10 +28,10 @@ BEGIN
         SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure) FROM pg_catalog.pg_proc p
         WHERE p.pronamespace OPERATOR(pg_catalog.=) 'rowdelta'::pg_catalog.regnamespace
         UNION ALL
-        SELECT pg_catalog.format('%s %s', CASE c.relkind WHEN 'r' THEN 'TABLE' WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TYPE' END,
-                                 c.oid::pg_catalog.regclass)
-        FROM pg_catalog.pg_class c
-        WHERE c.relnamespace OPERATOR(pg_catalog.=) 'rowdelta'::pg_catalog.regnamespace AND c.relkind IN ('r', 'v', 'S', 'c')
+        SELECT pg_catalog.format('%s %s', k.kind, c.oid::pg_catalog.regclass)
+        FROM (VALUES ('r'::pg_catalog."char", 'TABLE'), ('v', 'VIEW'), ('S', 'SEQUENCE'), ('c', 'TYPE')) AS k (relkind, kind)
+        JOIN pg_catalog.pg_class c ON c.relkind OPERATOR(pg_catalog.=) k.relkind
+        WHERE c.relnamespace OPERATOR(pg_catalog.=) 'rowdelta'::pg_catalog.regnamespace
     LOOP
         EXECUTE pg_catalog.format('ALTER EXTENSION rowdelta ADD %s', v_name);
     END LOOP;

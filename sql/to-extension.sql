@@ -15,10 +15,10 @@ BEGIN
                pg_catalog.acldefault('n', n.nspowner) AS usual
         FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) 'rowdelta'
         UNION ALL
-        SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::pg_catalog.regclass::pg_catalog.text, '', c.relowner, c.relacl,
-               pg_catalog.acldefault(CASE c.relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, c.relowner)
-        FROM pg_catalog.pg_class c
-        WHERE c.relnamespace OPERATOR(pg_catalog.=) 'rowdelta'::pg_catalog.regnamespace AND c.relkind IN ('r', 'v', 'S')
+        SELECT k.kind, c.oid::pg_catalog.regclass::pg_catalog.text, '', c.relowner, c.relacl, pg_catalog.acldefault(k.acl, c.relowner)
+        FROM (VALUES ('r'::pg_catalog."char", 'TABLE', 'r'::pg_catalog."char"), ('v', 'TABLE', 'r'), ('S', 'SEQUENCE', 's')) AS k (relkind, kind, acl)
+        JOIN pg_catalog.pg_class c ON c.relkind OPERATOR(pg_catalog.=) k.relkind
+        WHERE c.relnamespace OPERATOR(pg_catalog.=) 'rowdelta'::pg_catalog.regnamespace
         UNION ALL
         SELECT 'TABLE', c.oid::pg_catalog.regclass::pg_catalog.text, pg_catalog.format(' (%I)', a.attname), c.relowner, a.attacl,
                pg_catalog.acldefault('c', c.relowner)
@@ -32,7 +32,7 @@ BEGIN
         FROM pg_catalog.pg_type t WHERE t.typnamespace OPERATOR(pg_catalog.=) 'rowdelta'::pg_catalog.regnamespace
     ), granted AS (
         SELECT o.*, a.*, pg_catalog.format('%s ON %s %s', o.columns, o.kind, o.name) AS place,
-               CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::pg_catalog.text END AS role
+               CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::pg_catalog.text END AS role
         FROM object o
         CROSS JOIN LATERAL (SELECT false AS is_usual, (pg_catalog.aclexplode(o.acl)).*
                             UNION ALL SELECT true, (pg_catalog.aclexplode(o.usual)).*) AS a

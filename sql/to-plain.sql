@@ -17,8 +17,10 @@ BEGIN
         SELECT pg_catalog.format('FUNCTION %s', m.objid::pg_catalog.regprocedure) FROM member m
         WHERE m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
         UNION ALL
-        SELECT pg_catalog.format('%s %s', CASE c.relkind WHEN 'r' THEN 'TABLE' WHEN 'v' THEN 'VIEW' ELSE 'SEQUENCE' END, c.oid::pg_catalog.regclass)
+        SELECT pg_catalog.format('%s %s', k.kind, c.oid::pg_catalog.regclass)
         FROM member m JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) m.objid
+        JOIN (VALUES ('r'::pg_catalog."char", 'TABLE'), ('v', 'VIEW'), ('S', 'SEQUENCE')) AS k (relkind, kind)
+            ON k.relkind OPERATOR(pg_catalog.=) c.relkind
         WHERE m.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
         UNION ALL
         -- The types of tables and of arrays go with theirs.
