@@ -2292,10 +2292,10 @@ $$;
 COMMENT ON FUNCTION rowdelta.catalogue_sql(rowdelta.plan_of_mapping, integer, integer) IS
     'SQL that inserts the catalogue rows that are missing';
 
--- rowdelta.rows_sql(p_plan, p_ix): SQL of the source rows of a relation, as one array.
+-- rowdelta.rows_sql(p_plan, p_ix, p_inserts): SQL of the source rows of a relation, as one array.
 --
--- A link whose catalogue row is skipped comes along as a row without a target, for the reference to be counted.
-CREATE FUNCTION rowdelta.rows_sql(p_plan rowdelta.plan_of_mapping, p_ix integer) RETURNS text
+-- p_inserts: catalogue rows that are missing may be inserted yet, so that references to them are counted, not refused. A link whose catalogue row is skipped comes along as a row without a target, for the reference to be counted.
+CREATE FUNCTION rowdelta.rows_sql(p_plan rowdelta.plan_of_mapping, p_ix integer, p_inserts boolean) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -2331,7 +2331,7 @@ BEGIN
                 rowdelta.nulls_sql(v_lookup, i, 'k', true), rowdelta.nulls_sql(v_lookup, i, 'k', false),
                 format('part of the key of %s is null', to_json(c.lookup)), c.sql, i,
                 -- One that was to be inserted may be refused by a trigger, or not be seen.
-                CASE v_lookup.missing WHEN 'skip' THEN 'NULL' ELSE format('rowdelta.refuse(%L)::%s',
+                CASE WHEN v_lookup.missing = 'skip' OR (p_inserts AND v_lookup.missing = 'insert') THEN 'NULL' ELSE format('rowdelta.refuse(%L)::%s',
                     format('is not in the catalogue %s', to_json(c.lookup)), c.sql) END);
             v_skips := v_skips || format(', (NOT k.silent AND NOT %1$s AND l%2$s.id IS NULL' || CASE WHEN v.kind = 'link' AND i > 1
                                          THEN ' AND l1.id IS NOT NULL' ELSE '' END || ')::integer AS s%2$s',
@@ -2368,7 +2368,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.rows_sql(rowdelta.plan_of_mapping, integer) IS 'SQL of the source rows of a relation';
+COMMENT ON FUNCTION rowdelta.rows_sql(rowdelta.plan_of_mapping, integer, boolean) IS 'SQL of the source rows of a relation';
 
 -- rowdelta.without_items(p_rows): rows without the items that they were made of.
 CREATE FUNCTION rowdelta.without_items(p_rows rowdelta.source_row[]) RETURNS rowdelta.source_row[]
@@ -2405,14 +2405,12 @@ DECLARE
     v_counts  jsonb := '{}';
     v_count   bigint;
     v_label   text;
-    v_sql     text;
     v         rowdelta.relation;
     v_state   text;
     v_message text;
 BEGIN
     FOREACH v IN ARRAY p_plan.relations LOOP
-        v_sql := rowdelta.rows_sql(p_plan, v.ix);
-        EXECUTE v_sql INTO v_found USING v_around, p_documents, p_items;
+        EXECUTE rowdelta.rows_sql(p_plan, v.ix, true) INTO v_found USING v_around, p_documents, p_items;
         -- Mostly no catalogue row is missing.
         IF EXISTS (SELECT FROM unnest(v_found) AS r WHERE r.skipped > 0) THEN
             FOR i IN 1 .. cardinality(v.columns) LOOP
@@ -2423,7 +2421,7 @@ BEGIN
                 v_label := (v.columns[i]).lookup || ' added';
                 v_counts := v_counts || jsonb_build_object(v_label, coalesce((v_counts ->> v_label)::bigint, 0) + v_count);
             END LOOP;
-            EXECUTE v_sql INTO v_found USING v_around, p_documents, p_items;
+            EXECUTE rowdelta.rows_sql(p_plan, v.ix, false) INTO v_found USING v_around, p_documents, p_items;
         END IF;
         v_rows := v_rows || CASE WHEN v.encloses THEN rowdelta.without_items(v_found) ELSE v_found END;
         IF v.encloses THEN

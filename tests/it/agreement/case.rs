@@ -116,13 +116,20 @@ impl<'a> Case<'a> {
         let engines = [engine(&pair.engine, &toml, rng).await?, engine(&pair.sql, &toml, rng).await?];
         let sql = pair.sql.client().await;
         let definition: Value = toml::from_str(&toml).map_err(|error| error.to_string())?;
-        let registered = sql.query("SELECT rowdelta.register($1::text::jsonb)", &[&definition.to_string()]).await;
+        let registered =
+            sql.query("SELECT rowdelta.register($1::text::jsonb)", &[&definition.to_string()]).await;
         registered.map_err(|error| format!("register: {}", describe(&error)))?;
         let way = [BY_SQL, ENGINE_FIRST, SQL_FIRST][(seed % 3) as usize];
         Ok(Case { pair, shape, way, engines, sql, oracle, writes, dir: dir.to_owned() })
     }
 
-    async fn night(&self, world: &mut World<'_>, night: usize, rng: &mut Rng, drawn: &mut Drawn) -> Result<()> {
+    async fn night(
+        &self,
+        world: &mut World<'_>,
+        night: usize,
+        rng: &mut Rng,
+        drawn: &mut Drawn,
+    ) -> Result<()> {
         let feed = world.night(rng, drawn);
         let (docs, expected) = self.with_failing(world, &feed, rng, drawn);
         self.keep(&format!("night-{night}.ndjson"), &docs)?;
@@ -151,7 +158,8 @@ impl<'a> Case<'a> {
             let unsettled = [self.pair.engine.table(sql).await, self.pair.sql.table(sql).await];
             return Err(format!("by the engine {by_engine:?}\nby SQL {outcome:?}\nunsettled {unsettled:?}"));
         }
-        if let Some(differing) = recorded.iter().find(|(one, other)| one[1] != other[1] || one[2] != other[2]) {
+        if let Some(differing) = recorded.iter().find(|(one, other)| one[1] != other[1] || one[2] != other[2])
+        {
             return Err(format!("recorded by the engine, and by SQL: {differing:?}"));
         }
         self.again(&world.respell(&feed, rng, drawn), night, by_sql).await
@@ -182,11 +190,13 @@ impl<'a> Case<'a> {
         if rng.bool() {
             bad.extend(spoil::spoil(self.shape, &new, false, rng, drawn));
         }
-        let mut all: Vec<(String, Option<&str>)> = feed.docs.iter().map(|text| (text.clone(), None)).collect();
+        let mut all: Vec<(String, Option<&str>)> =
+            feed.docs.iter().map(|text| (text.clone(), None)).collect();
         for (text, relation) in bad {
             all.insert(rng.usize(..=all.len()), (text, Some(relation)));
         }
-        let place = |(at, (_, relation)): (usize, &(String, Option<&'a str>))| Some((at as u64 + 1, (*relation)?));
+        let place =
+            |(at, (_, relation)): (usize, &(String, Option<&'a str>))| Some((at as u64 + 1, (*relation)?));
         let expected = all.iter().enumerate().filter_map(place).collect();
         (all.into_iter().map(|(text, _)| text).collect(), expected)
     }
@@ -221,14 +231,20 @@ impl<'a> Case<'a> {
     async fn recorded(&self) -> Vec<(Vec<Option<String>>, Vec<Option<String>>)> {
         let settled = "SELECT key, fingerprint, relations FROM rowdelta.state WHERE settled ORDER BY key";
         let (one, other) = (self.pair.engine.table(settled).await, self.pair.sql.table(settled).await);
-        let both = one.into_iter().filter_map(|row| Some((other.iter().find(|other| other[0] == row[0])?.clone(), row)));
+        let both = one
+            .into_iter()
+            .filter_map(|row| Some((other.iter().find(|other| other[0] == row[0])?.clone(), row)));
         both.map(|(other, row)| (row, other)).collect()
     }
 
     /// The same feed in other words writes nothing, whoever plays it.
     async fn again(&self, feed: &Night, night: usize, by_sql: bool) -> Result<()> {
         self.keep(&format!("night-{night}-again.ndjson"), &feed.docs)?;
-        let other = if by_sql && self.way != BY_SQL { self.by_engine(1, &feed.docs).await } else { self.by_sql(&feed.docs).await };
+        let other = if by_sql && self.way != BY_SQL {
+            self.by_engine(1, &feed.docs).await
+        } else {
+            self.by_sql(&feed.docs).await
+        };
         let outcome = other.map_err(|error| format!("again: {error}"))?;
         let written = self.writes.take().await?;
         let rows: u64 = outcome.rows.values().flatten().sum();
@@ -265,7 +281,8 @@ fn outcome(report: &Value, place: &str) -> Outcome {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let list = |name: &str| report[name].as_array().unwrap_or_else(|| panic!("{report:#}"));
     let kinds = ["read", "repeated", "unchanged", "new", "changed", "failed", "withheld", "unsettled"];
-    let counts = |one: &Value| ["added", "updated", "moved", "removed"].map(|kind| number(&one[kind])).to_vec();
+    let counts =
+        |one: &Value| ["added", "updated", "moved", "removed"].map(|kind| number(&one[kind])).to_vec();
     Outcome {
         documents: kinds.map(|kind| (kind, number(&report["documents"][kind]))).into(),
         rows: list("relations").iter().map(|one| (text(&one["name"]), counts(one))).collect(),
