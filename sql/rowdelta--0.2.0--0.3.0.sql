@@ -2369,7 +2369,9 @@ BEGIN
     SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ') INTO v_names
     FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
     WHERE c.conrelid IN (SELECT l.oid FROM unnest(p_plan.relations) AS l) AND c.condeferrable
-      AND (c.condeferred OR NOT p_initially);
+      AND (c.condeferred OR NOT p_initially)
+      -- The name means those of other tables, too.
+      AND NOT EXISTS (SELECT FROM pg_constraint o WHERE o.connamespace = c.connamespace AND o.conname = c.conname AND NOT o.condeferrable);
     IF v_names IS NOT NULL THEN
         EXECUTE format('SET CONSTRAINTS %s %s', v_names, p_when);
     END IF;
