@@ -3062,7 +3062,7 @@ BEGIN
     FOR v_ix IN REVERSE cardinality(p_relations) .. 2 LOOP
         v_behind := v_behind || ARRAY(
             SELECT o FROM unnest(p_changes) AS o
-            WHERE o.relation = p_relations[v_ix].enclosing AND o.action = 'removed' AND o.stored IN (
+            WHERE o.relation = p_relations[v_ix].enclosing AND o.action = 'removed' AND o <> ALL (v_behind) AND o.stored IN (
                 SELECT t.parent FROM unnest(p_changes || v_behind) AS c
                 JOIN unnest(p_stored) AS t ON t.relation = v_ix AND t.number = c.stored
                 WHERE c.relation = v_ix AND (c.action = 'moved' OR c.action = 'removed' AND c = ANY (v_behind))));
