@@ -1619,6 +1619,9 @@ BEGIN
         v_look.keys := rowdelta.typed(v_look.keys, v_look.oid, p_path, v_place);
         v_look.columns := rowdelta.typed(v_look.columns, v_look.oid, p_path, v_place);
         PERFORM rowdelta.unique_by(v_look.oid, v_look.key, v_place || '.key');
+        IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = v_look.oid AND a.attname = v_look.id AND a.attnum > 0 AND NOT a.attisdropped) THEN
+            PERFORM rowdelta.fault(v_place || '.id', 'the table has no such column');
+        END IF;
         v_plan.lookups[i] := v_look;
     END LOOP;
     FOR i IN 1 .. cardinality(v_plan.relations) LOOP
@@ -1653,6 +1656,7 @@ BEGIN
         ELSIF v.id IS NOT NULL AND v.id_default IS NULL THEN
             PERFORM rowdelta.fault(v_place || '.id', 'the column has no default, and the mapping does not fill it');
         END IF;
+        PERFORM rowdelta.check_relation(v_plan.relations, v, v_place);
         v.digest := rowdelta.digest_of(
             v, CASE WHEN v.enclosing IS NOT NULL THEN v_plan.relations[v.enclosing].digest END, v_plan.lookups);
         v_all := v_all || v.digest;
@@ -1666,6 +1670,36 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.compiled(jsonb, name[]) IS 'a mapping with its tables';
+
+-- rowdelta.check_relation(p_relations, p_relation, p_place): fails where a relation takes another one's name or table, or where its
+-- rows do not refer to those around them.
+CREATE FUNCTION rowdelta.check_relation(p_relations rowdelta.relation[], p_relation rowdelta.relation, p_place text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v       rowdelta.relation := p_relation;
+    v_outer rowdelta.relation := p_relations[p_relation.enclosing];
+BEGIN
+    IF EXISTS (SELECT FROM unnest(p_relations) AS l WHERE l.ix < v.ix AND l.name = v.name) THEN
+        PERFORM rowdelta.fault(p_place || '.name', 'another relation has this name');
+    ELSIF EXISTS (SELECT FROM unnest(p_relations) AS l WHERE l.ix < v.ix AND l.oid = v.oid) THEN
+        PERFORM rowdelta.fault(p_place || '.table', 'another relation has this table');
+    ELSIF EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = v.oid) THEN
+        PERFORM rowdelta.fault(p_place || '.table', 'the table has rules, which would rewrite what is sent');
+    ELSIF v.parent && ARRAY(SELECT c.name FROM unnest(v.columns) AS c) THEN
+        PERFORM rowdelta.fault(p_place || '.columns', 'a column refers to the parent, and is filled from it');
+    ELSIF v_outer.ix IS NOT NULL AND v_outer.id IS NULL AND NOT v_outer.everywhere THEN
+        PERFORM rowdelta.fault(p_place || '.parent', format('rows of %s can be referred to by an id only; name it there', v_outer.name));
+    ELSIF cardinality(v.parent) <> (CASE WHEN v_outer.ix IS NULL THEN 0 WHEN v_outer.id IS NOT NULL THEN 1 ELSE cardinality(v_outer.key) END) THEN
+        PERFORM rowdelta.fault(p_place || '.parent', format('%s columns are not what rows of %s are referred to by',
+                                                            cardinality(v.parent), v_outer.name));
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.check_relation(rowdelta.relation[], rowdelta.relation, text) IS
+    'fails where a relation clashes with others, or with that around it';
 
 -- rowdelta.unique_by(p_table, p_key, p_place): fails where no unique index is over exactly these columns.
 CREATE FUNCTION rowdelta.unique_by(p_table oid, p_key text[], p_place text) RETURNS void
