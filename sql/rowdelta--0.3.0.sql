@@ -3671,6 +3671,39 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.there(rowdelta.plan_of_mapping, rowdelta.source_row[]) IS 'root rows whose keys are stored';
 
+-- rowdelta.emptied(p_plan): the relations whose tables are empty: truncated, perhaps, or lost in a crash.
+CREATE FUNCTION rowdelta.emptied(p_plan rowdelta.plan_of_mapping) RETURNS integer[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v       rowdelta.relation;
+    v_rows  boolean;
+    v_empty integer[] := '{}';
+BEGIN
+    FOREACH v IN ARRAY p_plan.relations LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', v.tbl) INTO v_rows;
+        IF NOT v_rows THEN
+            v_empty := v_empty || v.ix;
+        END IF;
+    END LOOP;
+    RETURN v_empty;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.emptied(rowdelta.plan_of_mapping) IS 'relations whose tables are empty';
+
+-- rowdelta.lost(p_recorded, p_empty): whether of what is recorded of a document anything was in one of these relations.
+CREATE FUNCTION rowdelta.lost(p_recorded bytea, p_empty integer[]) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM unnest(p_empty) AS e (ix) WHERE octet_length(p_recorded) > 2 + (e.ix - 1) / 8
+                   AND get_byte(p_recorded, 2 + (e.ix - 1) / 8) & (1 << (e.ix - 1) % 8) <> 0)
+$$;
+
+COMMENT ON FUNCTION rowdelta.lost(bytea, integer[]) IS 'whether rows of a document were lost with their table';
+
 -- rowdelta.seen(p_plan, p_items, p_raws): the documents whose text is as it was when they were recorded by these functions.
 --
 -- Only their keys are made. Where that fails nothing is known of any of them.
@@ -3685,6 +3718,7 @@ DECLARE
     v_forms  text;
     v_key    text;
     v_roots  rowdelta.source_row[];
+    v_empty  integer[] := rowdelta.emptied(p_plan);
 BEGIN
     IF EXISTS (SELECT FROM unnest(v.key_at) AS k (at) WHERE (v.columns[k.at]).lookup IS NOT NULL
                OR jsonb_array_length((v.columns[k.at]).paths) > 1) THEN
@@ -3705,6 +3739,7 @@ BEGIN
             SELECT s FROM unnest(v_roots) AS s
             JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT r.key FROM unnest(v_roots) AS r)) AS st ON st.key = s.key
             WHERE st.settled AND NOT st.absent AND st.raw = p_raws[s.document]
+              AND (v_empty = '{}' OR NOT rowdelta.lost(st.relations, v_empty))
               -- One that stands twice is looked at.
               AND s.key IN (SELECT r.key FROM unnest(v_roots) AS r GROUP BY r.key HAVING count(*) = 1)))) AS r);
 EXCEPTION WHEN OTHERS THEN
@@ -3727,7 +3762,9 @@ AS $$
             SELECT s FROM unnest(p_prints) AS f
             JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT f.key FROM unnest(p_prints) AS f)) AS st ON st.key = f.key
             JOIN unnest(p_source) AS s ON s.relation = 1 AND s.document = f.document
-            WHERE st.settled AND NOT st.absent AND st.fingerprint = f.fingerprint))) AS s), '{}'::jsonb, '{}')::rowdelta.done
+            CROSS JOIN (SELECT rowdelta.emptied(p_plan) AS empty OFFSET 0) AS e
+            WHERE st.settled AND NOT st.absent AND st.fingerprint = f.fingerprint
+              AND (e.empty = '{}' OR NOT rowdelta.lost(st.relations, e.empty))))) AS s), '{}'::jsonb, '{}')::rowdelta.done
 $$;
 
 COMMENT ON FUNCTION rowdelta.unchanged(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.print[]) IS
