@@ -1536,9 +1536,8 @@ BEGIN
                    CASE WHEN base.oid = 1043 AND base.modifier >= 4 THEN base.modifier - 4 END,
                    a.attnum, CASE WHEN b.typcategory = 'A' THEN b.typelem END, base.modifier,
                    CASE WHEN b.typtype = 'b' AND b.typcategory <> 'A' THEN
-                   (SELECT format(CASE WHEN p.pronargs = 1 THEN '%I.%I(pg_catalog.textout(%%s))'
-                                       ELSE '%I.%I(pg_catalog.textout(%%s), %s::pg_catalog.oid, %s)' END,
-                                  n.nspname, p.proname, b.oid, base.modifier)
+                   (SELECT replace(format('%I.%I', n.nspname, p.proname), '%', '%%') || CASE WHEN p.pronargs = 1 THEN '(pg_catalog.textout(%s))'
+                           ELSE format('(pg_catalog.textout(%%s), %s::pg_catalog.oid, %s)', b.oid, base.modifier) END
                     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = b.typinput) END,
                    (SELECT format('%I.%I', n.nspname, p.proname) FROM pg_proc p
                     JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = t.typsend))::rowdelta.mapped_column
@@ -2318,19 +2317,24 @@ BEGIN
     FOR i IN 1 .. cardinality(v.columns) LOOP
         c := v.columns[i];
         IF c.lookup IS NULL THEN
-            v_values := v_values || format(', %s AS c%s', rowdelta.value_sql(c, 'k.v' || i), i);
+            v_values := v_values || format(CASE WHEN v_skips <> '' AND v.kind = 'link' THEN ', CASE WHEN l1.id IS NOT NULL THEN %s END AS c%s'
+                                                ELSE ', %s AS c%s' END, rowdelta.value_sql(c, 'k.v' || i), i);
             v_absent := format('f.v%s IS NULL', i);
         ELSE
             v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = c.lookup);
             v_joins := v_joins || format(' LEFT JOIN LATERAL (SELECT t.%I AS id FROM %s AS t WHERE %s) AS l%s ON true',
                                          v_lookup.id, v_lookup.tbl, rowdelta.met_sql(v_lookup, i, 'k', 't'), i);
-            v_values := v_values || format(', CASE WHEN k.silent OR %1$s THEN NULL WHEN %2$s THEN rowdelta.refuse(%3$L)::%4$s '
+            -- Without its target a link is no row.
+            v_values := v_values || format(', CASE WHEN k.silent OR %1$s' || CASE WHEN v.kind = 'link' AND i > 1 THEN ' OR l1.id IS NULL'
+                ELSE '' END || ' THEN NULL WHEN %2$s THEN rowdelta.refuse(%3$L)::%4$s '
                 'WHEN l%5$s.id IS NULL THEN %6$s ELSE l%5$s.id::%4$s END AS c%5$s',
                 rowdelta.nulls_sql(v_lookup, i, 'k', true), rowdelta.nulls_sql(v_lookup, i, 'k', false),
                 format('part of the key of %s is null', to_json(c.lookup)), c.sql, i,
-                CASE v_lookup.missing WHEN 'error' THEN format('rowdelta.refuse(%L)::%s',
-                    format('is not in the catalogue %s', to_json(c.lookup)), c.sql) ELSE 'NULL' END);
-            v_skips := v_skips || format(', (NOT k.silent AND NOT %1$s AND l%2$s.id IS NULL)::integer AS s%2$s',
+                -- One that was to be inserted may be refused by a trigger, or not be seen.
+                CASE v_lookup.missing WHEN 'skip' THEN 'NULL' ELSE format('rowdelta.refuse(%L)::%s',
+                    format('is not in the catalogue %s', to_json(c.lookup)), c.sql) END);
+            v_skips := v_skips || format(', (NOT k.silent AND NOT %1$s AND l%2$s.id IS NULL' || CASE WHEN v.kind = 'link' AND i > 1
+                                         THEN ' AND l1.id IS NOT NULL' ELSE '' END || ')::integer AS s%2$s',
                                          rowdelta.nulls_sql(v_lookup, i, 'k', true), i);
             v_absent := (SELECT string_agg(format('f.j%s_%s IS NULL', i, n), ' AND ')
                          FROM generate_series(1, cardinality(v_lookup.keys)) AS n);
@@ -3555,12 +3559,14 @@ DECLARE
     v_failures   rowdelta.failed[];
     v_robbed     bytea[];
     v_failed     integer[];
-    v_documents  integer[];
-    v_keys       bytea[];
+    v_states     rowdelta.print[];
     v_touched    integer[];
     v_new        integer[];
     v_reason     text;
 BEGIN
+    -- Read before the rows are: who records one of them from here on is noticed at the end.
+    v_states := ARRAY(SELECT ROW(NULL, st.key, st.fingerprint, st.raw)::rowdelta.print
+                      FROM rowdelta.states(p_plan.mapping, ARRAY(SELECT s.key FROM unnest(p_source) AS s WHERE s.relation = 1)) AS st);
     LOOP
         v_comparison := rowdelta.compared(p_plan, v_source, p_trees);
         SELECT c.failures, c.robbed INTO v_failures, v_robbed
@@ -3574,15 +3580,17 @@ BEGIN
             v_failed := ARRAY(SELECT DISTINCT t.document FROM unnest(v_comparison.changes) AS c
                               JOIN unnest(v_comparison.stored) AS t ON t.relation = c.relation AND t.number = c.stored
                               WHERE c.action = 'removed');
+            -- Below a row that comes from elsewhere rows are of no document yet.
+            IF array_position(v_failed, NULL) IS NOT NULL THEN
+                v_failed := ARRAY(SELECT s.document FROM unnest(v_source) AS s WHERE s.relation = 1);
+            END IF;
             v_done.documents := v_done.documents
                 || ARRAY(SELECT ROW(d.number, 'withheld', 0)::rowdelta.stored_document FROM unnest(v_failed) AS d (number));
         END IF;
         v_done.failures := v_done.failures || v_failures;
         v_source := rowdelta.without_documents(v_source, v_failed);
     END LOOP;
-    SELECT array_agg(s.document ORDER BY s.key), array_agg(s.key ORDER BY s.key) INTO v_documents, v_keys
-    FROM unnest(v_source) AS s WHERE s.relation = 1;
-    IF v_documents IS NULL THEN
+    IF NOT EXISTS (SELECT FROM unnest(v_source) AS s WHERE s.relation = 1) THEN
         RETURN v_done;
     END IF;
     PERFORM rowdelta.applied(p_plan, v_source, v_comparison);
@@ -3592,7 +3600,7 @@ BEGIN
         p_plan.mapping, array_agg(f.key ORDER BY f.key), array_agg(st.key IS NULL ORDER BY f.key),
         array_agg(st.fingerprint ORDER BY f.key),
         -- The engine's hash of a document's bytes stays while its rows do.
-        array_agg(CASE WHEN octet_length(st.raw) = 16 AND st.fingerprint = f.fingerprint THEN st.raw ELSE w.raw END
+        array_agg(CASE WHEN octet_length(st.recorded) = 16 AND st.fingerprint = f.fingerprint THEN st.recorded ELSE w.raw END
                   ORDER BY f.key),
         array_agg(f.fingerprint ORDER BY f.key), array_agg(f.recorded ORDER BY f.key), array_agg(d.skipped = 0 ORDER BY f.key),
         array_agg(c.coverage ORDER BY f.key))
@@ -3600,7 +3608,7 @@ BEGIN
     JOIN unnest(rowdelta.coverages(p_plan.relations, v_source)) AS c USING (document)
     JOIN unnest(p_prints) AS f USING (document)
     JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) USING (document)
-    LEFT JOIN rowdelta.states(p_plan.mapping, v_keys) AS st ON st.key = f.key
+    LEFT JOIN unnest(v_states) AS st ON st.key = f.key
     HAVING count(*) > 0;
     v_touched := rowdelta.touched(v_source, v_comparison);
     v_new := ARRAY(SELECT s.document FROM unnest(v_comparison.changes) AS c JOIN unnest(v_source) AS s
@@ -3636,6 +3644,17 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.both(rowdelta.done, rowdelta.done) IS 'what became of documents, and of others';
 
+-- rowdelta.trees_of(p_source, p_trees): of the hashes of rows those of these rows.
+CREATE FUNCTION rowdelta.trees_of(p_source rowdelta.source_row[], p_trees rowdelta.node[]) RETURNS rowdelta.node[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+    SELECT ARRAY(SELECT t FROM unnest(p_trees) AS t JOIN unnest(p_source) AS s ON s.relation = t.relation AND s.number = t.number)
+$$;
+
+COMMENT ON FUNCTION rowdelta.trees_of(rowdelta.source_row[], rowdelta.node[]) IS 'the hashes of some rows';
+
 -- rowdelta.refused(p_plan, p_source, p_trees, p_prints, p_raws, p_others): the documents that cannot be stored, found by
 -- halving, and why. Nothing is written.
 CREATE FUNCTION rowdelta.refused(
@@ -3649,6 +3668,8 @@ DECLARE
     v_documents integer[] := ARRAY(SELECT s.document FROM unnest(p_source) AS s WHERE s.relation = 1 ORDER BY s.key);
     v_half      integer[] := v_documents[:cardinality(v_documents) / 2];
     v_relation  text;
+    v_source    rowdelta.source_row[];
+    v_failures  rowdelta.failed[];
 BEGIN
     PERFORM rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
     RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD009';
@@ -3662,8 +3683,12 @@ WHEN OTHERS THEN
     IF cardinality(v_documents) = 1 THEN
         RETURN ARRAY[ROW(v_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed];
     END IF;
-    RETURN rowdelta.refused(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_others)
-        || rowdelta.refused(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document <> ALL (v_half)), p_trees, p_prints, p_raws, p_others);
+    v_source := ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half));
+    v_failures := rowdelta.refused(p_plan, v_source, rowdelta.trees_of(v_source, p_trees),
+                                   ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE f.document = ANY (v_half)), p_raws, p_others);
+    v_source := ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document <> ALL (v_half));
+    RETURN v_failures || rowdelta.refused(p_plan, v_source, rowdelta.trees_of(v_source, p_trees),
+                                          ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE f.document <> ALL (v_half)), p_raws, p_others);
 END
 $$;
 
@@ -3793,10 +3818,8 @@ BEGIN
         v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
         v_source := rowdelta.chosen(p_plan.relations, v_shreds.rows);
     EXCEPTION WHEN OTHERS THEN
+        -- Where none is, somebody else was in the way.
         v_done.failures := rowdelta.unfit(p_plan, v_documents, v_items);
-        IF v_done.failures = '{}' THEN
-            RAISE;
-        END IF;
         SELECT o.documents, o.items INTO v_documents, v_items FROM rowdelta.others(
             p_items, v_known || ARRAY(SELECT f.document FROM unnest(v_done.failures) AS f)) AS o;
         v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Demo(args) => demo::demo(args).await,
             Command::Doctor(args) => doctor::doctor(args).await,
-            Command::Install(database) => sync::install(database).await,
+            Command::Install(args) => sync::install(args).await,
             Command::Schema(args) => schema::schema(args).await,
             Command::Status(args) => status::status(args).await,
             Command::Sync(args) => sync::sync(args).await,

@@ -26,7 +26,7 @@ pub enum Command {
     /// Say what would hurt a sync, what it costs, and print the statements that mend it.
     Doctor(Doctor),
     /// Install the schema `rowdelta`, in which state and ledger are kept, or upgrade it.
-    Install(Database),
+    Install(Install),
     /// Print the tables of a mapping as SQL, with types given in it or inferred from a feed.
     Schema(Schema),
     /// Say what is recorded: documents, who is at work, the last runs and what failed.
@@ -94,6 +94,22 @@ pub struct Database {
     /// A PostgreSQL managed by rowdelta instead, started for this command; its data is kept in the user's data directory.
     #[arg(long, conflicts_with = "database")]
     pub local: bool,
+}
+
+/// Install the schema `rowdelta`, or upgrade it.
+#[derive(Debug, Args)]
+pub struct Install {
+    /// The database.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// As an extension, whose files the server has; a schema that is installed is handed over to it.
+    #[arg(long)]
+    pub extension: bool,
+
+    /// Not as an extension, which is the default; a schema that belongs to the extension is taken back from it.
+    #[arg(long, conflicts_with = "extension")]
+    pub plain: bool,
 }
 
 /// Print the tables of a mapping as SQL.

@@ -14,27 +14,26 @@ use crate::cli::output::{Exit, report, summary};
 use rowdelta::engine::report::{Status, SyncError};
 use rowdelta::engine::{Engine, FeedItem, default_workers};
 use rowdelta::mapping::Mapping;
-use rowdelta::postgres::install::{self, Done};
+use rowdelta::postgres::install::{self, Form};
 
 /// What is read ahead of the engine: so many chunks of so many bytes, unless a document is longer.
 const READ_AHEAD: usize = 4;
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Installs the schema `rowdelta`, or upgrades it.
+/// Installs the schema `rowdelta`, upgrades it, or hands it over.
 ///
 /// # Errors
 /// In words.
-pub async fn install(database: args::Database) -> Result<Exit, String> {
-    let target = connect::Target::open(&database).await?;
+pub async fn install(args: args::Install) -> Result<Exit, String> {
+    let target = connect::Target::open(&args.database).await?;
     let pool = connect::pool(target.access.clone(), 1).await?;
     let mut client = pool.get().await.map_err(|error| error.to_string())?;
-    let done = install::install(&mut client).await.map_err(|error| error.to_string())?;
-    let what = match done {
-        Done::Nothing => "is installed already".to_owned(),
-        Done::Installed => "installed".to_owned(),
-        Done::Upgraded(version) => format!("upgraded from {version}"),
+    let done = match (args.extension, args.plain) {
+        (true, _) => install::install_as(&mut client, Form::Extension).await,
+        (_, true) => install::install_as(&mut client, Form::Plain).await,
+        _ => install::install(&mut client).await,
     };
-    println!("schema rowdelta {} {what}", install::VERSION);
+    println!("schema rowdelta {} {}", install::VERSION, done.map_err(|error| error.to_string())?);
     Ok(Exit::Done)
 }
 

@@ -1,5 +1,6 @@
 //! Installs and upgrades the schema `rowdelta`: sends the very files that `CREATE EXTENSION` and `ALTER EXTENSION` read.
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, GenericClient, IsolationLevel, Row, Transaction};
 
@@ -16,15 +17,42 @@ const UPGRADES: [(&str, &str); 2] = [
     ("0.2.0", include_str!("../../sql/rowdelta--0.2.0--0.3.0.sql")),
 ];
 
-/// What [`install`] did.
+const TO_EXTENSION: &str = include_str!("../../sql/to-extension.sql");
+
+const TO_PLAIN: &str = include_str!("../../sql/to-plain.sql");
+
+/// To whom the objects of the schema belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// To nobody but their owner: a dump has all of them.
+    Plain,
+    /// To the extension `rowdelta`: a dump has the statement that makes it, and the rows.
+    Extension,
+}
+
+/// What [`install`] found, and how it left it; the schema is of [`VERSION`] now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Done {
-    /// Nothing: this version is installed.
-    Nothing,
-    /// It installed the schema.
-    Installed,
-    /// It upgraded the schema, which was of this version.
-    Upgraded(String),
+pub struct Done {
+    /// The version that was installed, if any, and its form.
+    pub was: Option<(String, Form)>,
+    /// The form of the schema now.
+    pub is: Form,
+}
+
+impl std::fmt::Display for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.was {
+            None => f.write_str("installed")?,
+            Some((version, _)) if version == VERSION => f.write_str("is installed already")?,
+            Some((version, _)) => write!(f, "upgraded from {version}")?,
+        }
+        match (self.was.as_ref().map_or(self.is, |(_, form)| *form), self.is) {
+            (Form::Plain, Form::Plain) => Ok(()),
+            (Form::Plain, Form::Extension) => f.write_str(", handed over to the extension"),
+            (Form::Extension, Form::Extension) => f.write_str(", as an extension"),
+            (Form::Extension, Form::Plain) => f.write_str(", taken back from the extension"),
+        }
+    }
 }
 
 /// The installed version of the schema; `None` where it is not installed.
@@ -52,44 +80,99 @@ async fn installed_in(client: &impl GenericClient) -> Result<Option<String>, Err
 }
 
 /// Installs the schema, or upgrades it, in one transaction. Does nothing where this version is installed, and never goes
-/// back to an older one.
+/// back to an older one. What belongs to the extension is upgraded by `ALTER EXTENSION`.
 ///
 /// # Errors
 /// A newer version is installed; a run is at work that the upgrade would change the ground under; or the role may not
-/// create a schema, or does not own it.
+/// create a schema, or does not own it. Of an extension: the server lacks its files.
 pub async fn install(client: &mut Client) -> Result<Done, Error> {
+    install_form(client, None).await
+}
+
+/// As [`install`], and in this form: what is installed is handed over to the extension, or taken back from it, with all
+/// rows and grants.
+///
+/// # Errors
+/// As for [`install`].
+pub async fn install_as(client: &mut Client, form: Form) -> Result<Done, Error> {
+    install_form(client, Some(form)).await
+}
+
+async fn install_form(client: &mut Client, form: Option<Form>) -> Result<Done, Error> {
     let transaction =
         client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?;
     // Of two at once the second finds what the first did.
     transaction.execute_typed("SELECT pg_advisory_xact_lock(hashtext('rowdelta.install'), 0)", &[]).await?;
-    let done = match installed_in(&transaction).await? {
-        Some(version) if version == VERSION => Done::Nothing,
-        Some(version) => {
-            upgrade(&transaction, &version).await?;
-            Done::Upgraded(version)
-        }
-        None => {
-            transaction.batch_execute(SCRIPT).await?;
-            Done::Installed
-        }
+    let was = match installed_in(&transaction).await? {
+        Some(version) => Some((version, form_in(&transaction).await?)),
+        None => None,
     };
+    let scripts = scripts_from(was.as_ref().map(|(version, _)| version.as_str()))?;
+    let form_was = was.as_ref().map(|(_, form)| *form);
+    let is = form.or(form_was).unwrap_or(Form::Plain);
+    match (form_was, is) {
+        (None, Form::Extension) => {
+            by_extension(&transaction, &format!("CREATE EXTENSION rowdelta VERSION '{VERSION}'")).await?;
+        }
+        (Some(Form::Extension), Form::Extension) if !scripts.is_empty() => {
+            by_extension(&transaction, &format!("ALTER EXTENSION rowdelta UPDATE TO '{VERSION}'")).await?;
+        }
+        (Some(Form::Extension), Form::Extension) => {}
+        (before, after) => {
+            if before == Some(Form::Extension) {
+                transaction.batch_execute(TO_PLAIN).await?;
+            }
+            for script in scripts {
+                transaction.batch_execute(script).await?;
+            }
+            if after == Form::Extension {
+                by_extension(&transaction, TO_EXTENSION).await?;
+            }
+        }
+    }
     transaction.commit().await?;
-    Ok(done)
+    Ok(Done { was, is })
 }
 
-async fn upgrade(transaction: &Transaction<'_>, version: &str) -> Result<(), Error> {
-    let Some(first) = UPGRADES.iter().position(|(from, _)| *from == version) else {
-        return Err(wrong_version(version));
-    };
-    let is_extension = "SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'rowdelta')";
-    if transaction.query_typed_one(is_extension, &[]).await?.get(0) {
-        transaction.batch_execute(&format!("ALTER EXTENSION rowdelta UPDATE TO '{VERSION}'")).await?;
-        return Ok(());
+/// What makes [`VERSION`] of an installed version, or of nothing.
+fn scripts_from(installed: Option<&str>) -> Result<Vec<&'static str>, Error> {
+    match installed {
+        None => Ok(vec![SCRIPT]),
+        Some(version) if version == VERSION => Ok(Vec::new()),
+        Some(version) => match UPGRADES.iter().position(|(from, _)| *from == version) {
+            Some(first) => Ok(UPGRADES[first..].iter().map(|(_, script)| *script).collect()),
+            None => Err(wrong_version(version)),
+        },
     }
-    for (_, script) in &UPGRADES[first..] {
-        transaction.batch_execute(script).await?;
+}
+
+/// The form of the installed schema.
+async fn form_in(client: &impl GenericClient) -> Result<Form, Error> {
+    let belongs = "SELECT EXISTS (SELECT FROM pg_depend JOIN pg_extension e ON e.oid = refobjid WHERE deptype = 'e' \
+                   AND refclassid = 'pg_extension'::regclass AND e.extname = 'rowdelta' \
+                   AND classid = 'pg_proc'::regclass AND objid = 'rowdelta.version()'::regprocedure)";
+    match client.query_typed_one(belongs, &[]).await?.get(0) {
+        true => Ok(Form::Extension),
+        false => Ok(Form::Plain),
     }
-    Ok(())
+}
+
+/// Runs a statement that reads the extension's files on the server; the error says what to do where they are not there.
+async fn by_extension(transaction: &Transaction<'_>, sql: &str) -> Result<(), Error> {
+    let Err(error) = transaction.batch_execute(sql).await else { return Ok(()) };
+    let lacks =
+        [SqlState::FEATURE_NOT_SUPPORTED, SqlState::UNDEFINED_FILE, SqlState::INVALID_PARAMETER_VALUE];
+    match error.as_db_error() {
+        Some(db) if lacks.contains(db.code()) => {
+            let message = format!(
+                "{}: the server needs the files of the extension of version {VERSION} (`make install` in sql/); or do \
+                 without them: `rowdelta install --plain`",
+                db.message()
+            );
+            Err(Error::new(ErrorKind::Setup, message))
+        }
+        _ => Err(error.into()),
+    }
 }
 
 /// Fails unless the right version is installed.

@@ -11,6 +11,7 @@ mod ddl;
 mod deletions;
 mod demo;
 mod doctor;
+mod extension;
 mod faults;
 mod feeds;
 mod fingerprints;

@@ -1,5 +1,7 @@
 //! The SQL core by itself: what the functions of schema `rowdelta` promise to their callers.
 
+use std::path::PathBuf;
+
 use crate::support::command::install;
 use crate::support::{Database, db};
 
@@ -74,4 +76,49 @@ async fn p29_documents_are_recorded_by_compare_and_set() {
         "rows were taken from it"
     );
     assert_eq!(database.table(&format!("SELECT * FROM rowdelta.settled({mapping})")).await.len(), 0);
+}
+
+/// What `plpgsql_check` says of the functions. `.ci/sql-lint` brings it, and names the directory it is unpacked in.
+#[tokio::test]
+async fn plpgsql_check_finds_nothing() {
+    let Some(dir) = std::env::var_os("ROWDELTA_PLPGSQL_CHECK").map(PathBuf::from) else {
+        println!("skipped: no ROWDELTA_PLPGSQL_CHECK");
+        return;
+    };
+    let database = installed().await;
+    let major = database.value("SELECT current_setting('server_version_num')::int / 10000").await;
+    let library = dir.join(format!("usr/lib/postgresql/{major}/lib/plpgsql_check.so"));
+    let scripts = dir.join(format!("usr/share/postgresql/{major}/extension"));
+    assert!(library.exists(), "the package in {} is not for PostgreSQL {major}", dir.display());
+    // As CREATE EXTENSION would, but without a file where the server has its own.
+    let mut scripts: Vec<_> =
+        std::fs::read_dir(scripts).unwrap().map(|entry| entry.unwrap().path()).collect();
+    scripts.retain(|path| path.extension().is_some_and(|extension| extension == "sql"));
+    assert_eq!(scripts.len(), 1, "{scripts:?}");
+    let script = std::fs::read_to_string(&scripts[0]).unwrap();
+    let lines: Vec<&str> = script.lines().filter(|line| !line.starts_with('\\')).collect();
+    let library = library.with_extension("");
+    let script = lines.join("\n").replace("MODULE_PATHNAME", library.to_str().unwrap());
+    database.execute("CREATE SCHEMA checks; SET search_path = checks").await;
+    database.execute(&script.replace("@extschema@", "checks")).await;
+    // What it does not know: that '{}' is no text, but of the type of its variable; that texts made by functions of this
+    // schema quote the names that they are made of, and run with the caller's rights; that a column may be there only for
+    // the error that it raises.
+    let found = database
+        .table(
+            "SELECT p.proname, c.lineno, c.level, c.message, c.detail, c.query
+             FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+             CROSS JOIN LATERAL checks.plpgsql_check_function_tb(p.oid, security_warnings => true) c
+             WHERE p.pronamespace = 'rowdelta'::regnamespace AND l.lanname = 'plpgsql'
+               AND NOT coalesce(c.detail ~ '^cast \"(text|unknown)\" value to' AND c.sqlstate = '42804', false)
+               AND NOT (c.level = 'security' AND p.proname IN (
+                        'owners', 'write', 'insert_rows', 'set_constraints', 'there', 'carried_along'))
+               AND NOT (p.proname = 'chosen' AND c.message = 'too many attributes for target variables')
+             ORDER BY 1, 2",
+        )
+        .await;
+    assert_eq!(found, Vec::<Vec<Option<String>>>::new());
+    let checked = "SELECT count(*) FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+                   WHERE p.pronamespace = 'rowdelta'::regnamespace AND l.lanname = 'plpgsql'";
+    println!("plpgsql_check: {} functions", database.value(checked).await);
 }

@@ -6,5 +6,6 @@ pub mod database;
 pub mod feed;
 pub mod layout;
 pub mod pooler;
+pub mod shelf;
 
 pub use database::{Database, db, db_on};

@@ -72,6 +72,17 @@ impl Database {
         self.execute(&format!("ALTER DATABASE {} SET rowdelta.merge_share = '{share}'", self.name)).await;
     }
 
+    /// Another, empty one on the same server.
+    pub async fn beside(&self) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("beside_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        self.execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await;
+        let (server, _) = self.url.rsplit_once('/').expect("a URL with a database");
+        let url = format!("{server}/{name}");
+        let client = connect(&url).await.expect("connect to the new database");
+        Self { name, url, client, server: None }
+    }
+
     /// The URL for another connection, or for the command.
     pub fn url(&self) -> &str {
         &self.url
@@ -141,7 +152,8 @@ impl Drop for Database {
             eprintln!("database {} is left while the run lasts", self.url);
             return;
         }
-        let admin = format!("{}postgres", cluster().url_prefix);
+        let (server, _) = self.url.rsplit_once('/').expect("a URL with a database");
+        let admin = format!("{server}/postgres");
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
         blocking(async move {
             if let Ok(admin) = connect(&admin).await {
