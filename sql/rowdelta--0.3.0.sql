@@ -2979,9 +2979,10 @@ BEGIN
             IF v_keys IS NOT NULL THEN
                 EXECUTE rowdelta.stored_sql(v_relations, v_ix, rowdelta.keyed_among_sql(v))
                 INTO v_more USING '{}'::rowdelta.stored_row[], cardinality(v_rows), v_keys;
-                -- Where a key may be NULL others come along; nothing below these is ours.
+                -- Where a key may be NULL others come along, and some that are there already; nothing below these is ours.
                 v_rows := v_rows || ARRAY(SELECT t FROM unnest(v_more) AS t
-                                          WHERE t.key IN (SELECT s.key FROM unnest(v_source) AS s WHERE NOT s.silent));
+                                          WHERE t.key IN (SELECT s.key FROM unnest(v_source) AS s WHERE NOT s.silent)
+                                            AND t.key NOT IN (SELECT r.key FROM unnest(v_rows) AS r));
             END IF;
         END IF;
         v_all.stored := v_all.stored || v_rows;

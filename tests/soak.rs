@@ -6,7 +6,8 @@
 //! ```
 //!
 //! 100,000 cases of each: `ROWDELTA_PROPERTY_CASES` from `ROWDELTA_PROPERTY_SEED` on, and
-//! `ROWDELTA_CONSTRAINT_CASES` from `ROWDELTA_CONSTRAINT_SEED` on; 1,000 cut connections, 300 kills of the command and 50
+//! `ROWDELTA_CONSTRAINT_CASES` from `ROWDELTA_CONSTRAINT_SEED` on; 10,000 by the engine and by SQL side by side,
+//! `ROWDELTA_SQL_CASES` from `ROWDELTA_SQL_SEED` on; 1,000 cut connections, 300 kills of the command and 50
 //! of the server. What is done is noted in a file
 //! under `target/`, so that a run that was stopped goes on where it was; so is every case that failed. At the end, if none
 //! did, the file is removed.
@@ -14,6 +15,7 @@
 #[path = "it"]
 #[allow(dead_code, unused_imports)] // each binary uses its part of what tests share
 mod it {
+    pub mod agreement;
     pub mod constraints;
     pub mod faults;
     pub mod lanes;
@@ -29,12 +31,15 @@ use std::path::Path;
 use it::faults::site::Way;
 use it::lanes::variable;
 use it::tally::Tally;
-use it::{constraints, faults, lanes, nights, oracle, shop, support, tally};
+use it::{agreement, constraints, faults, lanes, nights, oracle, shop, support, tally};
 
 const CASES: u64 = 100_000;
 /// Not the seeds of the quick runs: their cases are known.
 const SEED: u64 = 1 << 40;
 const CONSTRAINT_SEED: u64 = 1 << 41;
+const SQL_SEED: u64 = 1 << 42;
+/// Each is played twice.
+const SQL_CASES: u64 = 10_000;
 /// Cases between two notes of what is done.
 const CASES_PER_NOTE: u64 = 500;
 
@@ -68,6 +73,21 @@ async fn p02_p17_p18_p19_a_hundred_thousand_random_constraints_are_met() {
     }
     progress.end(&all);
     constraints::check(&all, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes hours"]
+async fn p02_p33_sql_and_engine_agree_on_ten_thousand_cases() {
+    let (seed, cases) = (variable("ROWDELTA_SQL_SEED", SQL_SEED), variable("ROWDELTA_SQL_CASES", SQL_CASES));
+    let mut all = Tally::default();
+    let mut progress = Progress::load("soak-sql", seed, cases);
+    while let Some((first, more)) = progress.next() {
+        let (tally, failures) = agreement::run(first, more).await;
+        progress.note(more, &tally, failures);
+        all.merge(tally);
+    }
+    progress.end(&all);
+    agreement::check_shares(&all);
 }
 
 /// Faults between two notes of what is done: each note costs a site of its own.

@@ -634,7 +634,8 @@ fn hold(run: &Run, batch: &Recorded<'_>, written: &Written) {
         run.note_reserved(&document.key, reserved.filter(|(_, rows)| *rows > 0).collect());
         // What is stored by units is held by the last of them.
         if batch.scope.settles() {
-            run.hold(document.key.clone(), Held { origin, label, fingerprint, rows });
+            let settles = document.rows.skipped_lookups == 0;
+            run.hold(document.key.clone(), Held { origin, label, fingerprint, rows, settles });
         }
     }
     give_up(run, sides);

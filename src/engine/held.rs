@@ -84,7 +84,7 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
     state::enter(&transaction, &run.lease).await?;
     let Found { sides, documents, unsure } = find(run, &transaction, documents.iter().collect()).await?;
     let (plan, times) = remove(run, &transaction, &sides, documents.len()).await?;
-    let sure = documents.iter().enumerate().filter(|(at, _)| !unsure.contains(at));
+    let sure = documents.iter().enumerate().filter(|(at, (_, held))| held.settles && !unsure.contains(at));
     let recorded: Vec<_> = sure.map(|(_, (key, held))| (key, held.fingerprint)).collect();
     let settled = state::settle(&transaction, run.lease.mapping, &recorded).await?;
     transaction.commit().await?;

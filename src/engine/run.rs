@@ -129,6 +129,8 @@ pub(crate) struct Held {
     pub fingerprint: DocumentFingerprint,
     /// Topmost rows to remove.
     pub rows: Vec<HeldRow>,
+    /// Whether it is done with its rows: no reference of it was left out.
+    pub settles: bool,
 }
 
 /// A row that goes, unless it has moved by then.
