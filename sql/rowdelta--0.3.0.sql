@@ -3820,8 +3820,9 @@ CREATE FUNCTION rowdelta.counts_of(p_plan rowdelta.plan_of_mapping, p_counts jso
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
     SELECT l.name, c.n[1], c.n[2], c.n[3], c.n[4], c.n[5], l.tbl
-    FROM (SELECT r.ix, r.ix::text AS label, r.name, r.tbl FROM unnest(p_plan.relations) AS r
-          UNION ALL SELECT 100000 + l.ordinality, l.name, l.name, l.tbl FROM unnest(p_plan.lookups) WITH ORDINALITY AS l) AS l
+    FROM (SELECT r.ix, r.ix::text AS label, r.name, concat_ws('.', r.in_schema, r.in_table) AS tbl FROM unnest(p_plan.relations) AS r
+          UNION ALL SELECT 100000 + l.ordinality, l.name, l.name, concat_ws('.', l.in_schema, l.in_table)
+          FROM unnest(p_plan.lookups) WITH ORDINALITY AS l) AS l
     CROSS JOIN LATERAL (SELECT ARRAY(
         SELECT coalesce((p_counts ->> (l.label || ' ' || a.action))::bigint, 0)
         FROM unnest(ARRAY['added', 'updated', 'moved', 'removed', 'unchanged']) WITH ORDINALITY AS a (action, at) ORDER BY a.at)) AS c (n)
