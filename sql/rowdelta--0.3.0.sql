@@ -3755,8 +3755,9 @@ EXCEPTION WHEN OTHERS THEN
     IF SQLSTATE IN ('RD001', 'RD002', 'RD004', 'RD005') THEN
         RAISE;
     END IF;
-    -- A key that is taken may be that of the document itself, which someone else stored meanwhile: once more.
-    IF p_tries > 1 AND (SQLSTATE = 'RD003' OR SQLSTATE = '23505' AND p_tries = 5 AND cardinality(v_documents) = 1) THEN
+    -- A key that is taken may be that of the document itself, which someone else stored or deleted meanwhile: once more.
+    IF p_tries > 1 AND (SQLSTATE IN ('RD003', '40P01')
+                        OR SQLSTATE IN ('23503', '23505') AND p_tries = 5 AND cardinality(v_documents) = 1) THEN
         RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_others, p_tries - 1);
     END IF;
     IF cardinality(v_documents) = 1 THEN
@@ -4075,8 +4076,9 @@ CREATE FUNCTION rowdelta.counts_of(p_plan rowdelta.plan_of_mapping, p_counts jso
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
     SELECT l.name, c.n[1], c.n[2], c.n[3], c.n[4], c.n[5], l.tbl
-    FROM (SELECT r.ix, r.ix::text AS label, r.name, r.tbl FROM unnest(p_plan.relations) AS r
-          UNION ALL SELECT 100000 + l.ordinality, l.name, l.name, l.tbl FROM unnest(p_plan.lookups) WITH ORDINALITY AS l) AS l
+    FROM (SELECT r.ix, r.ix::text AS label, r.name, concat_ws('.', r.in_schema, r.in_table) AS tbl FROM unnest(p_plan.relations) AS r
+          UNION ALL SELECT 100000 + l.ordinality, l.name, l.name, concat_ws('.', l.in_schema, l.in_table)
+          FROM unnest(p_plan.lookups) WITH ORDINALITY AS l) AS l
     CROSS JOIN LATERAL (SELECT ARRAY(
         SELECT coalesce((p_counts ->> (l.label || ' ' || a.action))::bigint, 0)
         FROM unnest(ARRAY['added', 'updated', 'moved', 'removed', 'unchanged']) WITH ORDINALITY AS a (action, at) ORDER BY a.at)) AS c (n)
@@ -4364,7 +4366,8 @@ COMMENT ON FUNCTION rowdelta.removed(rowdelta.plan_of_mapping, rowdelta.source_r
 -- an array of them where it has several columns. One that is not there is none to delete.
 --
 -- Locks:   the rows that go; what is recorded of the document.
--- Raises:  RD001, RD005 as sync; RD006 the key is none; RD008 the limits on deletions do not allow it.
+-- Raises:  RD001, RD005 as sync; RD006 the key is none; RD008 the limits on deletions do not allow it; RD003 it was written by
+--          someone else meanwhile, again and again; what a foreign key says.
 -- Example: SELECT * FROM rowdelta.remove('shop', '"A1"');
 CREATE FUNCTION rowdelta.remove(mapping text, key jsonb, path name[] DEFAULT pg_catalog.current_schemas(false))
     RETURNS TABLE (relation text, removed bigint)
@@ -4383,7 +4386,17 @@ DECLARE
     v_plan   rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path);
     v_counts jsonb;
 BEGIN
-    v_counts := rowdelta.removed(v_plan, rowdelta.roots_of(v_plan, jsonb_build_array(key)));
+    FOR v_try IN 1 .. 5 LOOP
+        BEGIN
+            v_counts := rowdelta.removed(v_plan, rowdelta.roots_of(v_plan, jsonb_build_array(key)));
+            EXIT;
+        EXCEPTION WHEN SQLSTATE 'RD003' OR deadlock_detected OR foreign_key_violation THEN
+            -- Somebody wrote the document meanwhile.
+            IF v_try = 5 OR v_try = 2 AND SQLSTATE = '23503' THEN
+                RAISE;
+            END IF;
+        END;
+    END LOOP;
     RETURN QUERY SELECT c.relation, c.removed FROM rowdelta.counts_of(v_plan, v_counts) AS c;
 END
 $$;
