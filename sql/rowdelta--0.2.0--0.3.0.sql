@@ -897,6 +897,9 @@ BEGIN
         v_look.oid := rowdelta.find_table(v_look.in_schema, v_look.in_table, p_path);
         v_look.tbl := rowdelta.table_name(v_look.oid, v_place, v_look.in_table);
         PERFORM rowdelta.unique_by(v_look.oid, v_look.key, v_place || '.key');
+        IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = v_look.oid AND a.attname = v_look.id AND a.attnum > 0 AND NOT a.attisdropped) THEN
+            PERFORM rowdelta.fault(v_place || '.id', 'the table has no such column');
+        END IF;
         v_plan.lookups[i] := v_look;
         v_columns := v_columns || v_look.keys || v_look.columns;
         v_count := cardinality(v_look.keys) + cardinality(v_look.columns);
@@ -956,6 +959,7 @@ BEGIN
         ELSIF v.id IS NOT NULL AND v.id_default IS NULL THEN
             PERFORM rowdelta.fault(v_place || '.id', 'the column has no default, and the mapping does not fill it');
         END IF;
+        PERFORM rowdelta.check_relation(v_plan.relations, v, v_place);
         v.digest := rowdelta.digest_of(
             v, CASE WHEN v.enclosing IS NOT NULL THEN v_plan.relations[v.enclosing].digest END, v_plan.lookups);
         v_all := v_all || v.digest;
@@ -969,6 +973,36 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.compiled(jsonb, name[]) IS 'a mapping with its tables';
+
+-- rowdelta.check_relation(p_relations, p_relation, p_place): fails where a relation takes another one's name or table, or where its
+-- rows do not refer to those around them.
+CREATE FUNCTION rowdelta.check_relation(p_relations rowdelta.relation[], p_relation rowdelta.relation, p_place text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v       rowdelta.relation := p_relation;
+    v_outer rowdelta.relation := p_relations[p_relation.enclosing];
+BEGIN
+    IF EXISTS (SELECT FROM unnest(p_relations) AS l WHERE l.ix < v.ix AND l.name = v.name) THEN
+        PERFORM rowdelta.fault(p_place || '.name', 'another relation has this name');
+    ELSIF EXISTS (SELECT FROM unnest(p_relations) AS l WHERE l.ix < v.ix AND l.oid = v.oid) THEN
+        PERFORM rowdelta.fault(p_place || '.table', 'another relation has this table');
+    ELSIF EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = v.oid) THEN
+        PERFORM rowdelta.fault(p_place || '.table', 'the table has rules, which would rewrite what is sent');
+    ELSIF v.parent && ARRAY(SELECT c.name FROM unnest(v.columns) AS c) THEN
+        PERFORM rowdelta.fault(p_place || '.columns', 'a column refers to the parent, and is filled from it');
+    ELSIF v_outer.ix IS NOT NULL AND v_outer.id IS NULL AND NOT v_outer.everywhere THEN
+        PERFORM rowdelta.fault(p_place || '.parent', format('rows of %s can be referred to by an id only; name it there', v_outer.name));
+    ELSIF cardinality(v.parent) <> (CASE WHEN v_outer.ix IS NULL THEN 0 WHEN v_outer.id IS NOT NULL THEN 1 ELSE cardinality(v_outer.key) END) THEN
+        PERFORM rowdelta.fault(p_place || '.parent', format('%s columns are not what rows of %s are referred to by',
+                                                            cardinality(v.parent), v_outer.name));
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.check_relation(rowdelta.relation[], rowdelta.relation, text) IS
+    'fails where a relation clashes with others, or with that around it';
 
 -- rowdelta.unique_by(p_table, p_key, p_place): fails where no unique index is over exactly these columns.
 CREATE FUNCTION rowdelta.unique_by(p_table oid, p_key text[], p_place text) RETURNS void
@@ -1488,10 +1522,10 @@ $$;
 COMMENT ON FUNCTION rowdelta.catalogue_sql(rowdelta.plan_of_mapping, integer, integer) IS
     'SQL that inserts the catalogue rows that are missing';
 
--- rowdelta.rows_sql(p_plan, p_ix): SQL of the source rows of a relation, as one array.
+-- rowdelta.rows_sql(p_plan, p_ix, p_inserts): SQL of the source rows of a relation, as one array.
 --
--- A link whose catalogue row is skipped comes along as a row without a target, for the reference to be counted.
-CREATE FUNCTION rowdelta.rows_sql(p_plan rowdelta.plan_of_mapping, p_ix integer) RETURNS text
+-- p_inserts: catalogue rows that are missing may be inserted yet, so that references to them are counted, not refused. A link whose catalogue row is skipped comes along as a row without a target, for the reference to be counted.
+CREATE FUNCTION rowdelta.rows_sql(p_plan rowdelta.plan_of_mapping, p_ix integer, p_inserts boolean) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -1527,7 +1561,7 @@ BEGIN
                 rowdelta.nulls_sql(v_lookup, i, 'k', true), rowdelta.nulls_sql(v_lookup, i, 'k', false),
                 format('part of the key of %s is null', to_json(c.lookup)), c.sql, i,
                 -- One that was to be inserted may be refused by a trigger, or not be seen.
-                CASE v_lookup.missing WHEN 'skip' THEN 'NULL' ELSE format('rowdelta.refuse(%L)::%s',
+                CASE WHEN v_lookup.missing = 'skip' OR (p_inserts AND v_lookup.missing = 'insert') THEN 'NULL' ELSE format('rowdelta.refuse(%L)::%s',
                     format('is not in the catalogue %s', to_json(c.lookup)), c.sql) END);
             v_skips := v_skips || format(', (NOT k.silent AND NOT %1$s AND l%2$s.id IS NULL' || CASE WHEN v.kind = 'link' AND i > 1
                                          THEN ' AND l1.id IS NOT NULL' ELSE '' END || ')::integer AS s%2$s',
@@ -1564,7 +1598,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.rows_sql(rowdelta.plan_of_mapping, integer) IS 'SQL of the source rows of a relation';
+COMMENT ON FUNCTION rowdelta.rows_sql(rowdelta.plan_of_mapping, integer, boolean) IS 'SQL of the source rows of a relation';
 
 -- rowdelta.without_items(p_rows): rows without the items that they were made of.
 CREATE FUNCTION rowdelta.without_items(p_rows rowdelta.source_row[]) RETURNS rowdelta.source_row[]
@@ -1601,14 +1635,12 @@ DECLARE
     v_counts  jsonb := '{}';
     v_count   bigint;
     v_label   text;
-    v_sql     text;
     v         rowdelta.relation;
     v_state   text;
     v_message text;
 BEGIN
     FOREACH v IN ARRAY p_plan.relations LOOP
-        v_sql := rowdelta.rows_sql(p_plan, v.ix);
-        EXECUTE v_sql INTO v_found USING v_around, p_documents, p_items;
+        EXECUTE rowdelta.rows_sql(p_plan, v.ix, true) INTO v_found USING v_around, p_documents, p_items;
         -- Mostly no catalogue row is missing.
         IF EXISTS (SELECT FROM unnest(v_found) AS r WHERE r.skipped > 0) THEN
             FOR i IN 1 .. cardinality(v.columns) LOOP
@@ -1619,7 +1651,7 @@ BEGIN
                 v_label := (v.columns[i]).lookup || ' added';
                 v_counts := v_counts || jsonb_build_object(v_label, coalesce((v_counts ->> v_label)::bigint, 0) + v_count);
             END LOOP;
-            EXECUTE v_sql INTO v_found USING v_around, p_documents, p_items;
+            EXECUTE rowdelta.rows_sql(p_plan, v.ix, false) INTO v_found USING v_around, p_documents, p_items;
         END IF;
         v_rows := v_rows || CASE WHEN v.encloses THEN rowdelta.without_items(v_found) ELSE v_found END;
         IF v.encloses THEN
@@ -2414,7 +2446,7 @@ BEGIN
     FOR v_ix IN REVERSE cardinality(p_relations) .. 2 LOOP
         v_behind := v_behind || ARRAY(
             SELECT o FROM unnest(p_changes) AS o
-            WHERE o.relation = p_relations[v_ix].enclosing AND o.action = 'removed' AND o.stored IN (
+            WHERE o.relation = p_relations[v_ix].enclosing AND o.action = 'removed' AND o <> ALL (v_behind) AND o.stored IN (
                 SELECT t.parent FROM unnest(p_changes || v_behind) AS c
                 JOIN unnest(p_stored) AS t ON t.relation = v_ix AND t.number = c.stored
                 WHERE c.relation = v_ix AND (c.action = 'moved' OR c.action = 'removed' AND c = ANY (v_behind))));
@@ -2513,7 +2545,9 @@ BEGIN
     SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ') INTO v_names
     FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
     WHERE c.conrelid IN (SELECT l.oid FROM unnest(p_plan.relations) AS l) AND c.condeferrable
-      AND (c.condeferred OR NOT p_initially);
+      AND (c.condeferred OR NOT p_initially)
+      -- The name means those of other tables, too.
+      AND NOT EXISTS (SELECT FROM pg_constraint o WHERE o.connamespace = c.connamespace AND o.conname = c.conname AND NOT o.condeferrable);
     IF v_names IS NOT NULL THEN
         EXECUTE format('SET CONSTRAINTS %s %s', v_names, p_when);
     END IF;
@@ -3083,6 +3117,39 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.there(rowdelta.plan_of_mapping, rowdelta.source_row[]) IS 'root rows whose keys are stored';
 
+-- rowdelta.emptied(p_plan): the relations whose tables are empty: truncated, perhaps, or lost in a crash.
+CREATE FUNCTION rowdelta.emptied(p_plan rowdelta.plan_of_mapping) RETURNS integer[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v       rowdelta.relation;
+    v_rows  boolean;
+    v_empty integer[] := '{}';
+BEGIN
+    FOREACH v IN ARRAY p_plan.relations LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', v.tbl) INTO v_rows;
+        IF NOT v_rows THEN
+            v_empty := v_empty || v.ix;
+        END IF;
+    END LOOP;
+    RETURN v_empty;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.emptied(rowdelta.plan_of_mapping) IS 'relations whose tables are empty';
+
+-- rowdelta.lost(p_recorded, p_empty): whether of what is recorded of a document anything was in one of these relations.
+CREATE FUNCTION rowdelta.lost(p_recorded bytea, p_empty integer[]) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM unnest(p_empty) AS e (ix) WHERE octet_length(p_recorded) > 2 + (e.ix - 1) / 8
+                   AND get_byte(p_recorded, 2 + (e.ix - 1) / 8) & (1 << (e.ix - 1) % 8) <> 0)
+$$;
+
+COMMENT ON FUNCTION rowdelta.lost(bytea, integer[]) IS 'whether rows of a document were lost with their table';
+
 -- rowdelta.seen(p_plan, p_items, p_raws): the documents whose text is as it was when they were recorded by these functions.
 --
 -- Only their keys are made. Where that fails nothing is known of any of them.
@@ -3097,6 +3164,7 @@ DECLARE
     v_forms  text;
     v_key    text;
     v_roots  rowdelta.source_row[];
+    v_empty  integer[] := rowdelta.emptied(p_plan);
 BEGIN
     IF EXISTS (SELECT FROM unnest(v.key_at) AS k (at) WHERE (v.columns[k.at]).lookup IS NOT NULL
                OR jsonb_array_length((v.columns[k.at]).paths) > 1) THEN
@@ -3120,7 +3188,8 @@ BEGIN
             -- One that stands here in two versions is looked at.
             JOIN (SELECT r.key FROM unnest(v_roots) AS r JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) USING (document)
                   GROUP BY r.key HAVING count(DISTINCT w.raw) = 1) AS o ON o.key = s.key
-            WHERE st.settled AND NOT st.absent AND st.raw = w.raw))) AS r);
+            WHERE st.settled AND NOT st.absent AND st.raw = w.raw
+              AND (v_empty = '{}' OR NOT rowdelta.lost(st.relations, v_empty))))) AS r);
 EXCEPTION WHEN OTHERS THEN
     RETURN '{}';
 END
@@ -3141,7 +3210,9 @@ AS $$
             SELECT s FROM unnest(p_prints) AS f
             JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT DISTINCT f.key FROM unnest(p_prints) AS f)) AS st ON st.key = f.key
             JOIN unnest(p_source) AS s ON s.relation = 1 AND s.document = f.document
-            WHERE st.settled AND NOT st.absent AND st.fingerprint = f.fingerprint))) AS s), '{}'::jsonb, '{}', NULL)::rowdelta.done
+            CROSS JOIN (SELECT rowdelta.emptied(p_plan) AS empty OFFSET 0) AS e
+            WHERE st.settled AND NOT st.absent AND st.fingerprint = f.fingerprint
+              AND (e.empty = '{}' OR NOT rowdelta.lost(st.relations, e.empty))))) AS s), '{}'::jsonb, '{}', NULL)::rowdelta.done
 $$;
 
 COMMENT ON FUNCTION rowdelta.unchanged(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.print[]) IS

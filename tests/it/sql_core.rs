@@ -93,7 +93,8 @@ impl Sql {
 
     /// The one text of a query with texts as parameters.
     pub async fn call(&self, sql: &str, with: &[&String]) -> Result<String, Refused> {
-        let with: Vec<_> = with.iter().map(|text| *text as &(dyn tokio_postgres::types::ToSql + Sync)).collect();
+        let with: Vec<_> =
+            with.iter().map(|text| *text as &(dyn tokio_postgres::types::ToSql + Sync)).collect();
         let rows = self.client.query(sql, &with).await.map_err(refused)?;
         Ok(rows.first().and_then(|row| row.get::<_, Option<String>>(0)).unwrap_or_default())
     }
@@ -143,6 +144,8 @@ fn failed(ran: &Ran) -> Vec<String> {
     let list = ran.report["failures"].as_array().unwrap();
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     list.iter()
-        .map(|one| format!("{} {} {}", text(&one["document"]), text(&one["relation"]), text(&one["sqlstate"])))
+        .map(|one| {
+            format!("{} {} {}", text(&one["document"]), text(&one["relation"]), text(&one["sqlstate"]))
+        })
         .collect()
 }

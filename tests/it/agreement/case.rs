@@ -118,13 +118,20 @@ impl<'a> Case<'a> {
         let engines = [engine(&pair.engine, &toml, rng).await?, engine(&pair.sql, &toml, rng).await?];
         let sql = pair.sql.client().await;
         let definition: Value = toml::from_str(&toml).map_err(|error| error.to_string())?;
-        let registered = sql.query("SELECT rowdelta.register($1::text::jsonb)", &[&definition.to_string()]).await;
+        let registered =
+            sql.query("SELECT rowdelta.register($1::text::jsonb)", &[&definition.to_string()]).await;
         registered.map_err(|error| format!("register: {}", describe(&error)))?;
         let way = [BY_SQL, ENGINE_FIRST, SQL_FIRST][(seed % 3) as usize];
         Ok(Case { pair, shape, way, engines, sql, oracle, writes, dir: dir.to_owned() })
     }
 
-    async fn night(&self, world: &mut World<'_>, night: usize, rng: &mut Rng, drawn: &mut Drawn) -> Result<()> {
+    async fn night(
+        &self,
+        world: &mut World<'_>,
+        night: usize,
+        rng: &mut Rng,
+        drawn: &mut Drawn,
+    ) -> Result<()> {
         let feed = world.night(rng, drawn);
         let (docs, expected) = self.with_failing(world, &feed, rng, drawn);
         self.keep(&format!("night-{night}.ndjson"), &docs)?;
@@ -152,7 +159,8 @@ impl<'a> Case<'a> {
         if unsettled[0] != unsettled[1] && !self.has_twofold_links() {
             return Err(format!("to be done again by the engine, and by SQL: {unsettled:?}"));
         }
-        if let Some(differing) = recorded.iter().find(|(one, other)| one[1] != other[1] || one[2] != other[2]) {
+        if let Some(differing) = recorded.iter().find(|(one, other)| one[1] != other[1] || one[2] != other[2])
+        {
             return Err(format!("recorded by the engine, and by SQL: {differing:?}"));
         }
         if !unsettled[0].is_empty() {
@@ -179,7 +187,8 @@ impl<'a> Case<'a> {
 
     /// Whether links whose target is skipped refer to another catalogue, too: their documents the engine may take for done.
     fn has_twofold_links(&self) -> bool {
-        let refers_to_more = |rel: &Rel| rel.kind == Kind::Link && rel.columns[1..].iter().any(|col| col.catalogue.is_some());
+        let refers_to_more =
+            |rel: &Rel| rel.kind == Kind::Link && rel.columns[1..].iter().any(|col| col.catalogue.is_some());
         self.shape.relations.iter().any(refers_to_more)
     }
 
@@ -199,11 +208,13 @@ impl<'a> Case<'a> {
         if rng.bool() {
             bad.extend(spoil::spoil(self.shape, &new, false, rng, drawn));
         }
-        let mut all: Vec<(String, Option<&str>)> = feed.docs.iter().map(|text| (text.clone(), None)).collect();
+        let mut all: Vec<(String, Option<&str>)> =
+            feed.docs.iter().map(|text| (text.clone(), None)).collect();
         for (text, relation) in bad {
             all.insert(rng.usize(..=all.len()), (text, Some(relation)));
         }
-        let place = |(at, (_, relation)): (usize, &(String, Option<&'a str>))| Some((at as u64 + 1, (*relation)?));
+        let place =
+            |(at, (_, relation)): (usize, &(String, Option<&'a str>))| Some((at as u64 + 1, (*relation)?));
         let expected = all.iter().enumerate().filter_map(place).collect();
         (all.into_iter().map(|(text, _)| text).collect(), expected)
     }
@@ -238,14 +249,20 @@ impl<'a> Case<'a> {
     async fn recorded(&self) -> Vec<(Vec<Option<String>>, Vec<Option<String>>)> {
         let settled = "SELECT key, fingerprint, relations FROM rowdelta.state WHERE settled ORDER BY key";
         let (one, other) = (self.pair.engine.table(settled).await, self.pair.sql.table(settled).await);
-        let both = one.into_iter().filter_map(|row| Some((other.iter().find(|other| other[0] == row[0])?.clone(), row)));
+        let both = one
+            .into_iter()
+            .filter_map(|row| Some((other.iter().find(|other| other[0] == row[0])?.clone(), row)));
         both.map(|(other, row)| (row, other)).collect()
     }
 
     /// The same feed in other words writes nothing, whoever plays it.
     async fn again(&self, feed: &Night, night: usize, by_sql: bool) -> Result<()> {
         self.keep(&format!("night-{night}-again.ndjson"), &feed.docs)?;
-        let other = if by_sql && self.way != BY_SQL { self.by_engine(1, &feed.docs).await } else { self.by_sql(&feed.docs).await };
+        let other = if by_sql && self.way != BY_SQL {
+            self.by_engine(1, &feed.docs).await
+        } else {
+            self.by_sql(&feed.docs).await
+        };
         let outcome = other.map_err(|error| format!("again: {error}"))?;
         let written = self.writes.take().await?;
         let rows: u64 = outcome.rows.values().flatten().sum();
@@ -283,7 +300,8 @@ fn outcome(report: &Value, place: &str) -> Outcome {
     let list = |name: &str| report[name].as_array().unwrap_or_else(|| panic!("{report:#}"));
     // Whether a document is to be done again is looked up.
     let kinds = ["read", "repeated", "unchanged", "new", "changed", "failed", "withheld"];
-    let counts = |one: &Value| ["added", "updated", "moved", "removed"].map(|kind| number(&one[kind])).to_vec();
+    let counts =
+        |one: &Value| ["added", "updated", "moved", "removed"].map(|kind| number(&one[kind])).to_vec();
     Outcome {
         documents: kinds.map(|kind| (kind, number(&report["documents"][kind]))).into(),
         rows: list("relations").iter().map(|one| (text(&one["name"]), counts(one))).collect(),

@@ -42,7 +42,9 @@ fn rows_sql(shape: &Shape, ix: usize) -> String {
     let mut inner: Option<(usize, &Rel)> = None;
     for at in std::iter::successors(Some(ix), |&at| shape.relations[at].enclosing) {
         let rel = &shape.relations[at];
-        cells.extend(rel.columns.iter().map(|col| cell_sql(shape, col, &format!("t{at}.{}", name(&col.name)))));
+        cells.extend(
+            rel.columns.iter().map(|col| cell_sql(shape, col, &format!("t{at}.{}", name(&col.name)))),
+        );
         let table = format!("{} AS t{at}", name(&rel.table));
         from += &match inner {
             None => table,
@@ -59,14 +61,20 @@ fn joined(outer: &Rel, at: usize, inner: &Rel, below: usize) -> String {
         None => outer.key.iter().map(|&column| outer.columns[column].name.as_str()).collect(),
     };
     let pairs = inner.parent.iter().zip(to);
-    pairs.map(|(own, other)| format!("t{below}.{} = t{at}.{}", name(own), name(other))).collect::<Vec<_>>().join(" AND ")
+    pairs
+        .map(|(own, other)| format!("t{below}.{} = t{at}.{}", name(own), name(other)))
+        .collect::<Vec<_>>()
+        .join(" AND ")
 }
 
 /// A cell in a form that is the same for what counts as the same.
 fn cell_sql(shape: &Shape, col: &Col, value: &str) -> String {
     if let Some(catalogue) = col.catalogue.map(|at| &shape.catalogues[at]) {
         let no = if catalogue.composite { "c.no" } else { "0" };
-        return format!("(SELECT ROW(c.code, {no}) FROM {} AS c WHERE c.id = {value})", name(&catalogue.table));
+        return format!(
+            "(SELECT ROW(c.code, {no}) FROM {} AS c WHERE c.id = {value})",
+            name(&catalogue.table)
+        );
     }
     match col.ty {
         Ty::Numeric => format!("trim_scale({value})"),

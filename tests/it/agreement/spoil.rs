@@ -76,12 +76,21 @@ pub fn spoil<'s>(
     Some((document.to_string(), way.relation))
 }
 
-fn find<'s>(shape: &'s Shape, ix: usize, item: &Value, at: &str, reaches_tables: bool, ways: &mut Vec<Way<'s>>) {
+fn find<'s>(
+    shape: &'s Shape,
+    ix: usize,
+    item: &Value,
+    at: &str,
+    reaches_tables: bool,
+    ways: &mut Vec<Way<'s>>,
+) {
     let rel = &shape.relations[ix];
     let Some(members) = item.as_object() else { return };
     let relation = if ix == 0 { "case" } else { rel.name.as_str() };
     let place = |field: &str| format!("{at}/{}", field.replace('~', "~0").replace('/', "~1"));
-    for (n, col) in rel.columns.iter().enumerate().filter(|(_, col)| col.place == Place::Field && col.catalogue.is_none()) {
+    for (n, col) in
+        rel.columns.iter().enumerate().filter(|(_, col)| col.place == Place::Field && col.catalogue.is_none())
+    {
         let mut way = |kind, to| ways.push(Way { kind, at: place(&col.field), to, relation });
         if !matches!(col.ty, Ty::Jsonb | Ty::IntArray) {
             way(SCALAR, json!({ "a": 1 }));

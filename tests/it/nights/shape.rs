@@ -177,7 +177,8 @@ impl Shape {
         for rel in &mut self.relations {
             (rel.map, rel.single, rel.pair, rel.ordered) = (false, false, false, false);
             // These stand behind all others, so that the others keep their positions.
-            let is_known = |col: &Col| !matches!(col.place, Place::Index | Place::Position(_) | Place::Constant(_));
+            let is_known =
+                |col: &Col| !matches!(col.place, Place::Index | Place::Position(_) | Place::Constant(_));
             rel.columns.retain(is_known);
             let columns = rel.columns.len();
             rel.key.retain(|&at| at < columns);
@@ -190,7 +191,9 @@ impl Shape {
         }
         // What a key has lost nobody refers to.
         for ix in 1..self.relations.len() {
-            let Some(outer) = self.relations[ix].enclosing.map(|outer| &self.relations[outer]) else { continue };
+            let Some(outer) = self.relations[ix].enclosing.map(|outer| &self.relations[outer]) else {
+                continue;
+            };
             let width = if outer.id.is_some() { 1 } else { outer.key.len() };
             self.relations[ix].parent.truncate(width);
         }

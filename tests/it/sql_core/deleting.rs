@@ -19,9 +19,8 @@ fn keys(docs: &[Value]) -> Value {
 
 /// The relations of which rows were removed: `relation rows`.
 async fn removed(sql: &Sql, call: &str, argument: &Value) -> Result<Vec<String>, Refused> {
-    let query = format!(
-        "SELECT string_agg(relation || ' ' || removed, ',') FROM rowdelta.{call} WHERE removed > 0"
-    );
+    let query =
+        format!("SELECT string_agg(relation || ' ' || removed, ',') FROM rowdelta.{call} WHERE removed > 0");
     let found = sql.call(&query, &[&sql.name, &argument.to_string()]).await?;
     Ok(found.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect())
 }
@@ -54,8 +53,16 @@ async fn p31_remove_deletes_a_document_with_all_that_is_below_it_and_what_is_rec
         edits(&[("orders", 0, 0, 1), ("line", 0, 0, 2), ("serial", 0, 0, 1), ("tag", 0, 0, 1)])
     );
     assert_eq!(shop.db.value("SELECT count(*) FROM rowdelta.state").await, "1");
-    assert_eq!(remove(&sql, json!("N0000")).await.unwrap(), [""; 0], "one that is not there is none to delete");
-    assert_eq!(remove(&sql, json!(["N0001"])).await.unwrap(), ["shop 1", "lines 2", "tags 1"], "a key as a list");
+    assert_eq!(
+        remove(&sql, json!("N0000")).await.unwrap(),
+        [""; 0],
+        "one that is not there is none to delete"
+    );
+    assert_eq!(
+        remove(&sql, json!(["N0001"])).await.unwrap(),
+        ["shop 1", "lines 2", "tags 1"],
+        "a key as a list"
+    );
     // It comes back as a new one.
     assert_eq!(many(&sql, &docs).await.documents("new"), 2);
 }
@@ -64,7 +71,11 @@ async fn p31_remove_deletes_a_document_with_all_that_is_below_it_and_what_is_rec
 async fn p31_remove_names_the_relation_that_a_foreign_key_holds() {
     let (shop, sql) = open().await;
     sync(&shop, &sql, &orders(1, 1)).await;
-    shop.db.execute("CREATE TABLE claim (order_id bigint REFERENCES orders); INSERT INTO claim SELECT id FROM orders").await;
+    shop.db
+        .execute(
+            "CREATE TABLE claim (order_id bigint REFERENCES orders); INSERT INTO claim SELECT id FROM orders",
+        )
+        .await;
     let error = remove(&sql, json!("N0000")).await.unwrap_err();
     assert_eq!((error.code.as_str(), error.detail.as_str()), ("23503", "shop"), "{error:?}");
     assert_eq!(shop.written().await, Edits::new());
@@ -81,7 +92,11 @@ async fn p31_p32_a_complete_feed_sweeps_what_it_lacks_unless_it_is_in_doubt() {
     withheld(&shop, sweep(&sql, &keys(&docs[..9]), ", rows_max => 2").await, "at most 2").await;
     assert_eq!(sweep(&sql, &keys(&docs), "").await.unwrap(), [""; 0], "nothing is missing");
     assert_eq!(sweep(&sql, &keys(&docs[..9]), "").await.unwrap(), ["shop 1", "lines 1", "tags 1"]);
-    assert_eq!(sweep(&sql, &keys(&docs[..4]), ", 4").await.unwrap(), ["shop 5", "lines 5", "tags 5"], "as expected");
+    assert_eq!(
+        sweep(&sql, &keys(&docs[..4]), ", 4").await.unwrap(),
+        ["shop 5", "lines 5", "tags 5"],
+        "as expected"
+    );
     assert_eq!(shop.db.value("SELECT count(*) FROM rowdelta.state").await, "4");
     shop.written().await;
     assert_eq!(sweep(&sql, &keys(&docs[..4]), "").await.unwrap(), [""; 0]);
@@ -99,8 +114,16 @@ async fn p31_p32_a_share_of_a_table_that_is_too_large_is_not_swept() {
     assert_eq!(sweep(&sql, &keys(&docs[..200]), "").await.unwrap(), ["shop 100", "lines 100", "tags 100"]);
     shop.written().await;
     shop.db.execute("INSERT INTO rowdelta.guard (mapping, rows_max) VALUES ('shop', 149)").await;
-    withheld(&shop, sweep(&sql, &keys(&docs[..150]), ", rows_max => 1000, percent_max => 100").await, "at most 149").await;
-    assert_eq!(sweep(&sql, &keys(&docs[..160]), ", percent_max => 100").await.unwrap(), ["shop 40", "lines 40", "tags 40"]);
+    withheld(
+        &shop,
+        sweep(&sql, &keys(&docs[..150]), ", rows_max => 1000, percent_max => 100").await,
+        "at most 149",
+    )
+    .await;
+    assert_eq!(
+        sweep(&sql, &keys(&docs[..160]), ", percent_max => 100").await.unwrap(),
+        ["shop 40", "lines 40", "tags 40"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

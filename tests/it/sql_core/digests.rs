@@ -34,7 +34,11 @@ async fn p33_digests_of_the_examples_are_the_engines() {
         assert_same(&db, name).await;
         let stored = db.value("SELECT xmin FROM rowdelta.mapping").await;
         Sql::with_file(&db, &mapping).await;
-        assert_eq!(db.value("SELECT xmin FROM rowdelta.mapping").await, stored, "{name}: nothing changed, nothing is written");
+        assert_eq!(
+            db.value("SELECT xmin FROM rowdelta.mapping").await,
+            stored,
+            "{name}: nothing changed, nothing is written"
+        );
     }
 }
 

@@ -17,7 +17,11 @@ fn bad() -> Vec<(Value, &'static str, &'static str)> {
         (json!({ "number": "B7", "units": 1.5 }), "shop", "-"),
         (json!({ "number": "B8", "paid": "2024-05-31T10:00:00" }), "shop", "-"),
         (json!({ "number": "B9", "lines": [{ "no": 1, "serials": [["x"]] }] }), "serials", "-"),
-        (json!({ "number": "B10", "files": [{ "id": 1, "pages": [{ "no": 1, "body": "forbidden" }] }] }), "pages", "23514"),
+        (
+            json!({ "number": "B10", "files": [{ "id": 1, "pages": [{ "no": 1, "body": "forbidden" }] }] }),
+            "pages",
+            "23514",
+        ),
         (json!({ "number": "B11", "tags": ["forbidden"] }), "tags", "23514"),
         (json!({ "number": "B12", "note": "forbidden" }), "shop", "23514"),
         (json!({ "number": "B13", "products": [{}] }), "products", "-"),
@@ -49,12 +53,15 @@ async fn p25_every_failing_document_is_named_and_the_others_are_in() {
     let ran = many(&sql, &docs).await;
     let expected: Vec<String> = bad()
         .iter()
-        .map(|(document, relation, state)| format!("{} {relation} {state}", document["number"].as_str().unwrap()))
+        .map(|(document, relation, state)| {
+            format!("{} {relation} {state}", document["number"].as_str().unwrap())
+        })
         .collect();
     assert_eq!(failed(&ran), expected, "{:#}", ran.report["failures"]);
     assert_eq!(ran.report["status"], "failed");
     assert_eq!((ran.documents("new"), ran.documents("failed")), (15, 14));
-    let goods: Vec<Value> = docs.into_iter().filter(|one| !one["number"].as_str().unwrap().starts_with('B')).collect();
+    let goods: Vec<Value> =
+        docs.into_iter().filter(|one| !one["number"].as_str().unwrap().starts_with('B')).collect();
     shop.expect(&goods).await;
     shop.check(&ran).await;
     let retryable = |one: &Value| one["retryable"] == false;
@@ -87,7 +94,11 @@ async fn p24_p25_a_document_that_fails_stays_as_it_was_and_is_done_when_it_is_go
     assert_eq!(shop.rows("SELECT number, units FROM orders ORDER BY 1").await, ["A|1", "C|2"]);
     let never = json!({ "number": "N", "note": "forbidden" });
     many(&sql, &[never]).await;
-    assert_eq!(shop.db.value("SELECT count(*) FROM rowdelta.state").await, "2", "nothing is recorded of what is not stored");
+    assert_eq!(
+        shop.db.value("SELECT count(*) FROM rowdelta.state").await,
+        "2",
+        "nothing is recorded of what is not stored"
+    );
     shop.expect(&[good("C", 2)]).await;
     shop.written().await;
     sync(&shop, &sql, &[good("A", 2), good("C", 2)]).await;
@@ -111,16 +122,21 @@ async fn p25_sync_raises_what_is_wrong_with_the_relation_in_its_detail_and_write
         assert_eq!(ran.documents("failed"), 1, "{no_document}: {:#}", ran.report);
     }
     let error = sql.call("SELECT rowdelta.sync_many('shop', '{}')::text", &[]).await.unwrap_err();
-    assert_eq!((error.code.as_str(), error.message.as_str()), ("RD006", "expected a JSON array of documents"));
+    assert_eq!(
+        (error.code.as_str(), error.message.as_str()),
+        ("RD006", "expected a JSON array of documents")
+    );
     assert_eq!(many(&sql, &[]).await.documents("read"), 0);
 }
 
 fn order(number: &str, files: &[(u32, &str)]) -> Value {
-    let file = |(id, name): &(u32, &str)| json!({ "id": id, "name": name, "pages": [{ "no": 1, "body": name }] });
+    let file =
+        |(id, name): &(u32, &str)| json!({ "id": id, "name": name, "pages": [{ "no": 1, "body": name }] });
     json!({ "number": number, "files": files.iter().map(file).collect::<Vec<_>>() })
 }
 
-const FILES: &str = "SELECT number, official, f.id, f.name FROM file f JOIN orders o ON o.id = order_id ORDER BY official";
+const FILES: &str =
+    "SELECT number, official, f.id, f.name FROM file f JOIN orders o ON o.id = order_id ORDER BY official";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p17_a_row_that_two_documents_of_a_call_claim_goes_to_neither() {
@@ -165,7 +181,10 @@ async fn p17_a_document_outside_the_call_that_loses_a_row_is_done_again() {
     assert_eq!(shop.unsettled().await, "1", "A lost a row");
     // A has not changed in its feed: it takes the row back, and then B is the loser.
     assert_eq!(sql.one(&order("A", &[(7, "a")])).await.unwrap(), ["files +0 ~0 >1 -0", "changed"]);
-    assert_eq!((shop.rows(FILES).await, shop.unsettled().await), (vec!["A|7|1|a".to_owned()], "1".to_owned()));
+    assert_eq!(
+        (shop.rows(FILES).await, shop.unsettled().await),
+        (vec!["A|7|1|a".to_owned()], "1".to_owned())
+    );
     let ran = shop.run(&[order("B", &[])]).await.succeeded();
     assert_eq!((ran.rows_written(), shop.unsettled().await.as_str()), (0, "0"), "the command settles it");
 }
@@ -180,11 +199,20 @@ async fn p16_a_reference_that_is_skipped_leaves_its_document_to_be_done_again() 
     assert_eq!((ran.documents("new"), ran.documents("unsettled")), (2, 1), "{:#}", ran.report);
     assert_eq!((&ran.report["skipped_lookups"], shop.unsettled().await), (&json!(1), "1".to_owned()));
     let ran = many(&sql, &docs).await;
-    assert_eq!((ran.rows_written(), ran.documents("unsettled"), shop.unsettled().await), (0, 1, "1".to_owned()));
+    assert_eq!(
+        (ran.rows_written(), ran.documents("unsettled"), shop.unsettled().await),
+        (0, 1, "1".to_owned())
+    );
     shop.db.execute("INSERT INTO product (code) VALUES ('q')").await;
     let ran = many(&sql, &docs).await;
-    assert_eq!((ran.documents("changed"), ran.documents("unsettled"), shop.unsettled().await), (1, 0, "0".to_owned()));
-    assert_eq!(shop.rows("SELECT code FROM order_product JOIN product p ON p.id = product_id ORDER BY 1").await, ["p", "q"]);
+    assert_eq!(
+        (ran.documents("changed"), ran.documents("unsettled"), shop.unsettled().await),
+        (1, 0, "0".to_owned())
+    );
+    assert_eq!(
+        shop.rows("SELECT code FROM order_product JOIN product p ON p.id = product_id ORDER BY 1").await,
+        ["p", "q"]
+    );
     assert_eq!(many(&sql, &docs).await.documents("unchanged"), 2);
 }
 
@@ -192,7 +220,9 @@ async fn p16_a_reference_that_is_skipped_leaves_its_document_to_be_done_again() 
 async fn p16_a_reference_to_nothing_fails_its_document_where_the_mapping_says_error() {
     let shop = Shop::with(SCHEMA, &MAPPING.replace("missing = \"insert\"", "missing = \"error\"")).await;
     let sql = Sql::with_file(&shop.db, &shop.mapping).await;
-    let ran = many(&sql, &[json!({ "number": "A", "products": ["p"] }), json!({ "number": "B", "products": [] })]).await;
+    let ran =
+        many(&sql, &[json!({ "number": "A", "products": ["p"] }), json!({ "number": "B", "products": [] })])
+            .await;
     assert_eq!((failed(&ran), ran.documents("new")), (vec!["A products -".to_owned()], 1));
 }
 

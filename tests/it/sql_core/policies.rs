@@ -8,7 +8,10 @@ use crate::shop::{MAPPING, Shop};
 /// Registers the shop's mapping with something set in its relation of lines.
 async fn with_lines(sql: &Sql, set: &Value) {
     let mut mapping = json_of(MAPPING);
-    set.as_object().unwrap().iter().for_each(|(key, value)| mapping["root"]["children"][0][key] = value.clone());
+    set.as_object()
+        .unwrap()
+        .iter()
+        .for_each(|(key, value)| mapping["root"]["children"][0][key] = value.clone());
     sql.register(&mapping).await.unwrap();
 }
 
@@ -94,14 +97,20 @@ async fn p14_a_document_that_stands_twice_in_a_call_counts_once_or_fails() {
     let ran = many(&sql, &[document("x"), document("x"), document("y")]).await;
     assert_eq!((ran.documents("new"), ran.documents("repeated"), ran.documents("failed")), (1, 1, 1));
     assert_eq!(shop.rows("SELECT note FROM orders").await, ["x"]);
-    assert!(ran.report["failures"][0]["message"].as_str().unwrap().contains("document 1"), "{:#}", ran.report);
+    assert!(
+        ran.report["failures"][0]["message"].as_str().unwrap().contains("document 1"),
+        "{:#}",
+        ran.report
+    );
 }
 
 /// Spelling is nothing that a caller of these functions could see; other fields are nothing to them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p06_p15_other_spellings_and_fields_that_nobody_maps_write_nothing() {
     let (shop, sql) = open().await;
-    let docs = [r#"{"number": "A", "total": 1.005, "units": 3, "ordered": "2024-05-31", "paid": "2024-05-31T10:00:00Z"}"#];
+    let docs = [
+        r#"{"number": "A", "total": 1.005, "units": 3, "ordered": "2024-05-31", "paid": "2024-05-31T10:00:00Z"}"#,
+    ];
     sql.many(&docs).await;
     shop.written().await;
     for again in [

@@ -67,7 +67,12 @@ async fn settles(shop: &Shop, sql: &Sql) {
     assert_eq!(shop.rows("SELECT DISTINCT units FROM orders").await, ["9"]);
     shop.written().await;
     let again = shop.run(&docs).await.succeeded();
-    assert_eq!((again.rows_written(), again.documents("unchanged")), (0, 8), "the command agrees: {:#}", again.report);
+    assert_eq!(
+        (again.rows_written(), again.documents("unchanged")),
+        (0, 8),
+        "the command agrees: {:#}",
+        again.report
+    );
     assert_eq!(shop.written().await, Edits::new());
     assert_eq!(shop.rows("SELECT * FROM rowdelta.verify('shop')").await, [""; 0]);
 }
@@ -76,7 +81,10 @@ async fn settles(shop: &Shop, sql: &Sql) {
 async fn p29_sessions_that_sync_the_same_documents_leave_each_of_them_whole() {
     let (shop, sql) = open().await;
     let sessions = [(1, false), (2, true), (4, false), (5, true)];
-    let failed = futures_util::future::join_all(sessions.map(|(from, at_once)| keep_syncing(&shop, from, 12, at_once))).await;
+    let failed = futures_util::future::join_all(
+        sessions.map(|(from, at_once)| keep_syncing(&shop, from, 12, at_once)),
+    )
+    .await;
     println!("passing failures by session: {failed:?}");
     assert_eq!(shop.rows(TORN).await, [""; 0], "a document is of one version");
     assert_eq!(shop.rows("SELECT count(*) FROM orders").await, ["8"]);

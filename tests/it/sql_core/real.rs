@@ -29,7 +29,11 @@ async fn sync(sql: &Sql, path: &Path) -> Ran {
             Some(all) => add(&mut all.report, &ran.report),
         }
     }
-    println!("{}: {:.2} s by SQL", path.file_name().unwrap().to_string_lossy(), start.elapsed().as_secs_f64());
+    println!(
+        "{}: {:.2} s by SQL",
+        path.file_name().unwrap().to_string_lossy(),
+        start.elapsed().as_secs_f64()
+    );
     all.expect("a feed has documents")
 }
 
@@ -44,7 +48,9 @@ fn add_numbers(all: &mut Value, more: &Value) {
     match all {
         Value::Number(count) => *all = (count.as_u64().unwrap() + more.as_u64().unwrap()).into(),
         Value::Object(members) => members.iter_mut().for_each(|(name, one)| add_numbers(one, &more[name])),
-        Value::Array(list) => list.iter_mut().zip(more.as_array().unwrap()).for_each(|(one, more)| add_numbers(one, more)),
+        Value::Array(list) => {
+            list.iter_mut().zip(more.as_array().unwrap()).for_each(|(one, more)| add_numbers(one, more))
+        }
         _ => {}
     }
 }
@@ -60,7 +66,12 @@ async fn night_by_sql(night: &Night, sql: &Sql, path: &Path) -> Ran {
 async fn again_by_sql(night: &Night, sql: &Sql, path: &Path) {
     let ran = sync(sql, path).await;
     assert_eq!(night.writes.take().await.unwrap(), Edits::new(), "{}", path.display());
-    assert_eq!((ran.rows_written(), ran.documents("unchanged")), (0, ran.documents("read")), "{:#}", ran.report);
+    assert_eq!(
+        (ran.rows_written(), ran.documents("unchanged")),
+        (0, ran.documents("read")),
+        "{:#}",
+        ran.report
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -66,10 +66,23 @@ async fn p40_a_role_with_the_documented_privileges_syncs_and_reads_nothing_else(
     let ran = many(&sql, &[less, order("B", 1)]).await;
     assert_eq!((failed(&ran), ran.documents("changed")), (vec![], 2), "{:#}", ran.report);
     sql.one(&order("C", 3)).await.unwrap();
-    for call in ["plan('shop', '{\"number\": \"A\"}')", "verify('shop')", "remove('shop', '\"B\"')", "sweep('shop', '[\"A\", \"C\"]')", "mappings()"] {
-        sql.execute(&format!("SELECT * FROM rowdelta.{call}")).await.unwrap_or_else(|error| panic!("{call}: {error:?}"));
+    for call in [
+        "plan('shop', '{\"number\": \"A\"}')",
+        "verify('shop')",
+        "remove('shop', '\"B\"')",
+        "sweep('shop', '[\"A\", \"C\"]')",
+        "mappings()",
+    ] {
+        sql.execute(&format!("SELECT * FROM rowdelta.{call}"))
+            .await
+            .unwrap_or_else(|error| panic!("{call}: {error:?}"));
     }
-    for refused in ["SELECT summary FROM orders", "SELECT storage_path FROM file", "SELECT * FROM rowdelta.failure", "DELETE FROM rowdelta.run"] {
+    for refused in [
+        "SELECT summary FROM orders",
+        "SELECT storage_path FROM file",
+        "SELECT * FROM rowdelta.failure",
+        "DELETE FROM rowdelta.run",
+    ] {
         assert_eq!(sql.execute(refused).await.unwrap_err().code, "42501", "{refused}");
     }
     drop_role(&shop, "nightly", sql).await;
@@ -105,8 +118,15 @@ async fn p40_row_level_security_is_honoured() {
     all.one(&theirs).await.unwrap();
     let sql = as_role(&shop, "tenant", GRANTS).await;
     shop.written().await;
-    let ran = many(&sql, &[json!({ "number": "A", "customer": "a" }), json!({ "number": "X", "customer": "x" })]).await;
-    assert_eq!((failed(&ran), ran.documents("new")), (vec!["X shop 42501".to_owned()], 1), "{:#}", ran.report);
+    let ran =
+        many(&sql, &[json!({ "number": "A", "customer": "a" }), json!({ "number": "X", "customer": "x" })])
+            .await;
+    assert_eq!(
+        (failed(&ran), ran.documents("new")),
+        (vec!["X shop 42501".to_owned()], 1),
+        "{:#}",
+        ran.report
+    );
     let taken = many(&sql, &[json!({ "number": "T", "customer": "a" })]).await;
     assert_eq!(failed(&taken), ["T shop 23505"], "a key that a hidden row has: {:#}", taken.report);
     assert_eq!(shop.written().await, edits(&[("orders", 1, 0, 0)]));

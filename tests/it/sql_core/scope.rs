@@ -33,9 +33,21 @@ fn beyond_the_functions() -> Vec<(&'static str, Value, &'static str)> {
         ("/root/children/2/pair", json!(true), "children.tags.pair: "),
         ("/root/links/0/where", json!({ "kind": "a" }), "links.products.where: "),
         ("/root/links/0/when_single", json!("item"), "links.products.when_single: "),
-        ("/root/links/0/columns", json!({ "place": { "position": 0 } }), "links.products.columns.place.position: "),
-        ("/lookups/product/columns", json!({ "code": { "nul": "strip" } }), "lookups.product.columns.code.nul: "),
-        ("/lookups/product/columns", json!({ "code": { "nfc": true } }), "lookups.product.columns.code.nfc: "),
+        (
+            "/root/links/0/columns",
+            json!({ "place": { "position": 0 } }),
+            "links.products.columns.place.position: ",
+        ),
+        (
+            "/lookups/product/columns",
+            json!({ "code": { "nul": "strip" } }),
+            "lookups.product.columns.code.nul: ",
+        ),
+        (
+            "/lookups/product/columns",
+            json!({ "code": { "nfc": true } }),
+            "lookups.product.columns.code.nfc: ",
+        ),
         ("/sync", json!({ "atomic": "relation" }), "sync.atomic: "),
         ("/sync", json!({ "mark_hash": "note" }), "sync.mark_hash: "),
         ("/sync", json!({ "mark_time": "paid" }), "sync.mark_time: "),
@@ -98,13 +110,17 @@ async fn p22_columns_whose_types_are_beyond_the_functions_are_refused_with_their
         let refused = known.as_ref().is_err_and(|error| {
             // A type of one's own is named with its schema.
             let own = if ty.contains('_') || ty.contains("pair") { "public." } else { "" };
-            let of_type = format!("root.columns.note: a column of type {own}{ty} is not for the SQL functions");
+            let of_type =
+                format!("root.columns.note: a column of type {own}{ty} is not for the SQL functions");
             error.code == "RD005" && error.message == of_type
         });
         assert_eq!((known.is_ok(), refused), (is_known, !is_known), "{ty}: {known:?}");
         if !is_known {
             let synced = sql.one(&json!({ "number": "A" })).await.unwrap_err();
-            assert_eq!(synced.code, "RD005", "{ty}: what was registered before is looked at again: {synced:?}");
+            assert_eq!(
+                synced.code, "RD005",
+                "{ty}: what was registered before is looked at again: {synced:?}"
+            );
         }
     }
     assert_eq!(db.value("SELECT count(*) FROM orders").await, "0");
@@ -136,7 +152,11 @@ async fn p22_an_example_that_is_beyond_the_functions_is_refused() {
     let sql = Sql { client: db.client().await, name: String::new() };
     let text = std::fs::read_to_string(example("prisma").join("mapping.toml")).unwrap();
     let error = sql.register(&json_of(&text)).await.unwrap_err();
-    assert_eq!((error.code.as_str(), error.message.starts_with("sync.mark_time: ")), ("RD005", true), "{error:?}");
+    assert_eq!(
+        (error.code.as_str(), error.message.starts_with("sync.mark_time: ")),
+        ("RD005", true),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -152,6 +172,10 @@ async fn p22_a_name_that_nobody_registered_is_unknown_to_every_function() {
         "keep_history('x', '1 day')",
     ] {
         let error = sql.execute(&format!("SELECT * FROM rowdelta.{call}")).await.unwrap_err();
-        assert_eq!((error.code.as_str(), error.message.as_str()), ("RD001", "unknown mapping \"x\""), "{call}");
+        assert_eq!(
+            (error.code.as_str(), error.message.as_str()),
+            ("RD001", "unknown mapping \"x\""),
+            "{call}"
+        );
     }
 }

@@ -33,7 +33,14 @@ async fn plan(sql: &Sql, document: &Value) -> Vec<Value> {
 fn lines(changes: &[Value]) -> Vec<String> {
     let text = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
     let line = |one: &Value| {
-        format!("{} {} {} {} {}", text(one, "relation"), text(one, "action"), one["key"], one["before"], one["after"])
+        format!(
+            "{} {} {} {} {}",
+            text(one, "relation"),
+            text(one, "action"),
+            one["key"],
+            one["before"],
+            one["after"]
+        )
     };
     let mut lines: Vec<String> = changes.iter().map(line).collect();
     lines.sort();
@@ -91,7 +98,8 @@ async fn p05_a_plan_of_a_new_document_takes_back_the_catalogue_rows_that_it_need
     assert_eq!(shop.rows("SELECT count(*) FROM product").await, ["0"]);
     assert_eq!(planned.len(), 6, "{planned:#?}");
     assert_eq!(shop.db.value("SELECT count(*) FROM rowdelta.state").await, "0");
-    let error = sql.call(PLAN, &[&sql.name, &"{\"number\": \"A\", \"lines\": 7}".to_owned()]).await.unwrap_err();
+    let error =
+        sql.call(PLAN, &[&sql.name, &"{\"number\": \"A\", \"lines\": 7}".to_owned()]).await.unwrap_err();
     assert_eq!((error.code.as_str(), error.detail.as_str()), ("RD006", "lines"), "{error:?}");
 }
 
@@ -115,7 +123,9 @@ async fn p05_history_has_every_row_that_is_written_while_it_is_kept_and_no_other
     many(&sql, &[after()]).await;
     assert_eq!(history(&shop).await.len(), noted.len(), "an unchanged document writes nothing");
     // What is old goes with the next run, the rest stays.
-    shop.db.execute("UPDATE rowdelta.change SET at = at - interval '25 hours' WHERE relation = 'lines'").await;
+    shop.db
+        .execute("UPDATE rowdelta.change SET at = at - interval '25 hours' WHERE relation = 'lines'")
+        .await;
     many(&sql, &[order("C", "x", &[], &[])]).await;
     let kept = history(&shop).await;
     assert!(kept.iter().all(|one| one["relation"] != "lines"), "{kept:#?}");
@@ -132,7 +142,8 @@ async fn p05_p24_history_has_nothing_of_documents_that_failed() {
     let (shop, sql) = open().await;
     shop.db.execute("ALTER TABLE tag ADD CHECK (word <> 'x')").await;
     sql.execute("SELECT rowdelta.keep_history('shop', '1 day')").await.unwrap();
-    let ran = many(&sql, &[json!({ "number": "A", "tags": ["x"] }), json!({ "number": "B", "tags": ["y"] })]).await;
+    let ran =
+        many(&sql, &[json!({ "number": "A", "tags": ["x"] }), json!({ "number": "B", "tags": ["y"] })]).await;
     assert_eq!(failed(&ran), ["A tags 23514"]);
     let noted: Vec<Value> = history(&shop).await.iter().map(|one| one["document"].clone()).collect();
     assert_eq!(noted, ["B", "B"]);
@@ -142,14 +153,24 @@ async fn p05_p24_history_has_nothing_of_documents_that_failed() {
 async fn p05_p25_a_run_with_failures_is_in_the_views_until_the_next_one() {
     let (shop, sql) = open().await;
     let status = "SELECT mapping, status, documents ->> 'failed', documents ->> 'new', finished >= started, at_work FROM rowdelta.status";
-    let failures = "SELECT mapping, document, relation, sqlstate, retryable, item FROM rowdelta.failures ORDER BY item";
+    let failures =
+        "SELECT mapping, document, relation, sqlstate, retryable, item FROM rowdelta.failures ORDER BY item";
     assert_eq!(shop.rows(status).await, ["shop|NULL|NULL|NULL|NULL|NULL"]);
-    let bad = [json!({ "number": "A", "units": "x" }), json!({ "number": "B" }), json!({ "number": "C", "lines": 7 })];
+    let bad = [
+        json!({ "number": "A", "units": "x" }),
+        json!({ "number": "B" }),
+        json!({ "number": "C", "lines": 7 }),
+    ];
     let ran = many(&sql, &bad).await;
     assert_eq!(shop.rows(status).await, ["shop|failed|2|1|t|NULL"]);
     assert_eq!(shop.rows(failures).await, ["shop|A|shop|22P02|f|1", "shop|C|lines|NULL|f|3"]);
-    let stored = shop.db.value(&format!("SELECT report FROM rowdelta.run WHERE id = {}", ran.report["run"])).await;
-    assert_eq!(serde_json::from_str::<Value>(&stored).unwrap(), ran.report, "the report is kept in the ledger");
+    let stored =
+        shop.db.value(&format!("SELECT report FROM rowdelta.run WHERE id = {}", ran.report["run"])).await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&stored).unwrap(),
+        ran.report,
+        "the report is kept in the ledger"
+    );
     many(&sql, &[json!({ "number": "B" })]).await;
     assert_eq!(shop.rows(status).await, ["shop|done|0|0|t|NULL"]);
     assert_eq!(shop.rows(failures).await, [""; 0]);
