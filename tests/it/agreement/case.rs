@@ -141,7 +141,10 @@ impl<'a> Case<'a> {
         let failed: BTreeMap<u64, &str> =
             outcome.failures.iter().map(|(at, (relation, _))| (*at, relation.as_str())).collect();
         if failed != expected {
-            return Err(format!("expected to fail {expected:?}, failed {:?}: {:?}", outcome.failures, outcome.messages));
+            return Err(format!(
+                "expected to fail {expected:?}, failed {:?}: {:?}",
+                outcome.failures, outcome.messages
+            ));
         }
         self.oracle.feed(&feed.once).await?;
         self.check().await?;

@@ -37,9 +37,7 @@ async fn p11_p17_rows_below_one_with_a_null_in_its_key_stay_when_others_of_the_t
 async fn p04_p17_a_row_with_a_null_in_its_key_moves_beside_others() {
     let Some((shop, sql)) = with_nameless_files().await else { return };
     let file = |id: Option<u32>| json!({ "id": id, "pages": [{ "no": 1 }, { "no": 2, "body": "b" }] });
-    let order = |number: &str, files: &[Option<u32>]| {
-        json!({ "number": number, "files": files.iter().map(|&id| file(id)).collect::<Vec<_>>() })
-    };
+    let order = |number: &str, files: &[Option<u32>]| json!({ "number": number, "files": files.iter().map(|&id| file(id)).collect::<Vec<_>>() });
     sync(&shop, &sql, &[order("A", &[None, Some(1)]), order("B", &[Some(2)])]).await;
     let ids = "SELECT official, id FROM file ORDER BY 1";
     let before = shop.rows(ids).await;
@@ -60,7 +58,10 @@ async fn p05_p14_a_repeated_document_is_counted_once_whether_or_not_it_is_packed
     for share in ["0", "1000000"] {
         shop.db.merge_from(share).await;
         let number = format!("A{share}");
-        let docs = [json!({ "number": number, "units": 1 }), json!({ "number": number, "units": 1, "nobody": "maps" })];
+        let docs = [
+            json!({ "number": number, "units": 1 }),
+            json!({ "number": number, "units": 1, "nobody": "maps" }),
+        ];
         shop.run(&docs[..1]).await.succeeded();
         let ran = many(&sql, &docs).await;
         assert_eq!(
@@ -76,7 +77,9 @@ async fn p05_p14_a_repeated_document_is_counted_once_whether_or_not_it_is_packed
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p36_no_drift_is_seen_in_rows_of_which_only_some_leave_a_column_open() {
     let (shop, sql) = open().await;
-    let docs = [json!({ "number": "A", "lines": [{ "no": 1, "label": "a" }, { "no": 2 }, { "no": 3, "label": "c", "qty": 1 }] })];
+    let docs = [
+        json!({ "number": "A", "lines": [{ "no": 1, "label": "a" }, { "no": 2 }, { "no": 3, "label": "c", "qty": 1 }] }),
+    ];
     sync(&shop, &sql, &docs).await;
     shop.db.execute("UPDATE line SET label = 'by hand' WHERE no = 2").await;
     shop.written().await;
