@@ -3,6 +3,7 @@
 //! - `real`: real feeds, by the functions alone, and turn about with the command;
 //! - `scope`: mappings that are not for them are refused, and where;
 //! - `policies`, `failing`, `deleting`, `told`: each fact by itself, on the shop;
+//! - `found`: what random nights found;
 //! - `digests`: what is recorded is what the engine records;
 //! - `races`: several sessions, and the command beside them;
 //! - `roles`: what a role needs.
@@ -12,6 +13,7 @@
 mod deleting;
 mod digests;
 mod failing;
+mod found;
 mod policies;
 mod races;
 mod real;
