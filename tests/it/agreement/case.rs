@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use super::{Pair, content, spoil};
 use crate::nights::case::{FRESH, engine, items, write};
 use crate::nights::feed::{Night, World};
-use crate::nights::shape::{Kind, Rel, Shape};
+use crate::nights::shape::Shape;
 use crate::oracle::{State, Writes};
 use crate::support::database::{describe, rows};
 use crate::tally::Drawn;
@@ -159,7 +159,7 @@ impl<'a> Case<'a> {
             return Err(format!("by the engine {by_engine:?}\nby SQL {outcome:?}"));
         }
         let unsettled = self.unsettled().await;
-        if unsettled[0] != unsettled[1] && !self.has_twofold_links() {
+        if unsettled[0] != unsettled[1] {
             return Err(format!("to be done again by the engine, and by SQL: {unsettled:?}"));
         }
         if let Some(differing) = recorded.iter().find(|(one, other)| one[1] != other[1] || one[2] != other[2])
@@ -186,13 +186,6 @@ impl<'a> Case<'a> {
         let sql = "SELECT key FROM rowdelta.state WHERE NOT settled ORDER BY key";
         let (one, other) = (self.pair.engine.table(sql).await, self.pair.sql.table(sql).await);
         [one, other].map(|rows| rows.into_iter().flatten().flatten().collect())
-    }
-
-    /// Whether links whose target is skipped refer to another catalogue, too: their documents the engine may take for done.
-    fn has_twofold_links(&self) -> bool {
-        let refers_to_more =
-            |rel: &Rel| rel.kind == Kind::Link && rel.columns[1..].iter().any(|col| col.catalogue.is_some());
-        self.shape.relations.iter().any(refers_to_more)
     }
 
     /// A night's documents, and between them such as must fail: their places, and the relation that is to blame.
