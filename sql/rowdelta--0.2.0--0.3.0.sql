@@ -49,6 +49,97 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION rowdelta.settled(p_mapping integer) RETURNS TABLE (raw bytea, key bytea)
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT d.raw, d.key FROM rowdelta.document d
+    WHERE d.mapping = p_mapping AND d.settled AND d.raw IS NOT NULL AND NOT d.gone
+    UNION ALL
+    SELECT substring(s.raws FROM (16 * k.at - 15)::integer FOR 16), k.key
+    FROM rowdelta.skip s CROSS JOIN LATERAL unnest(s.keys) WITH ORDINALITY AS k (key, at)
+    WHERE s.mapping = p_mapping
+      -- Hashed, whatever the server knows of the table; in functions like this one NOT EXISTS may be a loop in a loop.
+      AND k.key NOT IN (SELECT d.key FROM rowdelta.document d WHERE d.mapping = p_mapping)
+$$;
+
+CREATE OR REPLACE FUNCTION rowdelta.span(p_mapping integer, p_from bytea, p_to bytea) RETURNS SETOF rowdelta.document
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_seqscan = off
+    -- Whether there is an end says how to find it.
+    SET plan_cache_mode = force_custom_plan
+AS $$
+BEGIN
+    RETURN QUERY SELECT d.* FROM rowdelta.document d
+    WHERE d.mapping = p_mapping AND d.key >= p_from AND (p_to IS NULL OR d.key < p_to) AND NOT d.gone;
+    RETURN QUERY SELECT b.mapping, e.*, false
+    FROM rowdelta.base b
+    CROSS JOIN LATERAL unnest(b.keys, b.raw, b.fingerprint, b.relations, b.settled, b.absent, b.coverage, b.respelled)
+        AS e (key, raw, fingerprint, relations, settled, absent, coverage, respelled)
+    WHERE b.mapping = p_mapping AND b.lowest >= p_from AND (p_to IS NULL OR b.lowest < p_to)
+      AND e.key NOT IN (SELECT d.key FROM rowdelta.document d
+                        WHERE d.mapping = p_mapping AND d.key >= p_from AND (p_to IS NULL OR d.key < p_to));
+END
+$$;
+
+CREATE OR REPLACE FUNCTION rowdelta.recorded(p_mapping integer, p_after bytea, p_limit integer)
+    RETURNS TABLE (key bytea, fingerprint bytea, relations bytea, settled boolean, coverage bytea)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_seqscan = off
+    SET plan_cache_mode = force_custom_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_after bytea := coalesce(p_after, '');
+    v_from  bytea;
+    v_to    bytea;
+    v_left  integer := p_limit;
+    v_found integer;
+BEGIN
+    -- Range by range: the keys of one, and those after it that no range holds.
+    SELECT s.lowest INTO v_from FROM rowdelta.skip s WHERE s.mapping = p_mapping AND s.lowest <= v_after
+    ORDER BY s.lowest DESC LIMIT 1;
+    v_from := coalesce(v_from, '');
+    LOOP
+        SELECT s.lowest INTO v_to FROM rowdelta.skip s WHERE s.mapping = p_mapping AND s.lowest > v_from
+        ORDER BY s.lowest LIMIT 1;
+        RETURN QUERY
+        SELECT e.key, e.fingerprint, e.relations, e.settled, e.coverage
+        FROM ((SELECT d.key, d.fingerprint, d.relations, d.settled, d.coverage FROM rowdelta.document d
+               WHERE d.mapping = p_mapping AND d.key > v_after AND d.key >= v_from AND (v_to IS NULL OR d.key < v_to)
+                 AND NOT d.gone
+               ORDER BY d.key LIMIT v_left)
+              UNION ALL
+              SELECT e.key, e.fingerprint, e.relations, e.settled, e.coverage
+              FROM rowdelta.base b
+              CROSS JOIN LATERAL unnest(b.keys, b.fingerprint, b.relations, b.settled, b.coverage)
+                  AS e (key, fingerprint, relations, settled, coverage)
+              WHERE b.mapping = p_mapping AND b.lowest >= v_from AND (v_to IS NULL OR b.lowest < v_to)
+                AND e.key > v_after
+                AND e.key NOT IN (SELECT d.key FROM rowdelta.document d
+                                  WHERE d.mapping = p_mapping AND d.key >= v_from AND (v_to IS NULL OR d.key < v_to))) AS e
+        ORDER BY e.key LIMIT v_left;
+        GET DIAGNOSTICS v_found = ROW_COUNT;
+        v_left := v_left - v_found;
+        EXIT WHEN v_left <= 0 OR v_to IS NULL;
+        v_from := v_to;
+    END LOOP;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION rowdelta.present(p_mapping integer) RETURNS SETOF bytea
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT d.key FROM rowdelta.document d WHERE d.mapping = p_mapping AND NOT d.absent AND NOT d.gone
+    UNION ALL
+    SELECT e.key FROM rowdelta.base b CROSS JOIN LATERAL unnest(b.keys, b.absent) AS e (key, absent)
+    WHERE b.mapping = p_mapping AND NOT e.absent
+      AND e.key NOT IN (SELECT d.key FROM rowdelta.document d WHERE d.mapping = p_mapping)
+$$;
+
 CREATE OR REPLACE FUNCTION rowdelta.states(p_mapping integer, p_keys bytea[])
     RETURNS TABLE (key bytea, raw bytea, fingerprint bytea, relations bytea, settled boolean, absent boolean,
                    respelled boolean)

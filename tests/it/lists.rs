@@ -259,3 +259,24 @@ async fn p12_lists_inside_a_list_that_was_absent_are_compared_when_it_is_back() 
     let ran = shop.sync(&order(json!([{ "no": 1, "serials": [] }, { "no": 2, "serials": [] }]))).await;
     assert_eq!(ran.rows_written(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p14_siblings_are_equal_that_differ_by_references_only_that_are_left_out() {
+    let schema = "CREATE TABLE kind (id bigserial PRIMARY KEY, name text UNIQUE);
+         CREATE TABLE part (number text PRIMARY KEY);
+         CREATE TABLE place (id bigserial PRIMARY KEY, part text REFERENCES part, name text, UNIQUE (part, name));
+         CREATE TABLE place_kind (place bigint REFERENCES place, kind bigint REFERENCES kind, PRIMARY KEY (place, kind))";
+    let mapping = r#"
+version = 1
+name = "shop"
+root = { table = "part", key = "number", columns = { number = "number" }, children = [
+    { name = "places", table = "place", parent = "part", id = "id", key = "name", columns = { name = "name" }, links = [
+        { name = "kinds", table = "place_kind", parent = "place", target = "kind", lookup = "kind", match = { name = "." } }] }] }
+lookups = { kind = { table = "kind", id = "id", key = "name", missing = "skip" } }
+"#;
+    let shop = Shop::with(schema, mapping).await;
+    let part =
+        json!({ "number": "1", "places": [{ "name": "a", "kinds": ["new"] }, { "name": "a", "kinds": [] }] });
+    let ran = shop.run(&[part]).await.succeeded();
+    assert_eq!((ran.documents("new"), ran.documents("unsettled")), (1, 1));
+}
