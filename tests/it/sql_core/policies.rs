@@ -36,7 +36,7 @@ async fn p12_absent_null_and_empty_lists_do_what_the_mapping_says() {
     ] {
         with_lines(&sql, &set).await;
         sql.one(&full).await.unwrap();
-        let ran = many(&sql, &[document.clone()]).await;
+        let ran = many(&sql, std::slice::from_ref(&document)).await;
         assert_eq!(lines(&shop).await, expected.unwrap_or(kept), "{set} {document}");
         let failures: &[&str] = if expected.is_none() { &["A lines -"] } else { &[] };
         assert_eq!(failed(&ran), failures, "{set} {document}");
