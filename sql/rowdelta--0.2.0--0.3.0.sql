@@ -2767,8 +2767,8 @@ $$;
 COMMENT ON FUNCTION rowdelta.claimed(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.comparison, rowdelta.print[]) IS
     'documents that claim one row, and those that lose one';
 
--- rowdelta.counted_changes(p_relations, p_changes): how many rows of each relation, by what becomes of them.
-CREATE FUNCTION rowdelta.counted_changes(p_relations rowdelta.relation[], p_changes rowdelta.row_change[]) RETURNS jsonb
+-- rowdelta.counted_changes(p_changes): how many rows of each relation, by what becomes of them.
+CREATE FUNCTION rowdelta.counted_changes(p_changes rowdelta.row_change[]) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -2779,7 +2779,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.counted_changes(rowdelta.relation[], rowdelta.row_change[]) IS 'how many rows, by what becomes of them';
+COMMENT ON FUNCTION rowdelta.counted_changes(rowdelta.row_change[]) IS 'how many rows, by what becomes of them';
 
 CREATE TYPE rowdelta.covered AS (
     document integer,
@@ -2934,7 +2934,7 @@ BEGIN
     v_touched := rowdelta.touched(v_source, v_comparison);
     v_new := ARRAY(SELECT s.document FROM unnest(v_comparison.changes) AS c JOIN unnest(v_source) AS s
                    ON s.relation = 1 AND s.number = c.source WHERE c.relation = 1 AND c.action = 'added');
-    v_done.counts := rowdelta.counted_changes(p_plan.relations, v_comparison.changes);
+    v_done.counts := rowdelta.counted_changes(v_comparison.changes);
     v_done.documents := v_done.documents || ARRAY(
         SELECT ROW(d.document, CASE WHEN d.document = ANY (v_new) THEN 'new' WHEN d.document = ANY (v_touched) THEN 'changed'
                                     ELSE 'unchanged' END, d.skipped)::rowdelta.stored_document
@@ -3641,7 +3641,7 @@ BEGIN
     END IF;
     PERFORM rowdelta.applied(p_plan, '{}', v_whole);
     PERFORM rowdelta.forget(p_plan.mapping, ARRAY(SELECT s.key FROM unnest(p_roots) AS s));
-    RETURN rowdelta.counted_changes(p_plan.relations, v_whole.changes);
+    RETURN rowdelta.counted_changes(v_whole.changes);
 END
 $$;
 

@@ -112,7 +112,7 @@ async fn plpgsql_check_finds_nothing() {
              WHERE p.pronamespace = 'rowdelta'::regnamespace AND l.lanname = 'plpgsql'
                AND NOT coalesce(c.detail ~ '^cast \"(text|unknown)\" value to' AND c.sqlstate = '42804', false)
                AND NOT (c.level = 'security' AND p.proname IN (
-                        'owners', 'write', 'insert_rows', 'set_constraints', 'there', 'carried_along'))
+                        'owners', 'write', 'insert_rows', 'set_constraints', 'there', 'carried_along', 'emptied'))
                AND NOT (p.proname = 'chosen' AND c.message = 'too many attributes for target variables')
              ORDER BY 1, 2",
         )
