@@ -271,7 +271,7 @@ async fn p03_a_night_at_one_percent_writes_changed_columns_and_says_nothing_of_u
     let statements = statements_of(&shop, &log, &docs).await;
     let expected = [
         ("UPDATE public.orders t SET \"units\" = v.c0", 1),
-        ("UPDATE public.orders t SET \"customer\" = v.c0, \"note\" = v.c1", 1),
+        ("UPDATE public.orders t SET \"note\" = v.c0, \"customer\" = v.c1", 1),
         ("UPDATE public.line t SET \"qty\" = v.c0", 1),
         ("DELETE FROM public.line t", 1),
         ("INSERT INTO public.tag (\"order_id\", \"word\")", 1),
