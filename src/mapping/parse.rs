@@ -34,7 +34,7 @@ impl Mapping {
     ///     key = "number"
     ///     columns = { number = "orderNumber", city = "customer.address.city" }
     /// "#)?;
-    /// assert_eq!(mapping.root().columns[1].name, "city");
+    /// assert_eq!(mapping.root().columns[0].name, "city");
     ///
     /// let error = Mapping::from_toml("version = 1\nname = \"orders\"\nroot = { tabel = \"t\" }").unwrap_err();
     /// assert_eq!(error.faults[0].to_string(), r#"line 3: root.tabel: unknown key; did you mean "table"?"#);
