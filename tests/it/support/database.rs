@@ -155,8 +155,11 @@ impl Drop for Database {
         let (server, _) = self.url.rsplit_once('/').expect("a URL with a database");
         let admin = format!("{server}/postgres");
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        // The server waits until every session has heard of it, and one that reads a COPY hears nothing. When that COPY is
+        // another lane's of this very task, each waits for the other: what cannot be dropped soon goes with the cluster.
         blocking(async move {
             if let Ok(admin) = connect(&admin).await {
+                let _ = admin.batch_execute("SET statement_timeout = '5s'").await;
                 let _ = admin.batch_execute(&drop).await;
             }
         });
