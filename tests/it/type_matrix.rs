@@ -327,7 +327,7 @@ async fn traits(client: &Client, ty: &Sampled) -> Traits {
         true if catalog::read(client, &mapping("v")).await.is_ok() => AsKey::Yes,
         true => AsKey::Unequal,
     };
-    Traits { asks: matches!(schema.tables[0].columns[1].kind, Kind::Json | Kind::Server), key }
+    Traits { asks: matches!(schema.tables[0].columns[0].kind, Kind::Json | Kind::Server), key }
 }
 
 #[tokio::test]

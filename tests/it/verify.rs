@@ -434,7 +434,7 @@ async fn p40_values_are_said_only_where_they_are_asked_for() {
     let place = feed.display();
     assert!(!found.stdout.contains("secret") && !found.report.to_string().contains("secret"));
     assert!(
-        found.stdout.contains(&format!("N0001 ({place}:2): lines no=101: label, qty\n")),
+        found.stdout.contains(&format!("N0001 ({place}:2): lines no=101: qty, label\n")),
         "{}",
         found.stdout
     );
