@@ -440,8 +440,8 @@ async fn p40_values_are_said_only_where_they_are_asked_for() {
     );
     assert!(found.stdout.lines().all(|line| line.starts_with("shop:") || line.starts_with("  ")));
     let told = verify(&shop, &[feed.to_str().unwrap(), "--values"]).await;
-    assert!(told.stdout.contains("lines no=101: label secret → own, qty NULL → 3\n"), "{}", told.stdout);
-    let columns = json!([{ "name": "label", "stored": "secret", "wanted": "own" }, { "name": "qty", "stored": null, "wanted": "3" }]);
+    assert!(told.stdout.contains("lines no=101: qty NULL → 3, label secret → own\n"), "{}", told.stdout);
+    let columns = json!([{ "name": "qty", "stored": null, "wanted": "3" }, { "name": "label", "stored": "secret", "wanted": "own" }]);
     assert_eq!(told.report["differences"][0]["columns"], columns);
 }
 
