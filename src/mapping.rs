@@ -368,6 +368,13 @@ impl Relation {
         }
     }
 
+    /// The columns with their positions among [`Relation::columns`], in the order in which the mapping was written.
+    pub(crate) fn columns_as_written(&self) -> Vec<(usize, &Column)> {
+        let mut columns: Vec<_> = self.columns.iter().enumerate().collect();
+        columns.sort_by_key(|(_, column)| column.place);
+        columns
+    }
+
     /// Positions of the key's columns among [`Relation::columns`], in the key's order.
     pub fn key_columns(&self) -> Vec<usize> {
         self.positions_of(&self.key)

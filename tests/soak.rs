@@ -43,19 +43,30 @@ const SQL_CASES: u64 = 10_000;
 /// Cases between two notes of what is done.
 const CASES_PER_NOTE: u64 = 500;
 
+/// Plays cases, of which none may fail. Gives what was drawn of those that were not played by a run before.
+async fn play(
+    name: &str,
+    seed: u64,
+    cases: u64,
+    run: impl AsyncFn(u64, u64) -> (Tally, Vec<String>),
+) -> Tally {
+    let mut all = Tally::default();
+    let mut progress = Progress::load(name, seed, cases);
+    while let Some((first, more)) = progress.next() {
+        let (tally, failures) = run(first, more).await;
+        progress.note(more, &tally, failures);
+        all.merge(tally);
+    }
+    progress.end(&all);
+    all
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes hours"]
 async fn p02_p04_p17_a_hundred_thousand_cases_equal_the_oracle() {
     let (seed, cases) =
         (variable("ROWDELTA_PROPERTY_SEED", SEED), variable("ROWDELTA_PROPERTY_CASES", CASES));
-    let mut all = Tally::default();
-    let mut progress = Progress::load("soak", seed, cases);
-    while let Some((first, more)) = progress.next() {
-        let (tally, failures) = nights::run(first, more).await;
-        progress.note(more, &tally, failures);
-        all.merge(tally);
-    }
-    progress.end(&all);
+    let all = play("soak", seed, cases, nights::run).await;
     nights::check_shares(&all);
 }
 
@@ -64,14 +75,7 @@ async fn p02_p04_p17_a_hundred_thousand_cases_equal_the_oracle() {
 async fn p02_p17_p18_p19_a_hundred_thousand_random_constraints_are_met() {
     let (seed, cases) =
         (variable("ROWDELTA_CONSTRAINT_SEED", CONSTRAINT_SEED), variable("ROWDELTA_CONSTRAINT_CASES", CASES));
-    let mut all = Tally::default();
-    let mut progress = Progress::load("soak-constraints", seed, cases);
-    while let Some((first, more)) = progress.next() {
-        let (tally, failures) = constraints::run(first, more).await;
-        progress.note(more, &tally, failures);
-        all.merge(tally);
-    }
-    progress.end(&all);
+    let all = play("soak-constraints", seed, cases, constraints::run).await;
     constraints::check(&all, &[]);
 }
 
@@ -79,14 +83,7 @@ async fn p02_p17_p18_p19_a_hundred_thousand_random_constraints_are_met() {
 #[ignore = "takes hours"]
 async fn p02_p33_sql_and_engine_agree_on_ten_thousand_cases() {
     let (seed, cases) = (variable("ROWDELTA_SQL_SEED", SQL_SEED), variable("ROWDELTA_SQL_CASES", SQL_CASES));
-    let mut all = Tally::default();
-    let mut progress = Progress::load("soak-sql", seed, cases);
-    while let Some((first, more)) = progress.next() {
-        let (tally, failures) = agreement::run(first, more).await;
-        progress.note(more, &tally, failures);
-        all.merge(tally);
-    }
-    progress.end(&all);
+    let all = play("soak-sql", seed, cases, agreement::run).await;
     agreement::check_shares(&all);
 }
 

@@ -6,7 +6,8 @@
 # in Node are passed over, which is said. Without PostgreSQL all are; in CI (CI=true) that is a failure.
 set -euo pipefail
 cd "$(dirname "$0")"
-core=$PWD/../../sql/rowdelta--0.3.0.sql
+version=$(sed -n "s/^default_version = '\(.*\)'/\1/p" ../../sql/rowdelta.control)
+core=$PWD/../../sql/rowdelta--$version.sql
 
 # Nothing of the caller's may lead to a server that is somebody's.
 unset DATABASE_URL $(compgen -e PG || true)

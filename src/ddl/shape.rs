@@ -191,10 +191,8 @@ impl Shaper<'_> {
         for (name, (_, ty)) in relation.parent.iter().zip(referred) {
             columns.push(Column::plain(name, ty.as_str(), true));
         }
-        let mut as_written: Vec<usize> = (0..relation.columns.len()).collect();
-        as_written.sort_by_key(|&at| relation.columns[at].place);
-        for at in as_written {
-            let (column, ty) = (&relation.columns[at], self.types.column(ix, at));
+        for (at, column) in relation.columns_as_written() {
+            let ty = self.types.column(ix, at);
             let is_key = relation.key.contains(&column.name);
             if is_key {
                 self.check_key(&format!("{}.key", relation.place()), &column.name, &ty);
@@ -220,9 +218,7 @@ impl Shaper<'_> {
                 cascade: true,
             });
         }
-        let mut as_written: Vec<_> = relation.columns.iter().collect();
-        as_written.sort_by_key(|column| column.place);
-        for column in as_written {
+        for (_, column) in relation.columns_as_written() {
             let Source::Lookup { lookup, .. } = column.source else { continue };
             let lookup = &self.mapping.lookups[lookup];
             references.push(Reference {

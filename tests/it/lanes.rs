@@ -1,6 +1,7 @@
 //! Random cases, played side by side.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,6 +24,24 @@ pub trait Lane: Send + Sync + Sized + 'static {
 /// A number from the environment.
 pub fn variable(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: {text:?}")))
+}
+
+/// Plays a case that leaves what it was made of in a directory, which goes when the case passes.
+///
+/// # Errors
+/// The case's own, with the seed and where to look.
+pub async fn in_dir(
+    kind: &str,
+    seed: u64,
+    play: impl AsyncFnOnce(&Path) -> Result<Drawn, String>,
+) -> Result<Drawn, String> {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(kind).join(seed.to_string());
+    std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+    let played = play(&dir).await;
+    if played.is_ok() {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    played.map_err(|error| format!("seed {seed}: {error}\nmapping, schema and feeds: {}", dir.display()))
 }
 
 /// Plays cases from a seed on, a lane for each core, until one of them has seen more failures than that. Gives what was

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio_postgres::Client;
 
 use super::{Pair, content, spoil};
+use crate::lanes::in_dir;
 use crate::nights::case::{FRESH, engine, items, write};
 use crate::nights::feed::{Night, World};
 use crate::nights::shape::Shape;
@@ -79,15 +80,7 @@ impl Outcome {
 /// # Errors
 /// What was wrong, and where to look.
 pub async fn run(pair: &Pair, seed: u64) -> Result<Drawn> {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("agreement").join(seed.to_string());
-    std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
-    match nights(pair, seed, &dir).await {
-        Ok(drawn) => {
-            let _ = std::fs::remove_dir_all(&dir);
-            Ok(drawn)
-        }
-        Err(error) => Err(format!("seed {seed}: {error}\nmapping, schema and feeds: {}", dir.display())),
-    }
+    in_dir("agreement", seed, async |dir| nights(pair, seed, dir).await).await
 }
 
 async fn nights(pair: &Pair, seed: u64, dir: &Path) -> Result<Drawn> {

@@ -16,6 +16,7 @@ use super::drift;
 use super::feed::{Night, World};
 use super::rewriting::Rewriting;
 use super::shape::{Col, Kind, Place, Rel, Shape, name};
+use crate::lanes::in_dir;
 use crate::oracle::{Edit, Edits, State, Writes};
 use crate::shop::BY_RELATION;
 use crate::support::Database;
@@ -47,15 +48,7 @@ type Rows = BTreeMap<String, String>;
 /// # Errors
 /// What was wrong, and where to look.
 pub async fn run(database: &Database, seed: u64) -> Result<Drawn> {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("properties").join(seed.to_string());
-    std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
-    match nights(database, seed, &dir).await {
-        Ok(drawn) => {
-            let _ = std::fs::remove_dir_all(&dir);
-            Ok(drawn)
-        }
-        Err(error) => Err(format!("seed {seed}: {error}\nmapping, schema and feeds: {}", dir.display())),
-    }
+    in_dir("properties", seed, async |dir| nights(database, seed, dir).await).await
 }
 
 async fn nights(database: &Database, seed: u64, dir: &Path) -> Result<Drawn> {
