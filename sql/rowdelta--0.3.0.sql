@@ -2272,7 +2272,7 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.met_sql(rowdelta.lookup, integer, text, text) IS 'SQL of which catalogue row is meant';
 
--- rowdelta.nulls_sql(p_lookup, p_column, p_row, p_joint, p_all): SQL of whether parts of the key of a catalogue row are null:
+-- rowdelta.nulls_sql(p_lookup, p_column, p_row, p_all): SQL of whether parts of the key of a catalogue row are null:
 -- all of it, or any part of it that may not be.
 CREATE FUNCTION rowdelta.nulls_sql(p_lookup rowdelta.lookup, p_column integer, p_row text, p_all boolean) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -2391,7 +2391,7 @@ BEGIN
         'array_remove(ARRAY[%5$s]::integer[], NULL), %6$s, substr(sha256(%7$s), 1, 16), %8$s, f.silent)'
         '::rowdelta.source_row ORDER BY f.number), ''{}'') FROM ('
         'SELECT c.*%9$s, row_number() OVER (ORDER BY c.document, c.parent, c.at)::integer AS number FROM ('
-        'SELECT k.*%10$s%11$s FROM (%12$s OFFSET 0) AS k%13$s OFFSET 0) AS c%14$s OFFSET 0) AS f',
+        'SELECT k.*%10$s%11$s FROM (%12$s OFFSET 0) AS k%13$s OFFSET 0) AS c OFFSET 0) AS f',
         v.ix, CASE WHEN v.encloses THEN 'f.item' ELSE 'NULL' END, array_to_string(v_cells, ', '), array_to_string(v_bytes, ', '),
         array_to_string(v_kept, ', '),
         coalesce((SELECT string_agg(CASE WHEN (v.columns[k.at]).nullable THEN rowdelta.cell_sql('f.f' || k.at) ELSE format(
@@ -2401,7 +2401,7 @@ BEGIN
                 END, ' || ' ORDER BY k.ordinality) FROM unnest(v.key_at) WITH ORDINALITY AS k (at)), 'NULL'),
         v_tuple, coalesce((SELECT string_agg('f.s' || s.ordinality, ' + ') FROM unnest(v.columns) WITH ORDINALITY AS s
                              WHERE s.lookup IS NOT NULL), '0'),
-        v_forms, v_values, v_skips, rowdelta.keyed_sql(p_plan, p_ix), v_joins, '');
+        v_forms, v_values, v_skips, rowdelta.keyed_sql(p_plan, p_ix), v_joins);
 END
 $$;
 
@@ -2934,6 +2934,42 @@ CREATE TYPE rowdelta.comparison AS (
 
 COMMENT ON TYPE rowdelta.comparison IS 'stored rows of documents, and what becomes of them and of what the documents ask for';
 
+-- rowdelta.read_rows(p_relations, p_ix, p_source, p_around): the stored rows of a relation that belong to documents: root rows by
+-- their keys, others by the rows around them, p_around, to which they refer.
+CREATE FUNCTION rowdelta.read_rows(
+    p_relations rowdelta.relation[], p_ix integer, p_source rowdelta.source_row[], p_around rowdelta.stored_row[]
+) RETURNS rowdelta.stored_row[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v       rowdelta.relation := p_relations[p_ix];
+    v_outer rowdelta.stored_row[] := ARRAY(SELECT r FROM unnest(p_around) AS r WHERE r.relation = v.enclosing);
+    v_keys  jsonb;
+    v_rows  rowdelta.stored_row[];
+BEGIN
+    v_keys := CASE WHEN v.kind = 'root' THEN rowdelta.keys_of(v, p_source)
+                   ELSE (SELECT jsonb_agg(to_jsonb(r.refer)) FROM unnest(v_outer) AS r) END;
+    IF v_keys IS NULL THEN
+        RETURN '{}';
+    END IF;
+    EXECUTE rowdelta.stored_sql(p_relations, p_ix, CASE WHEN v.kind = 'root'
+        THEN rowdelta.keyed_among_sql(v) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
+    INTO v_rows USING v_outer, 0, v_keys;
+    IF v.kind <> 'root' THEN
+        RETURN v_rows;
+    END IF;
+    RETURN ARRAY(
+        SELECT ROW(t.relation, s.document, t.number, t.parent, t.place, t.reference, t.refer, t.forms, t.cells, t.key,
+                   t.fingerprint)::rowdelta.stored_row
+        FROM unnest(v_rows) AS t JOIN unnest(p_source) AS s ON s.key = t.key);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.read_rows(rowdelta.relation[], integer, rowdelta.source_row[], rowdelta.stored_row[]) IS
+    'the stored rows of a relation that belong to documents';
+
 -- rowdelta.compared(p_plan, p_source, p_trees): reads what is stored of documents, relation by relation, and compares it with
 -- what they ask for. Rows whose key is unique in the table are looked for under any parent.
 CREATE FUNCTION rowdelta.compared(
@@ -2951,7 +2987,6 @@ DECLARE
     v_source    rowdelta.source_row[];
     -- Of the relations that enclose others.
     v_around    rowdelta.comparison := ROW('{}', '{}');
-    v_outer     rowdelta.stored_row[];
     v_rows      rowdelta.stored_row[];
     v_more      rowdelta.stored_row[];
     v_changes   rowdelta.row_change[];
@@ -2962,21 +2997,8 @@ BEGIN
         FROM unnest(v_relations) AS l LEFT JOIN unnest(p_source) AS s ON s.relation = l.ix GROUP BY l.ix ORDER BY l.ix
     LOOP
         v := v_relations[v_ix];
-        v_outer := ARRAY(SELECT r FROM unnest(v_around.stored) AS r WHERE r.relation = v.enclosing);
-        v_keys := CASE WHEN v.kind = 'root' THEN rowdelta.keys_of(v, v_source)
-                       ELSE (SELECT jsonb_agg(to_jsonb(r.refer)) FROM unnest(v_outer) AS r) END;
-        v_rows := '{}';
-        IF v_keys IS NOT NULL THEN
-            EXECUTE rowdelta.stored_sql(v_relations, v_ix, CASE WHEN v.kind = 'root'
-                THEN rowdelta.keyed_among_sql(v) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
-            INTO v_rows USING v_outer, 0, v_keys;
-        END IF;
-        IF v.kind = 'root' THEN
-            v_rows := ARRAY(
-                SELECT ROW(t.relation, s.document, t.number, t.parent, t.place, t.reference, t.refer, t.forms, t.cells, t.key,
-                           t.fingerprint)::rowdelta.stored_row
-                FROM unnest(v_rows) AS t JOIN unnest(v_source) AS s ON s.key = t.key);
-        ELSIF v.everywhere THEN
+        v_rows := rowdelta.read_rows(v_relations, v_ix, v_source, v_around.stored);
+        IF v.kind <> 'root' AND v.everywhere THEN
             v_keys := rowdelta.keys_of(v, ARRAY(
                 SELECT s FROM unnest(v_source) AS s WHERE NOT s.silent AND s.key NOT IN (SELECT t.key FROM unnest(v_rows) AS t)));
             IF v_keys IS NOT NULL THEN
@@ -3958,6 +3980,34 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.lost(bytea, integer[]) IS 'whether rows of a document were lost with their table';
 
+-- rowdelta.keyed_roots_sql(p_root, p_values, p_from): SQL of root rows of which only the key is made, as one array.
+--
+-- p_values: SQL of the JSON of each column of the key, over p_from, `e`, which has a column `document`, too.
+CREATE FUNCTION rowdelta.keyed_roots_sql(p_root rowdelta.relation, p_values text[], p_from text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v       rowdelta.relation := p_root;
+    v_cells text;
+    v_forms text;
+    v_key   text;
+BEGIN
+    SELECT string_agg(format('%s AS c%s', rowdelta.value_sql(v.columns[k.at], p_values[k.ordinality]), k.at), ', '),
+           string_agg(format('%s AS f%s', rowdelta.form_sql(v.columns[k.at], 'c.c' || k.at), k.at), ', '),
+           string_agg(rowdelta.cell_sql('f.f' || k.at), ' || ' ORDER BY k.ordinality)
+    INTO v_cells, v_forms, v_key FROM unnest(v.key_at) WITH ORDINALITY AS k (at);
+    RETURN format(
+        'SELECT coalesce(array_agg(ROW(1, f.document, f.document, NULL, NULL, ARRAY[%s], NULL, ''{}'', %s, NULL, 0, false)'
+        '::rowdelta.source_row), ''{}'') FROM (SELECT c.*, %s FROM (SELECT e.document, %s FROM %s OFFSET 0) AS c OFFSET 0) AS f',
+        (SELECT string_agg(CASE WHEN i = ANY (v.key_at) THEN format('f.c%s::text', i) ELSE 'NULL' END, ', ' ORDER BY i)
+         FROM generate_series(1, cardinality(v.columns)) AS i),
+        v_key, v_forms, v_cells, p_from);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.keyed_roots_sql(rowdelta.relation, text[], text) IS 'SQL of root rows of which only the key is made';
+
 -- rowdelta.seen(p_plan, p_items, p_raws): the documents whose text is as it was when they were recorded by these functions.
 --
 -- Only their keys are made. Where that fails nothing is known of any of them.
@@ -3967,26 +4017,17 @@ CREATE FUNCTION rowdelta.seen(p_plan rowdelta.plan_of_mapping, p_items jsonb[], 
     SET enable_nestloop = off
 AS $$
 DECLARE
-    v        rowdelta.relation := p_plan.relations[1];
-    v_cells  text;
-    v_forms  text;
-    v_key    text;
-    v_roots  rowdelta.source_row[];
-    v_empty  integer[] := rowdelta.emptied(p_plan);
+    v       rowdelta.relation := p_plan.relations[1];
+    v_roots rowdelta.source_row[];
+    v_empty integer[] := rowdelta.emptied(p_plan);
 BEGIN
     IF EXISTS (SELECT FROM unnest(v.key_at) AS k (at) WHERE (v.columns[k.at]).lookup IS NOT NULL
                OR jsonb_array_length((v.columns[k.at]).paths) > 1) THEN
         RETURN '{}';
     END IF;
-    SELECT string_agg(format('%s AS c%s', rowdelta.value_sql(v.columns[k.at], rowdelta.find_sql((v.columns[k.at]).paths -> 0)), k.at), ', '),
-           string_agg(format('%s AS f%s', rowdelta.form_sql(v.columns[k.at], 'c.c' || k.at), k.at), ', '),
-           string_agg(rowdelta.cell_sql('f.f' || k.at), ' || ' ORDER BY k.ordinality)
-    INTO v_cells, v_forms, v_key FROM unnest(v.key_at) WITH ORDINALITY AS k (at);
-    EXECUTE format(
-        'SELECT array_agg(ROW(1, f.document, f.document, NULL, NULL, ARRAY[%s], NULL, NULL, %s, NULL, 0, false)::rowdelta.source_row) '
-        'FROM (SELECT c.*, %s FROM (SELECT e.document, %s FROM (%s) AS e OFFSET 0) AS c OFFSET 0) AS f',
-        (SELECT string_agg(CASE WHEN i = ANY (v.key_at) THEN format('f.c%s::text', i) ELSE 'NULL' END, ', ' ORDER BY i)
-         FROM generate_series(1, cardinality(v.columns)) AS i), v_key, v_forms, v_cells, rowdelta.items_sql(p_plan.relations, 1))
+    EXECUTE rowdelta.keyed_roots_sql(
+        v, ARRAY(SELECT rowdelta.find_sql((v.columns[k.at]).paths -> 0) FROM unnest(v.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality),
+        format('(%s) AS e', rowdelta.items_sql(p_plan.relations, 1)))
     INTO v_roots USING NULL::rowdelta.source_row[], ARRAY(SELECT generate_series(1, cardinality(p_items))), p_items;
     RETURN ARRAY(
         SELECT ROW(r.document, r.key, NULL, NULL)::rowdelta.print FROM unnest(rowdelta.there(p_plan, ARRAY(
@@ -4284,17 +4325,10 @@ BEGIN
                WHERE CASE jsonb_typeof(k.key) WHEN 'array' THEN jsonb_array_length(k.key) ELSE 1 END <> cardinality(v.key_at)) THEN
         RAISE EXCEPTION 'expected keys of % values: %', cardinality(v.key_at), array_to_string(v.key, ', ') USING ERRCODE = 'RD006';
     END IF;
-    EXECUTE format(
-        'SELECT coalesce(array_agg(ROW(1, f.at, f.at, NULL, NULL, ARRAY[%s], NULL, ''{}'', %s, NULL, 0, false)::rowdelta.source_row), ''{}'') '
-        'FROM (SELECT c.*, %s FROM (SELECT k.at::integer AS at, %s FROM (SELECT a.at, CASE jsonb_typeof(a.key) WHEN ''array'' '
-        'THEN a.key ELSE jsonb_build_array(a.key) END AS key FROM jsonb_array_elements($1) WITH ORDINALITY AS a (key, at)) AS k OFFSET 0) '
-        'AS c OFFSET 0) AS f',
-        (SELECT string_agg(CASE WHEN i = ANY (v.key_at) THEN format('f.c%s::text', i) ELSE 'NULL' END, ', ' ORDER BY i)
-         FROM generate_series(1, cardinality(v.columns)) AS i),
-        (SELECT string_agg(rowdelta.cell_sql('f.f' || k.at), ' || ' ORDER BY k.ordinality) FROM unnest(v.key_at) WITH ORDINALITY AS k (at)),
-        (SELECT string_agg(format('%s AS f%s', rowdelta.form_sql(v.columns[k.at], 'c.c' || k.at), k.at), ', ') FROM unnest(v.key_at) AS k (at)),
-        (SELECT string_agg(format('%s AS c%s', rowdelta.value_sql(v.columns[k.at], format('k.key -> %s', k.ordinality - 1)), k.at), ', ')
-         FROM unnest(v.key_at) WITH ORDINALITY AS k (at)))
+    EXECUTE rowdelta.keyed_roots_sql(
+        v, ARRAY(SELECT format('e.key -> %s', k.ordinality - 1) FROM unnest(v.key_at) WITH ORDINALITY AS k ORDER BY k.ordinality),
+        '(SELECT a.at::integer AS document, CASE jsonb_typeof(a.key) WHEN ''array'' THEN a.key ELSE jsonb_build_array(a.key) END AS key '
+        'FROM jsonb_array_elements($1) WITH ORDINALITY AS a (key, at)) AS e')
     INTO v_roots USING p_keys;
     RETURN v_roots;
 END
@@ -4309,27 +4343,11 @@ CREATE FUNCTION rowdelta.whole(p_plan rowdelta.plan_of_mapping, p_roots rowdelta
     SET enable_nestloop = off
 AS $$
 DECLARE
-    v         rowdelta.relation;
-    v_all     rowdelta.comparison := ROW('{}', '{}');
-    v_rows    rowdelta.stored_row[];
-    v_outer   rowdelta.stored_row[];
-    v_keys    jsonb;
+    v     rowdelta.relation;
+    v_all rowdelta.comparison := ROW('{}', '{}');
 BEGIN
     FOREACH v IN ARRAY p_plan.relations LOOP
-        v_outer := ARRAY(SELECT r FROM unnest(v_all.stored) AS r WHERE r.relation = v.enclosing);
-        v_keys := CASE WHEN v.kind = 'root' THEN rowdelta.keys_of(v, p_roots)
-                       ELSE (SELECT jsonb_agg(to_jsonb(r.refer)) FROM unnest(v_outer) AS r) END;
-        CONTINUE WHEN v_keys IS NULL;
-        EXECUTE rowdelta.stored_sql(p_plan.relations, v.ix, CASE WHEN v.kind = 'root'
-            THEN rowdelta.keyed_among_sql(v) ELSE rowdelta.among_sql(v.parent, v.parent_types) END)
-        INTO v_rows USING v_outer, 0, v_keys;
-        IF v.kind = 'root' THEN
-            v_rows := ARRAY(
-                SELECT ROW(t.relation, s.document, t.number, t.parent, t.place, t.reference, t.refer, t.forms, t.cells, t.key,
-                           t.fingerprint)::rowdelta.stored_row
-                FROM unnest(v_rows) AS t JOIN unnest(p_roots) AS s ON s.key = t.key);
-        END IF;
-        v_all.stored := v_all.stored || v_rows;
+        v_all.stored := v_all.stored || rowdelta.read_rows(p_plan.relations, v.ix, p_roots, v_all.stored);
     END LOOP;
     v_all.changes := ARRAY(SELECT ROW(t.relation, 'removed', t.number, NULL, '{}')::rowdelta.row_change FROM unnest(v_all.stored) AS t);
     RETURN v_all;
