@@ -293,6 +293,7 @@ impl<'s> Shredder<'s> {
             let asked = self.asked;
             // Without its target a link is no row: what else it refers to is not asked.
             let is_target = relation.kind == RelationKind::Link && at == 0;
+            let may_lack = is_target && !self.inserts(column);
             let cell = match self.cell(column, &table.columns[at], item, bytes) {
                 Ok(cell) => cell,
                 Err(Hole::Skipped) => {
@@ -319,11 +320,17 @@ impl<'s> Shredder<'s> {
                 return Err(item.error(relation, path_of(column), "is null, and part of the key".into()));
             }
             tuple.push(cell);
-            if is_target && !answered {
+            if may_lack && !answered {
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Whether a column refers to a catalogue that gets the rows it lacks. What fails beside such a reference is then
+    /// found before a row is inserted for nothing.
+    fn inserts(&self, column: &Column) -> bool {
+        matches!(column.source, Source::Lookup { lookup, .. } if self.mapping.lookups[lookup].missing == Missing::Insert)
     }
 
     fn cell<'b>(

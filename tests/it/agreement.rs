@@ -25,7 +25,7 @@ use crate::support::{Database, db};
 use crate::tally::{Drawn, Tally};
 
 /// As many as a continuous integration can afford.
-pub const CASES: u64 = 350;
+pub const CASES: u64 = 500;
 pub const SEED: u64 = 20_270_101;
 /// After more failures another says nothing new.
 const FAILURES_MAX: u64 = 2;

@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::nights::shape::{Col, Place, Shape, Twins, name};
+use crate::nights::shape::{Col, Kind, Place, Shape, Twins, name};
 use crate::nights::value::Ty;
 use crate::tally::Drawn;
 
@@ -32,6 +32,11 @@ pub fn ddl(shape: &Shape) -> String {
         }
     }
     sql
+}
+
+/// What becomes of a reference to a row that the catalogue lacks.
+fn missing<'s>(shape: &'s Shape, col: &Col) -> Option<&'s str> {
+    Some(shape.catalogues[col.catalogue?].missing)
 }
 
 fn is_text(col: &Col) -> bool {
@@ -88,17 +93,23 @@ fn find<'s>(
     let Some(members) = item.as_object() else { return };
     let relation = if ix == 0 { "case" } else { rel.name.as_str() };
     let place = |field: &str| format!("{at}/{}", field.replace('~', "~0").replace('/', "~1"));
+    // A link whose target is missing is no row: of what else it holds nothing is looked at.
+    let is_row = rel.kind != Kind::Link || missing(shape, &rel.columns[0]) != Some("skip");
+    // Another key makes equal siblings two, whose own lists then hold the same keys; and documents with one key each
+    // one.
+    let is_leaf = ix != 0 && shape.is_leaf(ix);
     for (n, col) in
         rel.columns.iter().enumerate().filter(|(_, col)| col.place == Place::Field && col.catalogue.is_none())
     {
         let mut way = |kind, to| ways.push(Way { kind, at: place(&col.field), to, relation });
-        if !matches!(col.ty, Ty::Jsonb | Ty::IntArray) {
+        let is_key = rel.key.contains(&n);
+        if is_row && !matches!(col.ty, Ty::Jsonb | Ty::IntArray) {
             way(SCALAR, json!({ "a": 1 }));
         }
-        if rel.key.contains(&n) && !col.nullable {
+        if is_key && !col.nullable {
             way(KEY, Value::Null);
         }
-        if reaches_tables && is_text(col) {
+        if is_row && reaches_tables && is_text(col) && (is_leaf || !is_key) {
             way(CHECK, json!(FORBIDDEN));
         }
     }
@@ -106,9 +117,11 @@ fn find<'s>(
         let inner_rel = &shape.relations[inner];
         ways.push(Way { kind: LIST, at: place(&inner_rel.field), to: json!("x"), relation: &inner_rel.name });
         let items = members.get(&inner_rel.field).and_then(Value::as_array);
-        // Of items with one key that do not count nothing but the key is looked at.
+        // Of items with one key that do not count nothing but the key is looked at; and which count is known once the
+        // catalogues have the rows of the keys.
         let all_count = inner_rel.twins == Twins::Error || inner_rel.key.is_empty();
-        let items = items.filter(|items| all_count || items.len() == 1);
+        let is_known = reaches_tables || inner_rel.kind != Kind::Link;
+        let items = items.filter(|items| all_count || (is_known && items.len() == 1));
         for (n, item) in items.into_iter().flatten().enumerate() {
             find(shape, inner, item, &format!("{}/{n}", place(&inner_rel.field)), reaches_tables, ways);
         }
