@@ -31,6 +31,20 @@ COMMENT ON COLUMN rowdelta.change.document IS 'its key in words: the values, joi
 COMMENT ON COLUMN rowdelta.change.action IS 'added, updated, moved or removed';
 COMMENT ON COLUMN rowdelta.change.before IS 'values as text; of an update the columns that differ';
 
+-- What sync_texts knows a document by, without reading it: the hash of its text as it was given last. It counts as long as
+-- it is the document's raw fingerprint, too; one that is not is without effect.
+CREATE TABLE rowdelta.spelling (
+    mapping integer NOT NULL REFERENCES rowdelta.mapping ON DELETE CASCADE,
+    hash    bytea NOT NULL,
+    key     bytea NOT NULL,
+    cells   text[] NOT NULL,
+    PRIMARY KEY (mapping, hash)
+);
+
+COMMENT ON TABLE rowdelta.spelling IS 'by which text documents were given to sync_texts';
+COMMENT ON COLUMN rowdelta.spelling.key IS 'of the document, as in rowdelta.document';
+COMMENT ON COLUMN rowdelta.spelling.cells IS 'the values of the columns of its key, as text';
+
 -- What a dump of the extension must have: the rows, and where the ids have got to, without which a restored database gave
 -- ids a second time.
 DO $$
@@ -42,7 +56,7 @@ BEGIN
                  AND deptype OPERATOR(pg_catalog.=) 'e'
                  AND classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
                  AND objid OPERATOR(pg_catalog.=) 'rowdelta.mapping'::pg_catalog.regclass) THEN
-        FOREACH v_name IN ARRAY ARRAY['mapping_id_seq', 'run_id_seq', 'change', 'change_id_seq'] LOOP
+        FOREACH v_name IN ARRAY ARRAY['mapping_id_seq', 'run_id_seq', 'change', 'change_id_seq', 'spelling'] LOOP
             PERFORM pg_catalog.pg_extension_config_dump(pg_catalog.format('rowdelta.%I', v_name)::pg_catalog.regclass, '');
         END LOOP;
     END IF;
@@ -1929,10 +1943,12 @@ CREATE TYPE rowdelta.print AS (
     document    integer,
     key         bytea,
     fingerprint bytea,
-    recorded    bytea
+    recorded    bytea,
+    raw         bytea
 );
 
-COMMENT ON TYPE rowdelta.print IS 'the fingerprint of a document, and those of its relations as they are recorded';
+COMMENT ON TYPE rowdelta.print IS
+    'the fingerprint of a document, those of its relations as they are recorded, and what stands for its text';
 
 -- rowdelta.prints(p_relations, p_rows, p_trees): the fingerprints of documents, as the engine makes them.
 CREATE FUNCTION rowdelta.prints(p_relations rowdelta.relation[], p_rows rowdelta.source_row[], p_trees rowdelta.node[])
@@ -1963,7 +1979,7 @@ AS $$
                FROM (SELECT (o.ix - 1) / 8 AS byte, sum(CASE WHEN o.hash <> o.of_none THEN 1 << (o.ix - 1) % 8 ELSE 0 END)::integer AS bits
                      FROM unnest(array_agg(h.ix), array_agg(h.hash), array_agg(h.of_none)) AS o (ix, hash, of_none)
                      GROUP BY 1) AS b)
-           || coalesce(string_agg(h.hash, '' ORDER BY h.ix) FILTER (WHERE h.hash <> h.of_none), ''))::rowdelta.print
+           || coalesce(string_agg(h.hash, '' ORDER BY h.ix) FILTER (WHERE h.hash <> h.of_none), ''), NULL)::rowdelta.print
     FROM hashed AS h GROUP BY h.document, h.key)
 $$;
 
@@ -2884,14 +2900,13 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.touched(rowdelta.source_row[], rowdelta.comparison) IS 'the documents of which a row is written';
 
--- rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others): compares documents with what is stored, writes the difference
--- and records them. p_raws: of each document by number, what stands for its text. p_others: documents of the call that keep
--- what they have: they are as they should be, or failed.
+-- rowdelta.store(p_plan, p_source, p_trees, p_prints, p_others): compares documents with what is stored, writes the difference
+-- and records them. p_others: documents of the call that keep what they have: they are as they should be, or failed.
 --
 -- Raises:  RD003 somebody else wrote one of them meanwhile; whatever a constraint says. The relation is in the detail.
 CREATE FUNCTION rowdelta.store(
     p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
-    p_prints rowdelta.print[], p_raws bytea[], p_others rowdelta.print[]
+    p_prints rowdelta.print[], p_others rowdelta.print[]
 ) RETURNS rowdelta.done
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
@@ -2910,7 +2925,7 @@ DECLARE
     v_reason     text;
 BEGIN
     -- Read before the rows are: who records one of them from here on is noticed at the end.
-    v_states := ARRAY(SELECT ROW(NULL, st.key, st.fingerprint, st.raw)::rowdelta.print
+    v_states := ARRAY(SELECT ROW(NULL, st.key, st.fingerprint, NULL, st.raw)::rowdelta.print
                       FROM rowdelta.states(p_plan.mapping, ARRAY(SELECT s.key FROM unnest(p_source) AS s WHERE s.relation = 1)) AS st);
     LOOP
         v_comparison := rowdelta.compared(p_plan, v_source, p_trees);
@@ -2945,16 +2960,16 @@ BEGIN
         p_plan.mapping, array_agg(f.key ORDER BY f.key), array_agg(st.key IS NULL ORDER BY f.key),
         array_agg(st.fingerprint ORDER BY f.key),
         -- The engine's hash of a document's bytes stays while its rows do.
-        array_agg(CASE WHEN octet_length(st.recorded) = 16 AND st.fingerprint = f.fingerprint THEN st.recorded ELSE w.raw END
+        array_agg(CASE WHEN octet_length(st.raw) = 16 AND st.fingerprint = f.fingerprint THEN st.raw ELSE f.raw END
                   ORDER BY f.key),
         array_agg(f.fingerprint ORDER BY f.key), array_agg(f.recorded ORDER BY f.key), array_agg(d.skipped = 0 ORDER BY f.key),
         array_agg(c.coverage ORDER BY f.key))
     FROM (SELECT s.document, sum(s.skipped) AS skipped FROM unnest(v_source) AS s GROUP BY s.document) AS d
     JOIN unnest(rowdelta.coverages(p_plan.relations, v_source)) AS c USING (document)
     JOIN unnest(p_prints) AS f USING (document)
-    JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) USING (document)
     LEFT JOIN unnest(v_states) AS st ON st.key = f.key
     HAVING count(*) > 0;
+    PERFORM rowdelta.remember(p_plan, v_source, p_prints, v_states);
     v_touched := rowdelta.touched(v_source, v_comparison);
     v_new := ARRAY(SELECT s.document FROM unnest(v_comparison.changes) AS c JOIN unnest(v_source) AS s
                    ON s.relation = 1 AND s.number = c.source WHERE c.relation = 1 AND c.action = 'added');
@@ -2968,7 +2983,7 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.store(
-    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], rowdelta.print[]) IS
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], rowdelta.print[]) IS
     'compares documents with what is stored, and writes the difference';
 
 -- rowdelta.both(p_one, p_other): what became of documents, and of others.
@@ -3000,11 +3015,11 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.trees_of(rowdelta.source_row[], rowdelta.node[]) IS 'the hashes of some rows';
 
--- rowdelta.refused(p_plan, p_source, p_trees, p_prints, p_raws, p_others): the documents that cannot be stored, found by
+-- rowdelta.refused(p_plan, p_source, p_trees, p_prints, p_others): the documents that cannot be stored, found by
 -- halving, and why. Nothing is written.
 CREATE FUNCTION rowdelta.refused(
     p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
-    p_prints rowdelta.print[], p_raws bytea[], p_others rowdelta.print[]
+    p_prints rowdelta.print[], p_others rowdelta.print[]
 ) RETURNS rowdelta.failed[]
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
@@ -3016,7 +3031,7 @@ DECLARE
     v_source    rowdelta.source_row[];
     v_failures  rowdelta.failed[];
 BEGIN
-    PERFORM rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
+    PERFORM rowdelta.store(p_plan, p_source, p_trees, p_prints, p_others);
     RAISE EXCEPTION 'taken back' USING ERRCODE = 'RD009';
 EXCEPTION WHEN SQLSTATE 'RD009' THEN
     RETURN '{}';
@@ -3030,24 +3045,24 @@ WHEN OTHERS THEN
     END IF;
     v_source := ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half));
     v_failures := rowdelta.refused(p_plan, v_source, rowdelta.trees_of(v_source, p_trees),
-                                   ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE f.document = ANY (v_half)), p_raws, p_others);
+                                   ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE f.document = ANY (v_half)), p_others);
     v_source := ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document <> ALL (v_half));
     RETURN v_failures || rowdelta.refused(p_plan, v_source, rowdelta.trees_of(v_source, p_trees),
-                                          ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE f.document <> ALL (v_half)), p_raws, p_others);
+                                          ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE f.document <> ALL (v_half)), p_others);
 END
 $$;
 
 COMMENT ON FUNCTION rowdelta.refused(
-    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], rowdelta.print[]) IS
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], rowdelta.print[]) IS
     'documents that cannot be stored, and why';
 
--- rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_others, p_tries): as rowdelta.store; what may pass is tried
+-- rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_others, p_tries): as rowdelta.store; what may pass is tried
 -- again, without the documents that are refused by themselves. The others stay together, so that rows move between them; if
 -- they cannot be stored together either, they are halved until those that are stored stand alone.
 CREATE FUNCTION rowdelta.stored(
     p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
-    p_prints rowdelta.print[], p_raws bytea[], p_others rowdelta.print[],
-    p_tries integer DEFAULT 5
+    p_prints rowdelta.print[], p_others rowdelta.print[],
+    p_tries integer DEFAULT 8
 ) RETURNS rowdelta.done
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
@@ -3060,7 +3075,7 @@ DECLARE
     v_one       rowdelta.done;
     v_others    rowdelta.print[];
 BEGIN
-    RETURN rowdelta.store(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
+    RETURN rowdelta.store(p_plan, p_source, p_trees, p_prints, p_others);
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS v_relation = PG_EXCEPTION_DETAIL;
     IF SQLSTATE IN ('RD001', 'RD002', 'RD004', 'RD005') THEN
@@ -3068,46 +3083,48 @@ EXCEPTION WHEN OTHERS THEN
     END IF;
     -- A key that is taken may be that of the document itself, which someone else stored or deleted meanwhile: once more.
     IF p_tries > 1 AND (SQLSTATE IN ('RD003', '40P01')
-                        OR SQLSTATE IN ('23503', '23505') AND p_tries = 5 AND cardinality(v_documents) = 1) THEN
-        RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_raws, p_others, p_tries - 1);
+                        OR SQLSTATE IN ('23503', '23505') AND p_tries = 8 AND cardinality(v_documents) = 1) THEN
+        -- Sessions in each other's way, which hold nothing by now, do not start over in step.
+        PERFORM pg_sleep(random() * 0.02 * (9 - p_tries));
+        RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_others, p_tries - 1);
     END IF;
     IF cardinality(v_documents) = 1 THEN
         RETURN ROW('{}', '{}', ARRAY[ROW(v_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed], NULL)::rowdelta.done;
     END IF;
-    v_failures := rowdelta.refused(p_plan, p_source, p_trees, p_prints, p_raws, p_others);
+    v_failures := rowdelta.refused(p_plan, p_source, p_trees, p_prints, p_others);
     v_half := CASE WHEN v_failures <> '{}' THEN ARRAY(SELECT f.document FROM unnest(v_failures) AS f)
                    ELSE v_documents[:cardinality(v_documents) / 2] END;
     v_one := CASE WHEN v_failures <> '{}' THEN ROW('{}', '{}', v_failures, NULL)::rowdelta.done ELSE
-        rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_raws, p_others)
+        rowdelta.stored(p_plan, ARRAY(SELECT s FROM unnest(p_source) AS s WHERE s.document = ANY (v_half)), p_trees, p_prints, p_others)
         END;
     IF v_documents <@ v_half THEN
         RETURN v_one;
     END IF;
     v_others := p_others || ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE f.document = ANY (v_half));
     RETURN rowdelta.both(v_one, rowdelta.stored(
-        p_plan, rowdelta.without_documents(p_source, v_half), p_trees, p_prints, p_raws, v_others));
+        p_plan, rowdelta.without_documents(p_source, v_half), p_trees, p_prints, v_others));
 END
 $$;
 
 COMMENT ON FUNCTION rowdelta.stored(
-    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], bytea[], rowdelta.print[], integer) IS
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], rowdelta.print[], integer) IS
     'as store, narrowing down to the documents that are refused';
 
--- rowdelta.others(p_items, p_documents): documents, with their numbers, but for some.
-CREATE FUNCTION rowdelta.others(p_items jsonb[], p_documents integer[], OUT documents integer[], OUT items jsonb[])
+-- rowdelta.others(p_documents, p_items, p_but): documents, with their numbers, but for some.
+CREATE FUNCTION rowdelta.others(p_documents integer[], p_items jsonb[], p_but integer[], OUT documents integer[], OUT items jsonb[])
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET enable_nestloop = off
 AS $$
 BEGIN
-    SELECT coalesce(array_agg(d.at::integer ORDER BY d.at), '{}'), coalesce(array_agg(d.item ORDER BY d.at), '{}')
+    SELECT coalesce(array_agg(d.document ORDER BY d.document), '{}'), coalesce(array_agg(d.item ORDER BY d.document), '{}')
     INTO documents, items
-    FROM unnest(p_items) WITH ORDINALITY AS d (item, at) LEFT JOIN unnest(p_documents) AS k (document) ON k.document = d.at
+    FROM unnest(p_documents, p_items) AS d (document, item) LEFT JOIN unnest(p_but) AS k (document) USING (document)
     WHERE k.document IS NULL;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.others(jsonb[], integer[]) IS 'documents, with their numbers, but for some';
+COMMENT ON FUNCTION rowdelta.others(integer[], jsonb[], integer[]) IS 'documents, with their numbers, but for some';
 
 -- rowdelta.without_documents(p_rows, p_documents): rows of all documents but some.
 CREATE FUNCTION rowdelta.without_documents(p_rows rowdelta.source_row[], p_documents integer[]) RETURNS rowdelta.source_row[]
@@ -3126,64 +3143,63 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.without_documents(rowdelta.source_row[], integer[]) IS 'rows of all documents but some';
 
--- rowdelta.run_documents(p_plan, p_items): syncs documents, numbered from 1.
-CREATE FUNCTION rowdelta.run_documents(p_plan rowdelta.plan_of_mapping, p_items jsonb[]) RETURNS rowdelta.done
+-- rowdelta.run_documents(p_plan, p_documents, p_items, p_raws, p_seen, p_unread): syncs documents of a call.
+--
+-- p_documents, p_items: the numbers in the call of those that are looked at, and these. p_raws: of each document of the call
+-- what stands for its text. p_seen: those whose text is as it was. p_unread: those that could not be read.
+CREATE FUNCTION rowdelta.run_documents(
+    p_plan rowdelta.plan_of_mapping, p_documents integer[], p_items jsonb[], p_raws bytea[], p_seen rowdelta.print[],
+    p_unread rowdelta.failed[] DEFAULT '{}'
+) RETURNS rowdelta.done
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
 AS $$
 DECLARE
-    v_done      rowdelta.done := ROW('{}', '{}', '{}', NULL);
+    v_done      rowdelta.done := ROW('{}', '{}', p_unread, NULL);
     v_more      rowdelta.done;
-    v_raws      bytea[];
-    v_documents integer[];
-    v_items     jsonb[];
+    v_documents integer[] := p_documents;
+    v_items     jsonb[] := p_items;
     v_shreds    rowdelta.shreds;
-    v_source    rowdelta.source_row[];
+    v_source    rowdelta.source_row[] := '{}';
     v_trees     rowdelta.node[];
-    v_prints    rowdelta.print[];
+    v_prints    rowdelta.print[] := '{}';
     v_known     integer[];
     v_seen      rowdelta.print[];
-    v_others    rowdelta.print[];
+    v_same      rowdelta.print[];
 BEGIN
-    -- A takeover of the lease waits for us.
-    PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta'), p_plan.mapping);
-    PERFORM rowdelta.hold_base(p_plan.mapping);
-    -- 17 bytes: the engine's own, of the bytes that only it sees, are 16.
-    v_raws := ARRAY(SELECT '\x73'::bytea || substr(sha256(p_plan.digest || convert_to(d.item::text, 'UTF8')), 1, 16)
-                    FROM unnest(p_items) WITH ORDINALITY AS d (item, at) ORDER BY d.at);
-    v_seen := rowdelta.seen(p_plan, p_items, v_raws);
-    v_known := ARRAY(SELECT s.document FROM unnest(v_seen) AS s);
-    v_done.documents := ARRAY(
-        SELECT ROW(s.document, CASE WHEN row_number() OVER (PARTITION BY s.key ORDER BY s.document) = 1 THEN 'unchanged'
-                                    ELSE 'repeated' END, 0)::rowdelta.stored_document FROM unnest(v_seen) AS s);
-    SELECT o.documents, o.items INTO v_documents, v_items FROM rowdelta.others(p_items, v_known) AS o;
-    IF v_documents = '{}' THEN
-        RETURN v_done;
+    IF v_documents <> '{}' THEN
+        BEGIN
+            v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
+            v_source := rowdelta.chosen(p_plan.relations, v_shreds.rows);
+        EXCEPTION WHEN OTHERS THEN
+            -- Where none is, somebody else was in the way.
+            v_done.failures := v_done.failures || rowdelta.unfit(p_plan, v_documents, v_items);
+            SELECT o.documents, o.items INTO v_documents, v_items FROM rowdelta.others(
+                v_documents, v_items, ARRAY(SELECT f.document FROM unnest(v_done.failures) AS f)) AS o;
+            v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
+            v_source := rowdelta.chosen(p_plan.relations, v_shreds.rows);
+        END;
+        v_done.counts := v_shreds.inserted;
+        v_trees := rowdelta.trees(p_plan.relations, v_source);
+        v_prints := ARRAY(SELECT ROW(f.document, f.key, f.fingerprint, f.recorded, w.raw)::rowdelta.print
+                          FROM unnest(rowdelta.prints(p_plan.relations, v_source, v_trees)) AS f
+                          JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) USING (document));
     END IF;
-    BEGIN
-        v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
-        v_source := rowdelta.chosen(p_plan.relations, v_shreds.rows);
-    EXCEPTION WHEN OTHERS THEN
-        -- Where none is, somebody else was in the way.
-        v_done.failures := rowdelta.unfit(p_plan, v_documents, v_items);
-        SELECT o.documents, o.items INTO v_documents, v_items FROM rowdelta.others(
-            p_items, v_known || ARRAY(SELECT f.document FROM unnest(v_done.failures) AS f)) AS o;
-        v_shreds := rowdelta.shredded(p_plan, v_documents, v_items);
-        v_source := rowdelta.chosen(p_plan.relations, v_shreds.rows);
-    END;
-    v_done := rowdelta.both(v_done, ROW('{}', v_shreds.inserted, '{}', NULL));
-    v_trees := rowdelta.trees(p_plan.relations, v_source);
-    v_prints := rowdelta.prints(p_plan.relations, v_source, v_trees);
-    v_more := rowdelta.repeats(v_prints);
+    v_more := rowdelta.repeats(v_prints || p_seen);
     v_done := rowdelta.both(v_done, v_more);
     v_known := ARRAY(SELECT d.document FROM unnest(v_more.documents) AS d) || ARRAY(SELECT f.document FROM unnest(v_more.failures) AS f);
+    v_seen := rowdelta.but(p_seen, v_known);
     v_source := rowdelta.without_documents(v_source, v_known);
-    v_more := rowdelta.unchanged(p_plan, v_source, v_prints);
-    v_done := rowdelta.both(v_done, v_more);
-    v_known := ARRAY(SELECT d.document FROM unnest(v_more.documents) AS d);
-    v_others := v_seen || ARRAY(SELECT f FROM unnest(v_prints) AS f WHERE f.document = ANY (v_known));
-    v_source := rowdelta.without_documents(v_source, v_known);
-    v_more := rowdelta.stored(p_plan, v_source, v_trees, v_prints, v_raws, v_others);
+    v_same := rowdelta.unchanged(p_plan, v_source, v_prints);
+    PERFORM rowdelta.respell(p_plan, v_source, rowdelta.but(v_prints, v_known), v_same);
+    v_seen := v_seen || v_same;
+    v_done.documents := v_done.documents || ARRAY(SELECT ROW(s.document, 'unchanged', 0)::rowdelta.stored_document FROM unnest(v_seen) AS s);
+    v_source := rowdelta.without_documents(v_source, ARRAY(SELECT s.document FROM unnest(v_same) AS s));
+    IF v_source = '{}' THEN
+        RETURN v_done;
+    END IF;
+    v_more := rowdelta.stored(p_plan, v_source, v_trees, v_prints, v_seen);
     -- One that is as it should be may fail after all: another asks for a row of it. Once is enough.
     v_more.failures := ARRAY(SELECT DISTINCT ON (f.document) ROW(f.document, f.relation, f.sqlstate, f.message)::rowdelta.failed
                              FROM unnest(v_more.failures) WITH ORDINALITY AS f ORDER BY f.document, f.ordinality);
@@ -3194,7 +3210,20 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.run_documents(rowdelta.plan_of_mapping, jsonb[]) IS 'syncs documents';
+COMMENT ON FUNCTION rowdelta.run_documents(
+    rowdelta.plan_of_mapping, integer[], jsonb[], bytea[], rowdelta.print[], rowdelta.failed[]) IS 'syncs documents of a call';
+
+-- rowdelta.but(p_prints, p_documents): fingerprints of all documents but some.
+CREATE FUNCTION rowdelta.but(p_prints rowdelta.print[], p_documents integer[]) RETURNS rowdelta.print[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+    SELECT ARRAY(SELECT f FROM unnest(p_prints) AS f LEFT JOIN unnest(p_documents) AS k (document) ON k.document = f.document
+                 WHERE k.document IS NULL)
+$$;
+
+COMMENT ON FUNCTION rowdelta.but(rowdelta.print[], integer[]) IS 'fingerprints of all documents but some';
 
 -- rowdelta.repeats(p_prints): documents that stand more than once in a call. Of equal ones the first counts, the others are
 -- repeats; of differing ones the first counts, and the others fail.
@@ -3294,10 +3323,117 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.keyed_roots_sql(rowdelta.relation, text[], text) IS 'SQL of root rows of which only the key is made';
 
--- rowdelta.seen(p_plan, p_items, p_raws): the documents whose text is as it was when they were recorded by these functions.
+-- rowdelta.unchanged(p_plan, p_source, p_prints): the documents that are as they should be, going by what is recorded, and of
+-- which the root row is there; with the fingerprint that is recorded. Of p_prints the fingerprint counts, and what stands for
+-- the text where that is not known. Of p_source the keys of root rows do.
+CREATE FUNCTION rowdelta.unchanged(p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_prints rowdelta.print[])
+    RETURNS rowdelta.print[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v_empty  integer[] := rowdelta.emptied(p_plan);
+    v_roots  rowdelta.source_row[];
+    v_states rowdelta.print[];
+BEGIN
+    SELECT coalesce(array_agg(s), '{}'), coalesce(array_agg(ROW(s.document, st.key, st.fingerprint, NULL, st.raw)::rowdelta.print), '{}')
+    INTO v_roots, v_states
+    FROM unnest(p_prints) AS f
+    JOIN unnest(p_source) AS s ON s.relation = 1 AND s.document = f.document
+    JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT DISTINCT f.key FROM unnest(p_prints) AS f)) AS st ON st.key = f.key
+    WHERE st.settled AND NOT st.absent AND CASE WHEN f.fingerprint IS NULL THEN st.raw = f.raw ELSE st.fingerprint = f.fingerprint END
+      AND (v_empty = '{}' OR NOT rowdelta.lost(st.relations, v_empty));
+    RETURN ARRAY(SELECT s FROM unnest(rowdelta.there(p_plan, v_roots)) AS t JOIN unnest(v_states) AS s USING (document));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.unchanged(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.print[]) IS
+    'documents that are as they should be, going by what is recorded';
+
+-- rowdelta.is_text(p_raw): whether a raw fingerprint is that of a text given to sync_texts.
+--
+-- It has 17 bytes, the first of them `t`; that of a document given as jsonb has `s`, and the engine's own, of bytes that only
+-- it sees, are 16.
+CREATE FUNCTION rowdelta.is_text(p_raw bytea) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN octet_length(p_raw) = 17 AND get_byte(p_raw, 0) = 116;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.is_text(bytea) IS 'whether a raw fingerprint is that of a text';
+
+-- rowdelta.remember(p_plan, p_source, p_prints, p_before): by which text documents are known from now on. p_before: what was
+-- recorded of them.
+CREATE FUNCTION rowdelta.remember(
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_prints rowdelta.print[], p_before rowdelta.print[]
+) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_old bytea[] := ARRAY(SELECT b.raw FROM unnest(p_before) AS b WHERE rowdelta.is_text(b.raw));
+    v_new rowdelta.print[] := ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE rowdelta.is_text(f.raw));
+BEGIN
+    IF v_old <> '{}' THEN
+        DELETE FROM rowdelta.spelling t WHERE t.mapping = p_plan.mapping AND t.hash = ANY (v_old);
+    END IF;
+    IF v_new <> '{}' THEN
+        -- Another session may be given the same text.
+        INSERT INTO rowdelta.spelling (mapping, hash, key, cells)
+        SELECT p_plan.mapping, f.raw, s.key, ARRAY(SELECT s.cells[k.at] FROM unnest((p_plan.relations[1]).key_at) WITH ORDINALITY AS k (at)
+                                                   ORDER BY k.ordinality)
+        FROM unnest(v_new) AS f JOIN unnest(p_source) AS s ON s.relation = 1 AND s.document = f.document
+        ORDER BY f.raw ON CONFLICT DO NOTHING;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.remember(
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.print[], rowdelta.print[]) IS 'by which text documents are known';
+
+-- rowdelta.respell(p_plan, p_source, p_prints, p_same): records the text of documents that are as they were in other words.
+--
+-- Once: of a feed that respells a document every night nothing is written. The engine's hash of its bytes stays.
+CREATE FUNCTION rowdelta.respell(
+    p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_prints rowdelta.print[], p_same rowdelta.print[]
+) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_nestloop = off
+AS $$
+DECLARE
+    v_before rowdelta.print[];
+    v_now    rowdelta.print[];
+BEGIN
+    IF p_same = '{}' THEN
+        RETURN;
+    END IF;
+    SELECT coalesce(array_agg(ROW(NULL, st.key, st.fingerprint, NULL, st.raw)::rowdelta.print), '{}'), coalesce(array_agg(f), '{}')
+    INTO v_before, v_now
+    FROM rowdelta.states(p_plan.mapping, ARRAY(SELECT s.key FROM unnest(p_same) AS s)) AS st
+    JOIN unnest(p_prints) AS f ON f.key = st.key AND f.fingerprint = st.fingerprint
+    WHERE NOT st.respelled AND octet_length(st.raw) IS DISTINCT FROM 16;
+    IF v_now = '{}' THEN
+        RETURN;
+    END IF;
+    PERFORM rowdelta.renew_raw(p_plan.mapping, array_agg(f.key ORDER BY f.key), array_agg(f.fingerprint ORDER BY f.key),
+                               array_agg(f.raw ORDER BY f.key)) FROM unnest(v_now) AS f;
+    PERFORM rowdelta.remember(p_plan, p_source, v_now, v_before);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.respell(
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.print[], rowdelta.print[]) IS 'records another text of documents';
+
+-- rowdelta.seen(p_plan, p_documents, p_raws): the documents of a JSON array whose text is as it was when they were recorded by
+-- these functions.
 --
 -- Only their keys are made. Where that fails nothing is known of any of them.
-CREATE FUNCTION rowdelta.seen(p_plan rowdelta.plan_of_mapping, p_items jsonb[], p_raws bytea[]) RETURNS rowdelta.print[]
+CREATE FUNCTION rowdelta.seen(p_plan rowdelta.plan_of_mapping, p_documents jsonb, p_raws bytea[]) RETURNS rowdelta.print[]
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
     SET enable_nestloop = off
@@ -3305,7 +3441,6 @@ AS $$
 DECLARE
     v       rowdelta.relation := p_plan.relations[1];
     v_roots rowdelta.source_row[];
-    v_empty integer[] := rowdelta.emptied(p_plan);
 BEGIN
     IF EXISTS (SELECT FROM unnest(v.key_at) AS k (at) WHERE (v.columns[k.at]).lookup IS NOT NULL
                OR jsonb_array_length((v.columns[k.at]).paths) > 1) THEN
@@ -3313,45 +3448,116 @@ BEGIN
     END IF;
     EXECUTE rowdelta.keyed_roots_sql(
         v, ARRAY(SELECT rowdelta.find_sql((v.columns[k.at]).paths -> 0) FROM unnest(v.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality),
-        format('(%s) AS e', rowdelta.items_sql(p_plan.relations, 1)))
-    INTO v_roots USING NULL::rowdelta.source_row[], ARRAY(SELECT generate_series(1, cardinality(p_items))), p_items;
-    RETURN ARRAY(
-        SELECT ROW(r.document, r.key, NULL, NULL)::rowdelta.print FROM unnest(rowdelta.there(p_plan, ARRAY(
-            SELECT s FROM unnest(v_roots) AS s
-            JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) ON w.document = s.document
-            JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT DISTINCT r.key FROM unnest(v_roots) AS r)) AS st ON st.key = s.key
-            -- One that stands here in two versions is looked at.
-            JOIN (SELECT r.key FROM unnest(v_roots) AS r JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) USING (document)
-                  GROUP BY r.key HAVING count(DISTINCT w.raw) = 1) AS o ON o.key = s.key
-            WHERE st.settled AND NOT st.absent AND st.raw = w.raw
-              AND (v_empty = '{}' OR NOT rowdelta.lost(st.relations, v_empty))))) AS r);
+        '(SELECT a.document, CASE WHEN jsonb_typeof(a.item) = ''object'' THEN a.item ELSE rowdelta.refuse(''expected an object'')::jsonb END AS item '
+        'FROM (SELECT d.at AS document, $1 -> d.at - 1 AS item FROM generate_series(1, jsonb_array_length($1)) AS d (at) OFFSET 0) AS a) AS e')
+    INTO v_roots USING p_documents;
+    RETURN rowdelta.unchanged(p_plan, v_roots, ARRAY(
+        SELECT ROW(s.document, s.key, NULL, NULL, w.raw)::rowdelta.print FROM unnest(v_roots) AS s
+        JOIN unnest(p_raws) WITH ORDINALITY AS w (raw, document) ON w.document = s.document));
 EXCEPTION WHEN OTHERS THEN
     RETURN '{}';
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.seen(rowdelta.plan_of_mapping, jsonb[], bytea[]) IS 'documents whose text is as it was';
+COMMENT ON FUNCTION rowdelta.seen(rowdelta.plan_of_mapping, jsonb, bytea[]) IS 'documents whose text is as it was';
 
--- rowdelta.unchanged(p_plan, p_source, p_prints): the documents that are as they should be, going by what is recorded, and of
--- which the root row is there.
-CREATE FUNCTION rowdelta.unchanged(p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_prints rowdelta.print[])
-    RETURNS rowdelta.done
-    LANGUAGE sql STABLE
+-- rowdelta.seen_texts(p_plan, p_raws): the documents whose text, for which these stand, is as it was when they were recorded.
+CREATE FUNCTION rowdelta.seen_texts(p_plan rowdelta.plan_of_mapping, p_raws bytea[]) RETURNS rowdelta.print[]
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
-    SET enable_nestloop = off
+    SET enable_seqscan = off
 AS $$
-    SELECT ROW(ARRAY(
-        SELECT ROW(s.document, 'unchanged', 0)::rowdelta.stored_document FROM unnest(rowdelta.there(p_plan, ARRAY(
-            SELECT s FROM unnest(p_prints) AS f
-            JOIN rowdelta.states(p_plan.mapping, ARRAY(SELECT DISTINCT f.key FROM unnest(p_prints) AS f)) AS st ON st.key = f.key
-            JOIN unnest(p_source) AS s ON s.relation = 1 AND s.document = f.document
-            CROSS JOIN (SELECT rowdelta.emptied(p_plan) AS empty OFFSET 0) AS e
-            WHERE st.settled AND NOT st.absent AND st.fingerprint = f.fingerprint
-              AND (e.empty = '{}' OR NOT rowdelta.lost(st.relations, e.empty))))) AS s), '{}'::jsonb, '{}', NULL)::rowdelta.done
+DECLARE
+    v_at     integer[] := (p_plan.relations[1]).key_at;
+    v_roots  rowdelta.source_row[];
+    v_prints rowdelta.print[];
+BEGIN
+    SELECT coalesce(array_agg(ROW(1, w.document, w.document, NULL, NULL, ARRAY(
+               SELECT t.cells[array_position(v_at, i)] FROM generate_series(1, (SELECT max(k.at) FROM unnest(v_at) AS k (at))) AS i ORDER BY i),
+               NULL, '{}', t.key, NULL, 0, false)::rowdelta.source_row), '{}'),
+           coalesce(array_agg(ROW(w.document, t.key, NULL, NULL, w.raw)::rowdelta.print), '{}')
+    INTO v_roots, v_prints
+    FROM unnest(p_raws) WITH ORDINALITY AS w (raw, document)
+    JOIN rowdelta.spelling t ON t.mapping = p_plan.mapping AND t.hash = w.raw;
+    RETURN CASE WHEN v_prints = '{}' THEN '{}' ELSE rowdelta.unchanged(p_plan, v_roots, v_prints) END;
+END
 $$;
 
-COMMENT ON FUNCTION rowdelta.unchanged(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.print[]) IS
-    'documents that are as they should be, going by what is recorded';
+COMMENT ON FUNCTION rowdelta.seen_texts(rowdelta.plan_of_mapping, bytea[]) IS 'documents whose text is as it was';
+
+-- rowdelta.hold_mapping(p_mapping): keeps takeovers of the lease, and merges, waiting to the end of the transaction.
+CREATE FUNCTION rowdelta.hold_mapping(p_mapping integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta'), p_mapping);
+    PERFORM rowdelta.hold_base(p_mapping);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.hold_mapping(integer) IS 'keeps takeovers and merges waiting';
+
+-- rowdelta.unseen(p_count, p_seen): the numbers of those of so many documents that were not seen.
+CREATE FUNCTION rowdelta.unseen(p_count integer, p_seen rowdelta.print[]) RETURNS integer[]
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+    SELECT ARRAY(SELECT generate_series(1, p_count) EXCEPT SELECT s.document FROM unnest(p_seen) AS s ORDER BY 1)
+$$;
+
+COMMENT ON FUNCTION rowdelta.unseen(integer, rowdelta.print[]) IS 'which documents were not seen';
+
+-- rowdelta.run_array(p_plan, p_documents): syncs the documents of a JSON array.
+CREATE FUNCTION rowdelta.run_array(p_plan rowdelta.plan_of_mapping, p_documents jsonb) RETURNS rowdelta.done
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_raws   bytea[];
+    v_seen   rowdelta.print[];
+    v_unseen integer[];
+BEGIN
+    PERFORM rowdelta.hold_mapping(p_plan.mapping);
+    -- By their places: what jsonb_array_elements gives is kept, on disk where it is much.
+    v_raws := ARRAY(SELECT '\x73'::bytea || substr(sha256(p_plan.digest || convert_to((p_documents -> d.at - 1)::text, 'UTF8')), 1, 16)
+                    FROM generate_series(1, jsonb_array_length(p_documents)) AS d (at) ORDER BY d.at);
+    v_seen := rowdelta.seen(p_plan, p_documents, v_raws);
+    v_unseen := rowdelta.unseen(cardinality(v_raws), v_seen);
+    RETURN rowdelta.run_documents(p_plan, v_unseen, ARRAY(SELECT p_documents -> d.at - 1 FROM unnest(v_unseen) AS d (at) ORDER BY d.at),
+                                  v_raws, v_seen);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.run_array(rowdelta.plan_of_mapping, jsonb) IS 'syncs the documents of a JSON array';
+
+-- rowdelta.read_texts(p_documents, p_texts): documents, with their numbers, from their texts; and which of these are not JSON.
+CREATE FUNCTION rowdelta.read_texts(
+    p_documents integer[], p_texts text[], OUT documents integer[], OUT items jsonb[], OUT failures rowdelta.failed[]
+)
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    failures := '{}';
+    items := ARRAY(SELECT coalesce(p_texts[d.at], 'null')::jsonb FROM generate_subscripts(p_texts, 1) AS d (at) ORDER BY d.at);
+    documents := p_documents;
+EXCEPTION WHEN OTHERS THEN
+    -- One of them is none: one by one.
+    documents := '{}';
+    items := '{}';
+    FOR v_at IN 1 .. cardinality(p_texts) LOOP
+        BEGIN
+            items := items || coalesce(p_texts[v_at], 'null')::jsonb;
+            documents := documents || p_documents[v_at];
+        EXCEPTION WHEN OTHERS THEN
+            failures := failures || ROW(p_documents[v_at], NULL, 'RD006', SQLERRM)::rowdelta.failed;
+        END;
+    END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.read_texts(integer[], text[]) IS 'documents from their texts';
 
 -- sync(mapping, document, rows_max, percent_max)
 --
@@ -3383,7 +3589,7 @@ DECLARE
     v_done   rowdelta.done;
     v_failed rowdelta.failed;
 BEGIN
-    v_done := rowdelta.run_documents(v_plan, ARRAY[document]);
+    v_done := rowdelta.run_array(v_plan, jsonb_build_array(document));
     v_failed := v_done.failures[1];
     IF (v_done.documents[1]).status = 'withheld' THEN
         RAISE EXCEPTION '%', v_done.because USING ERRCODE = 'RD008';
@@ -3446,21 +3652,90 @@ AS $$
 DECLARE
     v_started timestamptz := clock_timestamp();
     v_plan    rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path, rows_max, percent_max);
-    v_items   jsonb[];
     v_done    rowdelta.done;
-    v_run     bigint;
-    v_report  jsonb;
 BEGIN
     IF jsonb_typeof(documents) IS DISTINCT FROM 'array' THEN
         RAISE EXCEPTION 'expected a JSON array of documents' USING ERRCODE = 'RD006';
     END IF;
-    v_items := ARRAY(SELECT d.item FROM jsonb_array_elements(documents) WITH ORDINALITY AS d (item, at) ORDER BY d.at);
-    v_done := CASE WHEN v_items = '{}' THEN ROW('{}', '{}', '{}', NULL)::rowdelta.done ELSE rowdelta.run_documents(v_plan, v_items) END;
-    IF EXISTS (SELECT FROM rowdelta.mapping m WHERE m.id = v_plan.mapping AND m.history IS NOT NULL) THEN
-        PERFORM rowdelta.forget_history(v_plan.mapping);
+    v_done := rowdelta.run_array(v_plan, documents);
+    RETURN rowdelta.noted(v_plan, v_started, jsonb_array_length(documents), v_done, (
+        SELECT jsonb_object_agg(f.document, rowdelta.label_of(v_plan, documents -> f.document - 1)) FROM unnest(v_done.failures) AS f));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.sync_many(text, jsonb, bigint, numeric, name[]) IS 'stores documents: writes what differs, and nothing else';
+
+-- sync_texts(mapping, documents, rows_max, percent_max)
+--
+-- As sync_many, of documents that are given as text, each by itself. A text that was given before, and is as it was stored,
+-- is known by its hash: it is not even read as JSON. One that is no JSON fails by itself.
+--
+-- Locks:   as sync.
+-- Raises:  RD001, RD005 as sync. What a document does is in the report.
+-- Example: SELECT rowdelta.sync_texts('shop', ARRAY['{"number": "A1"}', '{"number": "A2"}']) -> 'failures';
+CREATE FUNCTION rowdelta.sync_texts(
+    mapping text, documents text[], rows_max bigint DEFAULT 10000, percent_max numeric DEFAULT 20,
+    path name[] DEFAULT pg_catalog.current_schemas(false)
+)
+    RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET client_encoding = 'UTF8'
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET array_nulls = on
+    SET standard_conforming_strings = on
+    SET jit = off
+AS $$
+DECLARE
+    v_started timestamptz := clock_timestamp();
+    v_plan    rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path, rows_max, percent_max);
+    v_raws    bytea[];
+    v_seen    rowdelta.print[];
+    v_unseen  integer[];
+    v_read    record;
+    v_done    rowdelta.done;
+BEGIN
+    IF documents IS NULL THEN
+        RAISE EXCEPTION 'expected an array of documents' USING ERRCODE = 'RD006';
     END IF;
-    INSERT INTO rowdelta.run (mapping, started) VALUES (v_plan.mapping, v_started) RETURNING id INTO v_run;
-    v_report := rowdelta.reported(v_plan, v_run, v_items, v_done);
+    PERFORM rowdelta.hold_mapping(v_plan.mapping);
+    -- By their places: what unnest gives is kept, on disk where it is much.
+    v_raws := ARRAY(SELECT '\x74'::bytea || substr(sha256(v_plan.digest || sha256(convert_to(documents[d.at], 'UTF8'))), 1, 16)
+                    FROM generate_subscripts(documents, 1) AS d (at) ORDER BY d.at);
+    v_seen := rowdelta.seen_texts(v_plan, v_raws);
+    v_unseen := rowdelta.unseen(cardinality(v_raws), v_seen);
+    SELECT * INTO v_read FROM rowdelta.read_texts(v_unseen, ARRAY(SELECT documents[d.at] FROM unnest(v_unseen) AS d (at) ORDER BY d.at));
+    v_done := rowdelta.run_documents(v_plan, v_read.documents, v_read.items, v_raws, v_seen, v_read.failures);
+    RETURN rowdelta.noted(v_plan, v_started, cardinality(documents), v_done, (
+        SELECT jsonb_object_agg(f.document, rowdelta.label_of(v_plan, documents[f.document]::jsonb)) FROM unnest(v_done.failures) AS f
+        -- Those that are no JSON have no key.
+        WHERE f.document = ANY (v_read.documents || ARRAY(SELECT s.document FROM unnest(v_seen) AS s))));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.sync_texts(text, text[], bigint, numeric, name[]) IS
+    'stores documents given as text: reads those that differ, writes what differs, and nothing else';
+
+-- rowdelta.noted(p_plan, p_started, p_count, p_done, p_labels): enters a run of so many documents in the ledger, and gives its
+-- report. p_labels: by number, the keys in words of those that failed.
+CREATE FUNCTION rowdelta.noted(
+    p_plan rowdelta.plan_of_mapping, p_started timestamptz, p_count integer, p_done rowdelta.done, p_labels jsonb
+) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_run    bigint;
+    v_report jsonb;
+BEGIN
+    IF EXISTS (SELECT FROM rowdelta.mapping m WHERE m.id = p_plan.mapping AND m.history IS NOT NULL) THEN
+        PERFORM rowdelta.forget_history(p_plan.mapping);
+    END IF;
+    INSERT INTO rowdelta.run (mapping, started) VALUES (p_plan.mapping, p_started) RETURNING id INTO v_run;
+    v_report := rowdelta.reported(p_plan, v_run, p_count, p_done, p_labels);
     INSERT INTO rowdelta.failure (run, document, item, relation, sqlstate, message, retryable)
     SELECT v_run, f.value ->> 'document', (f.value ->> 'item')::bigint, f.value ->> 'relation', f.value ->> 'sqlstate',
            f.value ->> 'message', (f.value ->> 'retryable')::boolean
@@ -3470,7 +3745,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.sync_many(text, jsonb, bigint, numeric, name[]) IS 'stores documents: writes what differs, and nothing else';
+COMMENT ON FUNCTION rowdelta.noted(rowdelta.plan_of_mapping, timestamptz, integer, rowdelta.done, jsonb) IS 'enters a run in the ledger';
 
 -- rowdelta.label_of(p_plan, p_item): the key of a document in words: its values, joined by commas.
 CREATE FUNCTION rowdelta.label_of(p_plan rowdelta.plan_of_mapping, p_item jsonb) RETURNS text
@@ -3488,8 +3763,10 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.label_of(rowdelta.plan_of_mapping, jsonb) IS 'the key of a document in words';
 
--- rowdelta.reported(p_plan, p_run, p_items, p_done): the report of a run.
-CREATE FUNCTION rowdelta.reported(p_plan rowdelta.plan_of_mapping, p_run bigint, p_items jsonb[], p_done rowdelta.done) RETURNS jsonb
+-- rowdelta.reported(p_plan, p_run, p_count, p_done, p_labels): the report of a run of so many documents.
+CREATE FUNCTION rowdelta.reported(
+    p_plan rowdelta.plan_of_mapping, p_run bigint, p_count integer, p_done rowdelta.done, p_labels jsonb
+) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -3498,7 +3775,7 @@ AS $$
         'status', CASE WHEN p_done.failures <> '{}' THEN 'failed'
                        WHEN 'withheld' = ANY (SELECT d.status FROM unnest(p_done.documents) AS d) THEN 'withheld' ELSE 'done' END,
         'documents', (SELECT jsonb_build_object(
-            'read', cardinality(p_items), 'repeated', count(*) FILTER (WHERE d.status = 'repeated'),
+            'read', p_count, 'repeated', count(*) FILTER (WHERE d.status = 'repeated'),
             'unchanged', count(*) FILTER (WHERE d.status = 'unchanged'), 'new', count(*) FILTER (WHERE d.status = 'new'),
             'changed', count(*) FILTER (WHERE d.status = 'changed'), 'removed', 0,
             'failed', (SELECT count(DISTINCT f.document) FROM unnest(p_done.failures) AS f), 'withheld', count(*) FILTER (WHERE d.status = 'withheld'),
@@ -3509,12 +3786,12 @@ AS $$
         'withheld_because', p_done.because,
         'skipped_lookups', (SELECT coalesce(sum(d.skipped), 0) FROM unnest(p_done.documents) AS d),
         'failures', (SELECT coalesce(jsonb_agg(jsonb_build_object(
-            'document', rowdelta.label_of(p_plan, p_items[f.document]), 'item', f.document, 'relation', f.relation,
+            'document', p_labels ->> f.document::text, 'item', f.document, 'relation', f.relation,
             'sqlstate', CASE WHEN f.sqlstate NOT LIKE 'RD%' THEN f.sqlstate END, 'message', f.message,
             'retryable', coalesce(rowdelta.is_transient(f.sqlstate), false)) ORDER BY f.document), '[]') FROM unnest(p_done.failures) AS f))
 $$;
 
-COMMENT ON FUNCTION rowdelta.reported(rowdelta.plan_of_mapping, bigint, jsonb[], rowdelta.done) IS 'the report of a run';
+COMMENT ON FUNCTION rowdelta.reported(rowdelta.plan_of_mapping, bigint, integer, rowdelta.done, jsonb) IS 'the report of a run';
 
 -- ── Deleting, planning, verifying ──────────────────────────────────────────────────────────────
 
@@ -3652,20 +3929,36 @@ DECLARE
     v_whole  rowdelta.comparison;
     v_reason text;
 BEGIN
-    PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta'), p_plan.mapping);
-    PERFORM rowdelta.hold_base(p_plan.mapping);
+    PERFORM rowdelta.hold_mapping(p_plan.mapping);
     v_whole := rowdelta.whole(p_plan, p_roots);
     v_reason := rowdelta.too_much(p_plan, v_whole);
     IF v_reason IS NOT NULL THEN
         RAISE EXCEPTION '%', v_reason USING ERRCODE = 'RD008';
     END IF;
     PERFORM rowdelta.applied(p_plan, '{}', v_whole);
-    PERFORM rowdelta.forget(p_plan.mapping, ARRAY(SELECT s.key FROM unnest(p_roots) AS s));
+    PERFORM rowdelta.dropped(p_plan.mapping, ARRAY(SELECT s.key FROM unnest(p_roots) AS s));
     RETURN rowdelta.counted_changes(v_whole.changes);
 END
 $$;
 
 COMMENT ON FUNCTION rowdelta.removed(rowdelta.plan_of_mapping, rowdelta.source_row[]) IS 'deletes documents';
+
+-- rowdelta.dropped(p_mapping, p_keys): drops what is recorded of documents, and by which text they are known.
+CREATE FUNCTION rowdelta.dropped(p_mapping integer, p_keys bytea[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_known bytea[] := ARRAY(SELECT st.raw FROM rowdelta.states(p_mapping, p_keys) AS st WHERE rowdelta.is_text(st.raw));
+BEGIN
+    IF v_known <> '{}' THEN
+        DELETE FROM rowdelta.spelling t WHERE t.mapping = p_mapping AND t.hash = ANY (v_known);
+    END IF;
+    PERFORM rowdelta.forget(p_mapping, p_keys);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.dropped(integer, bytea[]) IS 'drops what is recorded of documents';
 
 -- remove(mapping, key)
 --
@@ -3752,7 +4045,7 @@ BEGIN
     IF v_absent <> '{}' AND v_keep IS NOT TRUE THEN
         v_counts := rowdelta.removed(v_plan, rowdelta.roots_with(v_plan, v_absent));
         -- Of documents whose rows somebody else deleted, too.
-        PERFORM rowdelta.forget(v_plan.mapping, v_absent);
+        PERFORM rowdelta.dropped(v_plan.mapping, v_absent);
     END IF;
     RETURN QUERY SELECT c.relation, c.removed FROM rowdelta.counts_of(v_plan, v_counts) AS c;
 END

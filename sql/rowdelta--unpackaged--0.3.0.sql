@@ -14,7 +14,7 @@ BEGIN
         WHERE c.relnamespace OPERATOR(pg_catalog.=) 'rowdelta'::pg_catalog.regnamespace AND c.relkind OPERATOR(pg_catalog.<>) ALL (ARRAY['i', 'c']::pg_catalog."char"[])
           AND c.relname OPERATOR(pg_catalog.<>) ALL (ARRAY[
               'mapping', 'mapping_id_seq', 'document', 'base', 'skip', 'rewritten', 'run', 'run_id_seq', 'failure', 'guard',
-              'change', 'change_id_seq', 'state', 'status', 'failures']::pg_catalog.name[])
+              'change', 'change_id_seq', 'spelling', 'state', 'status', 'failures']::pg_catalog.name[])
         UNION ALL
         SELECT p.oid::pg_catalog.regprocedure::pg_catalog.text FROM pg_catalog.pg_proc p
         WHERE p.pronamespace OPERATOR(pg_catalog.=) 'rowdelta'::pg_catalog.regnamespace
@@ -36,7 +36,7 @@ BEGIN
         EXECUTE pg_catalog.format('ALTER EXTENSION rowdelta ADD %s', v_name);
     END LOOP;
     FOREACH v_name IN ARRAY ARRAY['mapping', 'mapping_id_seq', 'document', 'base', 'skip', 'rewritten', 'run', 'run_id_seq', 'failure',
-                                  'guard', 'change', 'change_id_seq'] LOOP
+                                  'guard', 'change', 'change_id_seq', 'spelling'] LOOP
         PERFORM pg_catalog.pg_extension_config_dump(pg_catalog.format('rowdelta.%I', v_name)::pg_catalog.regclass, '');
     END LOOP;
 END

@@ -2,12 +2,13 @@
 //!
 //! A case is drawn from one seed by the generator of `nights`, within what the SQL functions know of a mapping. Into
 //! each night go some documents that must fail (`spoil`). One database is the engine's; the other one's nights are
-//! played by `sync_many`, or by the two turn about. After each night
+//! played by `sync_many` or `sync_texts`, or by SQL and engine turn about. After each night
 //!
 //! - both report the same of documents, of rows by relation, and of failures: which document, in which relation, with
 //!   which code of the server;
 //! - tables hold the same, row by row, found by keys and content (`content`), and what the oracle says;
 //! - the rows written by SQL, counted by triggers, are the smallest edit;
+//! - the same texts again, if the night was SQL's, write nothing, and fail where they failed;
 //! - the same night again, respelled, by the other one of the two, writes nothing.
 //!
 //! At the end both find no drift in what the one or the other recorded.

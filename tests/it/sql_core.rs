@@ -6,7 +6,8 @@
 //! - `found`: what random nights found;
 //! - `digests`: what is recorded is what the engine records;
 //! - `races`: several sessions, and the command beside them;
-//! - `roles`: what a role needs.
+//! - `roles`: what a role needs;
+//! - `texts`: documents given as text.
 //!
 //! Random mappings and nights are played by `crate::agreement`.
 
@@ -19,6 +20,7 @@ mod races;
 mod real;
 mod roles;
 mod scope;
+mod texts;
 mod told;
 
 use std::path::Path;
@@ -72,8 +74,14 @@ impl Sql {
         let report = self
             .call("SELECT rowdelta.sync_many($1, $2::text::jsonb)::text", &[&self.name, &documents])
             .await?;
-        let report: Value = serde_json::from_str(&report).unwrap();
-        Ok(Ran { code: 0, stderr: String::new(), report, peak_bytes: None })
+        Ok(ran(&report))
+    }
+
+    /// `sync_texts` of documents.
+    pub async fn texts(&self, docs: &[String]) -> Ran {
+        let sql = "SELECT rowdelta.sync_texts($1, $2)::text";
+        let row = self.client.query_one(sql, &[&self.name, &docs]).await;
+        ran(row.unwrap_or_else(|error| panic!("{:?}", refused(error))).get(0))
     }
 
     /// `sync` of a document: a line for each relation of which a row was written, and what became of the document.
@@ -103,6 +111,10 @@ impl Sql {
     pub async fn execute(&self, sql: &str) -> Result<(), Refused> {
         self.client.batch_execute(sql).await.map_err(refused)
     }
+}
+
+fn ran(report: &str) -> Ran {
+    Ran { code: 0, stderr: String::new(), report: serde_json::from_str(report).unwrap(), peak_bytes: None }
 }
 
 fn refused(error: tokio_postgres::Error) -> Refused {

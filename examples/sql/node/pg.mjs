@@ -11,8 +11,9 @@ import pg from 'pg'
 // A call is a transaction: few enough documents that its locks are short, enough that its cost is shared.
 const CHUNK = 500
 
-// Lines are passed on as text. JSON.parse would round numbers that a double cannot hold.
-const SYNC = 'SELECT rowdelta.sync_many($1, to_jsonb($2::jsonb[])) AS report'
+// Lines are passed on as text: one that is as it was is not even read, and JSON.parse would round numbers that a double
+// cannot hold.
+const SYNC = 'SELECT rowdelta.sync_texts($1, $2::text[]) AS report'
 
 async function* chunks(input) {
   let chunk = []
@@ -29,26 +30,12 @@ async function* chunks(input) {
   if (chunk.length > 0) yield chunk
 }
 
-/** Syncs some lines, and gives the reports of the calls that it took. */
+/** Syncs some lines, and gives the report. */
 async function sync(client, mapping, lines) {
-  try {
-    const { rows } = await client.query(SYNC, [mapping, lines.map((line) => line.text)])
-    const { report } = rows[0]
-    for (const failure of report.failures) failure.line = lines[failure.item - 1].number
-    return [report]
-  } catch (error) {
-    // Class 22: a line that PostgreSQL cannot read as JSON. Nothing of the call is stored; halves single the line out.
-    if (!error.code?.startsWith('22')) throw error
-    if (lines.length === 1) {
-      const failure = { line: lines[0].number, sqlstate: error.code, message: error.message, retryable: false }
-      return [{ status: 'failed', documents: { read: 1, failed: 1 }, relations: [], failures: [failure] }]
-    }
-    const half = Math.ceil(lines.length / 2)
-    return [
-      ...(await sync(client, mapping, lines.slice(0, half))),
-      ...(await sync(client, mapping, lines.slice(half))),
-    ]
-  }
+  const { rows } = await client.query(SYNC, [mapping, lines.map((line) => line.text)])
+  const { report } = rows[0]
+  for (const failure of report.failures) failure.line = lines[failure.item - 1].number
+  return report
 }
 
 async function run(mapping, file) {
@@ -59,13 +46,12 @@ async function run(mapping, file) {
   await client.connect()
   try {
     for await (const lines of chunks(input)) {
-      for (const report of await sync(client, mapping, lines)) {
-        for (const what in total.documents) total.documents[what] += report.documents[what] ?? 0
-        for (const { added, updated, moved, removed } of report.relations) {
-          total.rows_written += added + updated + moved + removed
-        }
-        failures.push(...report.failures)
+      const report = await sync(client, mapping, lines)
+      for (const what in total.documents) total.documents[what] += report.documents[what]
+      for (const { added, updated, moved, removed } of report.relations) {
+        total.rows_written += added + updated + moved + removed
       }
+      failures.push(...report.failures)
     }
   } finally {
     await client.end()

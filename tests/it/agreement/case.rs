@@ -52,6 +52,16 @@ struct Outcome {
 }
 
 impl Outcome {
+    /// Whether those documents failed that were expected to, by the relations that are to blame.
+    fn failed_as(&self, expected: &BTreeMap<u64, &str>) -> Result<()> {
+        let failed: BTreeMap<u64, &str> =
+            self.failures.iter().map(|(at, (relation, _))| (*at, relation.as_str())).collect();
+        if failed == *expected {
+            return Ok(());
+        }
+        Err(format!("expected to fail {expected:?}, failed {:?}: {:?}", self.failures, self.messages))
+    }
+
     /// Whether both are of one night. A document whose only change is that another one took a row of it is changed or
     /// unchanged to the engine, as it comes later in a batch with that one, or in one of its own.
     fn agrees(&self, other: &Self) -> bool {
@@ -130,15 +140,10 @@ impl<'a> Case<'a> {
         self.keep(&format!("night-{night}.ndjson"), &docs)?;
         let by_engine = self.by_engine(0, &docs).await?;
         let by_sql = self.is_by_sql(night);
-        let outcome = if by_sql { self.by_sql(&docs).await? } else { self.by_engine(1, &docs).await? };
-        let failed: BTreeMap<u64, &str> =
-            outcome.failures.iter().map(|(at, (relation, _))| (*at, relation.as_str())).collect();
-        if failed != expected {
-            return Err(format!(
-                "expected to fail {expected:?}, failed {:?}: {:?}",
-                outcome.failures, outcome.messages
-            ));
-        }
+        let as_texts = rng.bool();
+        let outcome =
+            if by_sql { self.by_sql(&docs, as_texts).await? } else { self.by_engine(1, &docs).await? };
+        outcome.failed_as(&expected)?;
         self.oracle.feed(&feed.once).await?;
         self.check().await?;
         let (least, written) = (self.oracle.smallest_edit().await?, self.writes.take().await?);
@@ -161,6 +166,9 @@ impl<'a> Case<'a> {
         }
         if !unsettled[0].is_empty() {
             drawn.note(UNSETTLED);
+        }
+        if by_sql {
+            self.same(&docs, as_texts, &expected).await?;
         }
         self.again(&world.respell(&feed, rng, drawn), night, by_sql).await
     }
@@ -217,13 +225,17 @@ impl<'a> Case<'a> {
         Ok(outcome(&report, "line"))
     }
 
-    async fn by_sql(&self, docs: &[String]) -> Result<Outcome> {
-        let documents = format!("[{}]", docs.join(","));
-        let row = self
-            .sql
-            .query_one("SELECT rowdelta.sync_many('case', $1::text::jsonb)::text", &[&documents])
-            .await
-            .map_err(|error| format!("sync_many: {}", describe(&error)))?;
+    /// By `sync_texts`, or by `sync_many`.
+    async fn by_sql(&self, docs: &[String], as_texts: bool) -> Result<Outcome> {
+        let row = if as_texts {
+            self.sql.query_one("SELECT rowdelta.sync_texts('case', $1)::text", &[&docs]).await
+        } else {
+            let documents = format!("[{}]", docs.join(","));
+            self.sql
+                .query_one("SELECT rowdelta.sync_many('case', $1::text::jsonb)::text", &[&documents])
+                .await
+        };
+        let row = row.map_err(|error| format!("by SQL, as texts: {as_texts}: {}", describe(&error)))?;
         let report: Value = serde_json::from_str(row.get(0)).map_err(|error| error.to_string())?;
         Ok(outcome(&report, "item"))
     }
@@ -244,13 +256,24 @@ impl<'a> Case<'a> {
         both.map(|(other, row)| (row, other)).collect()
     }
 
+    /// The same texts write nothing, and those that failed fail again.
+    async fn same(&self, docs: &[String], as_texts: bool, expected: &BTreeMap<u64, &str>) -> Result<()> {
+        let outcome = self.by_sql(docs, as_texts).await?;
+        outcome.failed_as(expected)?;
+        let written = self.writes.take().await?;
+        if !written.is_empty() || outcome.documents["new"] + outcome.documents["changed"] > 0 {
+            return Err(format!("the same texts: written was {written:#?}\nreported {outcome:#?}"));
+        }
+        Ok(())
+    }
+
     /// The same feed in other words writes nothing, whoever plays it.
     async fn again(&self, feed: &Night, night: usize, by_sql: bool) -> Result<()> {
         self.keep(&format!("night-{night}-again.ndjson"), &feed.docs)?;
         let other = if by_sql && self.way != BY_SQL {
             self.by_engine(1, &feed.docs).await
         } else {
-            self.by_sql(&feed.docs).await
+            self.by_sql(&feed.docs, night % 2 == 0).await
         };
         let outcome = other.map_err(|error| format!("again: {error}"))?;
         let written = self.writes.take().await?;

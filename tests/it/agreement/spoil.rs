@@ -64,7 +64,7 @@ pub fn spoil<'s>(
 ) -> Option<(String, &'s str)> {
     let mut document: Value = serde_json::from_str(text).expect("a document is JSON");
     let mut ways = Vec::new();
-    find(shape, 0, &document, "", reaches_tables, &mut ways);
+    find(shape, 0, &document, "", reaches_tables, true, &mut ways);
     // First the kind, or the most frequent one would be drawn nearly always.
     let mut kinds: Vec<&str> = ways.iter().map(|way| way.kind).collect();
     kinds.dedup();
@@ -81,12 +81,14 @@ pub fn spoil<'s>(
     Some((document.to_string(), way.relation))
 }
 
+/// `is_alone`: whether there is no other item in the list, or it is the document.
 fn find<'s>(
     shape: &'s Shape,
     ix: usize,
     item: &Value,
     at: &str,
     reaches_tables: bool,
+    is_alone: bool,
     ways: &mut Vec<Way<'s>>,
 ) {
     let rel = &shape.relations[ix];
@@ -122,8 +124,12 @@ fn find<'s>(
         let all_count = inner_rel.twins == Twins::Error || inner_rel.key.is_empty();
         let is_known = reaches_tables || inner_rel.kind != Kind::Link;
         let items = items.filter(|items| all_count || (is_known && items.len() == 1));
+        let list_is_alone = items.is_some_and(|items| items.len() == 1);
         for (n, item) in items.into_iter().flatten().enumerate() {
-            find(shape, inner, item, &format!("{}/{n}", place(&inner_rel.field)), reaches_tables, ways);
+            // Of equal siblings that hold lists one would differ from the other: that is to blame, and not the list.
+            let reaches_tables = reaches_tables && is_alone;
+            let at = format!("{}/{n}", place(&inner_rel.field));
+            find(shape, inner, item, &at, reaches_tables, list_is_alone, ways);
         }
     }
 }
