@@ -3371,12 +3371,43 @@ BEGIN
         END IF;
     END LOOP;
     PERFORM rowdelta.delete_rows(v_relations, v_stored, v_behind);
+    PERFORM rowdelta.note_emptied(p_plan, v_changes);
     PERFORM rowdelta.set_constraints(p_plan, 'IMMEDIATE', false), rowdelta.set_constraints(p_plan, 'DEFERRED', true);
 END
 $$;
 
 COMMENT ON FUNCTION rowdelta.applied(rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.comparison) IS
     'writes the difference';
+
+-- rowdelta.note_emptied(p_plan, p_changes): tells the command which tables are empty because their last rows were removed here:
+-- one that is and is not told of was truncated or lost to it, and it compares all documents.
+CREATE FUNCTION rowdelta.note_emptied(p_plan rowdelta.plan_of_mapping, p_changes rowdelta.row_change[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_filled text[];
+    v_gone   integer[] := ARRAY(SELECT DISTINCT c.relation FROM unnest(p_changes) AS c WHERE c.action = 'removed');
+    v_empty  integer[];
+    v_names  text[];
+BEGIN
+    IF v_gone = '{}' THEN
+        RETURN;
+    END IF;
+    v_empty := rowdelta.emptied(p_plan);
+    SELECT m.filled INTO v_filled FROM rowdelta.mapping m WHERE m.id = p_plan.mapping;
+    v_names := ARRAY(SELECT l.name FROM unnest(p_plan.relations) AS l
+                     WHERE l.ix = ANY (v_gone) AND l.ix = ANY (v_empty) AND l.name = ANY (v_filled));
+    IF v_names <> '{}' THEN
+        UPDATE rowdelta.mapping m SET filled = ARRAY(SELECT f.name FROM unnest(m.filled) WITH ORDINALITY AS f (name, at)
+                                                     WHERE f.name <> ALL (v_names) ORDER BY f.at)
+        WHERE m.id = p_plan.mapping;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.note_emptied(rowdelta.plan_of_mapping, rowdelta.row_change[]) IS
+    'tells the command which tables are empty because their last rows were removed';
 
 -- rowdelta.set_constraints(p_plan, p_when, p_initially): sets when the deferrable constraints of the tables are checked; or
 -- only of those that are deferred initially.

@@ -184,3 +184,21 @@ async fn p32_rows_that_go_along_count_too() {
     shop.db.execute("UPDATE rowdelta.guard SET rows_max = 53").await;
     assert_eq!(remove(&sql, json!("N0000")).await.unwrap(), ["shop 1", "lines 1", "tags 1"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p33_a_table_of_which_sql_removed_the_last_row_is_not_lost_to_the_command() {
+    let (shop, sql) = open().await;
+    let order =
+        |tags: &[&str]| json!({ "number": "A", "tags": tags, "lines": [], "files": [], "products": ["p"] });
+    shop.run(&[order(&["t"])]).await.succeeded();
+    many(&sql, &[order(&[])]).await;
+    let ran = shop.run(&[order(&[])]).await.succeeded();
+    assert_eq!(ran.documents("unchanged"), 1);
+    assert!(!ran.stderr.contains("emptied"), "{}", ran.stderr);
+    // By somebody else, it is.
+    shop.run(&[order(&["t"])]).await.succeeded();
+    shop.db.execute("TRUNCATE tag").await;
+    let ran = shop.run(&[order(&["t"])]).await.succeeded();
+    assert!(ran.stderr.contains("emptied"), "{}", ran.stderr);
+    assert_eq!(ran.documents("changed"), 1);
+}
