@@ -23,6 +23,7 @@ mod held;
 mod lease;
 mod patience;
 mod prepare;
+pub mod progress;
 mod registry;
 pub mod report;
 mod rewritten;
@@ -49,6 +50,7 @@ use crate::engine::feed::{Workers, read_feed};
 pub use crate::engine::guard::DeleteLimits;
 use crate::engine::lease::Heart;
 use crate::engine::patience::Patience;
+use crate::engine::progress::{Phase, Progress, Stopwatch};
 use crate::engine::registry::{Registry, Shorts};
 use crate::engine::report::{Report, Status, SyncError};
 use crate::engine::run::{Loaded, Purpose, Run};
@@ -143,6 +145,7 @@ pub struct Engine {
     options: Options,
     /// What the catalog said as the engine was built, for a run that begins at once.
     checked: Mutex<Option<(Instant, Schema)>>,
+    progress: Arc<Progress>,
 }
 
 /// For how long what the catalog said need not be asked again. What changes it so soon before a run is as what changes
@@ -273,7 +276,8 @@ impl Builder {
         let patience = Patience::unstopped(&self.options);
         let schema = patience.retry(|| check(&*connections, &self.mapping, &self.options)).await?;
         let checked = Mutex::new(Some((Instant::now(), schema)));
-        Ok(Engine { mapping: Arc::new(self.mapping), connections, options: self.options, checked })
+        let (mapping, progress) = (Arc::new(self.mapping), Arc::default());
+        Ok(Engine { mapping, connections, options: self.options, checked, progress })
     }
 }
 
@@ -281,6 +285,11 @@ impl Engine {
     /// Starts with a mapping.
     pub fn builder(mapping: Mapping) -> Builder {
         Builder { mapping, options: Options::default() }
+    }
+
+    /// The counters of the engine's runs, to be looked at while one is at work. Every run begins at 0.
+    pub fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
     }
 
     /// Syncs a feed: afterwards the tables hold what its documents ask for, and only what changed was written.
@@ -330,14 +339,14 @@ impl Engine {
         feed: impl Stream<Item = FeedItem> + Send,
         patience: &Arc<Patience>,
     ) -> Result<Report, SyncError> {
-        let started = Instant::now();
+        let stopwatch = Arc::new(Stopwatch::start(self.progress.clone()));
         let holder = lease::holder();
         let begun = patience.retry(|| self.begin(&holder, patience)).await?;
         let lease = &begun.lease;
         let heart = Heart::start(self.connections.clone(), lease.clone(), self.options.lease);
-        let (run, ended) = self.run(purpose, &begun, patience, &heart, feed, started).await;
+        let (run, ended) = self.run(purpose, &begun, patience, &heart, feed, &stopwatch).await;
         drop(heart);
-        let counted = run.as_ref().map(|run| run.tally(|tally| tally.report.clone()));
+        let counted = run.as_ref().map(|run| run.tally(|tally| tally.report()));
         let mut report = counted.unwrap_or_else(|| Report::new(&self.mapping));
         report.run = begun.run;
         report.retries = patience.retries();
@@ -351,10 +360,12 @@ impl Engine {
             () if is_withheld => Status::Withheld,
             () => Status::Done,
         };
+        stopwatch.enter(Phase::Close);
+        (report.phases, report.elapsed_ms) = (stopwatch.phases(), stopwatch.elapsed().as_millis() as u64);
         let closed = patience.retry(|| self.close(&begun, run.as_deref(), patience, report.clone())).await;
         report.wal_bytes = *closed.as_ref().unwrap_or(&0);
         report.retries = patience.retries();
-        report.elapsed_ms = started.elapsed().as_millis() as u64;
+        (report.phases, report.elapsed_ms) = (stopwatch.phases(), stopwatch.elapsed().as_millis() as u64);
         match ended.and(closed.map(drop)) {
             Err(cause) => {
                 report.status = Status::Aborted;
@@ -424,33 +435,34 @@ impl Engine {
         patience: &Arc<Patience>,
         heart: &Heart,
         feed: impl Stream<Item = FeedItem> + Send,
-        started: Instant,
+        stopwatch: &Arc<Stopwatch>,
     ) -> (Option<Arc<Run>>, Result<(), Error>) {
-        let run = match patience.retry(|| self.load(purpose.clone(), begun, patience)).await {
+        let run = match patience.retry(|| self.load(purpose.clone(), begun, patience, stopwatch)).await {
             Ok(run) => Arc::new(run),
             Err(error) => return (None, Err(error)),
         };
-        let start = started.elapsed();
+        stopwatch.enter(Phase::Feed);
         let ended = read_feed(&run, Some(heart), feed).await;
-        let fed = started.elapsed();
+        stopwatch.enter(Phase::Finish);
         let ended = match ended {
             Ok((workers, broken)) => finish(&run, workers, broken).await,
             Err(error) => Err(error),
         };
         if ended.is_ok() {
+            stopwatch.enter(Phase::Merge);
             merge(&run).await;
         }
-        run.tally(|tally| {
-            let phases = &mut tally.report.phases;
-            phases.start_ms = start.as_millis() as u64;
-            phases.feed_ms = (fed - start).as_millis() as u64;
-            phases.finish_ms = (started.elapsed() - fed).as_millis() as u64;
-        });
         (Some(run), ended)
     }
 
     /// Finds what was lost since the last run, and loads what is known.
-    async fn load(&self, purpose: Purpose, begun: &Begun, patience: &Arc<Patience>) -> Result<Run, Error> {
+    async fn load(
+        &self,
+        purpose: Purpose,
+        begun: &Begun,
+        patience: &Arc<Patience>,
+        stopwatch: &Arc<Stopwatch>,
+    ) -> Result<Run, Error> {
         let Begun { schema, lease, .. } = begun;
         let mut client = patience.connection(&*self.connections).await?;
         let filled = state::filled(&client, lease.mapping).await?;
@@ -464,7 +476,8 @@ impl Engine {
         let registry =
             if purpose.trusts() { settled(&mut client, lease, schema).await? } else { Registry::default() };
         let rewrites = rewritten::is_possible(&client, schema, lease.mapping).await?;
-        let loaded = Loaded { number: begun.run, lease: lease.clone(), registry, rewrites };
+        let (lease, stopwatch) = (lease.clone(), stopwatch.clone());
+        let loaded = Loaded { number: begun.run, lease, registry, rewrites, stopwatch };
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let (schema, options, patience) = (schema.clone(), self.options.clone(), patience.clone());
         Ok(Run::new(purpose, mapping, schema, connections, options, patience, loaded))
@@ -542,6 +555,7 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
         held::release(run).await?;
     }
     if run.options.complete && broken.is_none() && run.purpose.sweeps() {
+        run.stopwatch.enter(Phase::Sweep);
         sweep::sweep(run).await?;
     }
     if run.purpose.writes() {

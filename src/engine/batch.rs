@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Transaction};
 
@@ -89,6 +89,7 @@ pub(super) struct Withheld {
 
 /// A batch with what is recorded of its documents.
 struct Recorded<'a> {
+    began: Instant,
     scope: Scope<'a>,
     documents: &'a [Arc<Prepared>],
     states: Vec<Option<State>>,
@@ -163,7 +164,11 @@ pub(super) async fn transact(
 ) -> Result<Tried, Error> {
     let _slot = run.slots.acquire().await.map_err(crate::engine::panicked)?;
     let mut connection = run.connection().await?;
+    let began = Instant::now();
     let tried = transact_on(&mut connection, run, documents, limits, round, scope, groups).await;
+    if !matches!(tried, Ok(Tried::Committed(_))) {
+        run.took(documents.iter().map(|document| &**document), began.elapsed());
+    }
     if tried.as_ref().is_err_and(Error::is_out_of_step) {
         discard(connection);
     }
@@ -247,6 +252,7 @@ async fn recorded<'a>(
     documents: &'a [Arc<Prepared>],
     scope: Scope<'a>,
 ) -> Result<Recorded<'a>, Error> {
+    let began = Instant::now();
     let keys: Vec<&DocumentKey> = documents.iter().map(|document| &document.key).collect();
     let found = state::states(transaction, run.lease.mapping, &run.schema, &keys).await?;
     let mut found: HashMap<DocumentKey, State> = found.into_iter().collect();
@@ -256,7 +262,7 @@ async fn recorded<'a>(
     });
     let looked_at: Vec<&Prepared> = places.iter().map(|&at| &*documents[at]).collect();
     let touched = looked_at.iter().map(|document| scope.before(document).1).collect();
-    Ok(Recorded { scope, documents, states, same, looked_at, places, touched })
+    Ok(Recorded { began, scope, documents, states, same, looked_at, places, touched })
 }
 
 /// Documents that give up what others refer to, where the server would not refuse that. Later the others may have let
@@ -385,6 +391,7 @@ async fn write(
 fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usize, last: bool) -> Vec<usize> {
     let plan = &written.plan;
     tracing::debug!(documents = batch.documents.len(), "committed");
+    run.took(batch.looked_at.iter().copied(), batch.began.elapsed());
     let settles = batch.scope.settles();
     run.tally(|tally| {
         tally.applied(plan, if settles { marks(run, plan) } else { 0 }, &written.times);
@@ -420,6 +427,7 @@ fn verified(run: &Run, batch: &Recorded<'_>, sides: &[Sides], found: Vec<Noted>)
         tally.report.nuls += nuls(batch);
     });
     run.purpose.findings().into_iter().for_each(|findings| findings.note(&run.mapping, &found));
+    run.took(batch.looked_at.iter().copied(), batch.began.elapsed());
     batch.looked_at.iter().for_each(|document| run.decide(&document.key, Outcome::Unchanged));
     give_up(run, sides);
 }

@@ -1,6 +1,7 @@
 //! Documents → rows and fingerprints, a batch at a time, asking the database where shredding needs it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::document::{Document, DocumentKey, Origin, short};
@@ -11,7 +12,7 @@ use crate::engine::run::Run;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::{Fingerprints, RawFingerprint, coverage, fingerprints};
 use crate::json::Json;
-use crate::postgres::questions;
+use crate::postgres::questions::{self, Looked};
 use crate::row::RowSet;
 use crate::shred::{Answers, Questions, Shredded, document_key, key_of, label, shred};
 
@@ -41,12 +42,26 @@ pub(crate) struct Prepared {
     pub coverage: Vec<u8>,
     /// Length of the document.
     pub bytes: usize,
+    /// What it has taken so far, in microseconds.
+    spent_us: AtomicU64,
+}
+
+impl Prepared {
+    /// How long it has taken so far.
+    pub fn spent(&self) -> Duration {
+        Duration::from_micros(self.spent_us.load(Ordering::Relaxed))
+    }
+
+    /// Notes that it took longer still.
+    pub fn spend(&self, time: Duration) {
+        self.spent_us.fetch_add(time.as_micros() as u64, Ordering::Relaxed);
+    }
 }
 
 /// What one pass over a batch came to.
 #[derive(Default)]
 struct Pass {
-    prepared: Vec<(Prepared, Duration)>,
+    prepared: Vec<Prepared>,
     failures: Vec<Failure>,
     /// Documents that could not be finished without answers.
     waiting: Vec<Unread>,
@@ -72,9 +87,9 @@ pub(crate) async fn prepare(run: &Arc<Run>, unread: Vec<Unread>) -> Result<Vec<P
         (pass, answers) = blocking.await.map_err(crate::engine::panicked)?;
         run.tally(|tally| {
             tally.fail_all(pass.failures);
-            pass.prepared.iter().for_each(|(document, took)| tally.slow(&document.label, *took));
+            pass.prepared.iter().for_each(|document| tally.slow(document));
         });
-        prepared.extend(pass.prepared.into_iter().map(|(document, _)| document));
+        prepared.extend(pass.prepared);
         if !pass.waiting.is_empty() {
             let answered = ask(run, pass.questions, &mut answers).await;
             groups.extend(after_asking(run, pass.waiting, answered, &answers)?);
@@ -124,10 +139,9 @@ fn after_asking(
 async fn ask(run: &Run, questions: Questions, answers: &mut Answers) -> Result<(), Error> {
     let mut tries = Tries::default();
     loop {
-        let started = Instant::now();
         let error = match ask_once(run, questions.clone(), answers).await {
-            Ok(inserted) => {
-                run.tally(|tally| tally.looked_up(&inserted, started.elapsed()));
+            Ok(looked) => {
+                run.tally(|tally| tally.looked_up(&looked));
                 return Ok(());
             }
             Err(error) if error.may_pass() => error,
@@ -139,7 +153,7 @@ async fn ask(run: &Run, questions: Questions, answers: &mut Answers) -> Result<(
     }
 }
 
-async fn ask_once(run: &Run, questions: Questions, answers: &mut Answers) -> Result<Vec<u64>, Error> {
+async fn ask_once(run: &Run, questions: Questions, answers: &mut Answers) -> Result<Vec<Looked>, Error> {
     let mut connection = run.connection().await?;
     questions::answer(&mut connection, &run.mapping, &run.schema, run.limits(), questions, answers).await
 }
@@ -149,7 +163,10 @@ fn pass(run: &Run, answers: &Answers, unread: Vec<Unread>) -> Pass {
     for unread in unread {
         let started = Instant::now();
         match one(run, answers, &unread) {
-            One::Prepared(document) => pass.prepared.push((*document, started.elapsed())),
+            One::Prepared(document) => {
+                document.spend(started.elapsed());
+                pass.prepared.push(*document);
+            }
             One::Asks(questions) => {
                 pass.questions.extend(questions);
                 pass.waiting.push(unread);
@@ -213,5 +230,6 @@ fn prepared(run: &Run, unread: &Unread, label: String, rows: RowSet) -> Prepared
         fingerprints,
         rows,
         bytes: unread.document.bytes.len(),
+        spent_us: AtomicU64::new(0),
     }
 }
