@@ -19,6 +19,7 @@ pub(crate) mod questions;
 pub(crate) mod rewritten;
 pub(crate) mod state;
 pub mod tables;
+pub(crate) mod turns;
 pub(crate) mod wire;
 pub(crate) mod words;
 pub(crate) mod write;

@@ -10,7 +10,9 @@ use tokio::sync::{mpsc, watch};
 use crate::cli::args;
 use crate::cli::connect;
 use crate::cli::input::{Feed, FeedOptions};
-use crate::cli::output::{Exit, report, summary};
+use crate::cli::output::{Exit, report};
+use crate::cli::progress::{Shown, Watched};
+use crate::cli::summary::summary;
 use rowdelta::engine::report::{Status, SyncError};
 use rowdelta::engine::{Engine, FeedItem, default_workers};
 use rowdelta::mapping::Mapping;
@@ -70,19 +72,19 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         .await
         .map_err(|error| error.to_string())?;
     let stop = stop_on_signals();
+    let watched = Watched { progress: engine.progress(), bytes: feed.bytes(), stop: stop.clone() };
+    let shown = Shown::start(args.progress, watched);
     let result = engine.sync_until(read(feed), signalled(stop.clone())).await;
+    shown.end().await;
     if let Err(error) = &result {
         eprintln!("rowdelta: {error}");
     }
     if let Some(report) = report(&result) {
-        let to_stdout = args.report.as_deref() == Some(Path::new("-"));
         if let Some(file) = &args.report {
             let json = serde_json::to_string_pretty(report).map_err(|error| error.to_string())? + "\n";
             write_report(file, &json)?;
         }
-        if !to_stdout {
-            print!("{}", summary(report));
-        }
+        eprint!("{}", summary(report));
     }
     // A signal that came when all was done changed nothing.
     let aborted = report(&result).is_some_and(|report| report.status == Status::Aborted)

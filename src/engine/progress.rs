@@ -47,15 +47,8 @@ pub enum Phase {
     Close,
 }
 
-const PHASES: [Phase; 7] = [
-    Phase::Idle,
-    Phase::Start,
-    Phase::Feed,
-    Phase::Finish,
-    Phase::Sweep,
-    Phase::Merge,
-    Phase::Close,
-];
+const PHASES: [Phase; 7] =
+    [Phase::Idle, Phase::Start, Phase::Feed, Phase::Finish, Phase::Sweep, Phase::Merge, Phase::Close];
 
 impl Phase {
     /// A word for it, as in the report's `phases`.

@@ -155,8 +155,7 @@ pub struct RelationCounts {
     /// Not deleted because too much would have been.
     pub withheld: u64,
     /// Time spent waiting for the database to read and write its rows, in milliseconds, in transactions that were
-    /// committed. Workers wait side by side, so that together these may exceed the run's wall time. Statements that are
-    /// sent together count in equal parts.
+    /// committed. Workers wait side by side, so that together these may exceed the run's wall time.
     pub ms: u64,
 }
 

@@ -31,6 +31,7 @@ mod oracle_checked;
 mod packed;
 mod pgbouncer;
 mod power;
+mod progress;
 mod properties;
 mod real_data;
 mod schemas;
