@@ -21,6 +21,7 @@ mod guard;
 mod handover;
 mod held;
 mod lease;
+pub mod metrics;
 mod patience;
 mod prepare;
 pub mod progress;
@@ -29,6 +30,7 @@ pub mod report;
 mod rewritten;
 mod roots;
 mod run;
+mod spans;
 mod stepwise;
 mod sweep;
 mod units;
@@ -43,12 +45,14 @@ use futures_util::Stream;
 use tokio::sync::watch;
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tracing::Instrument as _;
 
 use crate::document::{Document, DocumentKey, Origin};
 use crate::engine::apply::{Round, apply};
 use crate::engine::feed::{Workers, read_feed};
 pub use crate::engine::guard::DeleteLimits;
 use crate::engine::lease::Heart;
+use crate::engine::metrics::LeaseMeters;
 use crate::engine::patience::Patience;
 use crate::engine::progress::{Phase, Progress, Stopwatch};
 use crate::engine::registry::{Registry, Shorts};
@@ -327,10 +331,14 @@ impl Engine {
             told.send_replace(true);
             std::future::pending().await
         };
-        tokio::select! {
-            ended = self.write_with(purpose, feed, &patience) => ended,
+        let span = spans::run(&self.mapping, &purpose);
+        let ended = self.write_with(purpose, feed, &patience).instrument(span.clone());
+        let ended = tokio::select! {
+            ended = ended => ended,
             never = tell => never,
-        }
+        };
+        span.in_scope(|| spans::ended(&ended));
+        ended
     }
 
     async fn write_with(
@@ -340,10 +348,18 @@ impl Engine {
         patience: &Arc<Patience>,
     ) -> Result<Report, SyncError> {
         let stopwatch = Arc::new(Stopwatch::start(self.progress.clone()));
-        let holder = lease::holder();
-        let begun = patience.retry(|| self.begin(&holder, patience)).await?;
-        let lease = &begun.lease;
-        let heart = Heart::start(self.connections.clone(), lease.clone(), self.options.lease);
+        let (holder, meters) = (lease::holder(), LeaseMeters::of(&self.mapping.name));
+        let begun = match patience.retry(|| self.begin(&holder, patience)).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                metrics::refused(&self.mapping.name, stopwatch.elapsed());
+                return Err(error.into());
+            }
+        };
+        tracing::Span::current().record("run", begun.run);
+        meters.wait.record(begun.waited);
+        let lease = begun.lease.clone();
+        let heart = Heart::start(self.connections.clone(), lease, self.options.lease, meters);
         let (run, ended) = self.run(purpose, &begun, patience, &heart, feed, &stopwatch).await;
         drop(heart);
         let counted = run.as_ref().map(|run| run.tally(|tally| tally.report()));
@@ -366,11 +382,13 @@ impl Engine {
         report.wal_bytes = *closed.as_ref().unwrap_or(&0);
         report.retries = patience.retries();
         (report.phases, report.elapsed_ms) = (stopwatch.phases(), stopwatch.elapsed().as_millis() as u64);
-        match ended.and(closed.map(drop)) {
-            Err(cause) => {
-                report.status = Status::Aborted;
-                Err(SyncError::Aborted { cause, report: Box::new(report) })
-            }
+        let ended = ended.and(closed.map(drop));
+        if ended.is_err() {
+            report.status = Status::Aborted;
+        }
+        metrics::ended(&report);
+        match ended {
+            Err(cause) => Err(SyncError::Aborted { cause, report: Box::new(report) }),
             Ok(()) if report.status == Status::Withheld => Err(SyncError::Withheld(Box::new(report))),
             Ok(()) if report.failures.is_empty() => Ok(report),
             Ok(()) => Err(SyncError::Failed(Box::new(report))),
@@ -387,9 +405,11 @@ impl Engine {
         };
         let mapping = state::register(&client, &self.mapping, &schema).await?;
         let wal_start = state::wal_position(&client).await?;
+        let asked = Instant::now();
         let lease = lease::acquire(&client, mapping, holder, &self.options, patience).await?;
+        let waited = asked.elapsed();
         match state::start_run(&client, mapping).await {
-            Ok(run) => Ok(Begun { schema, lease, wal_start, run }),
+            Ok(run) => Ok(Begun { schema, lease, waited, wal_start, run }),
             Err(error) => {
                 let _ = state::release(&client, &lease).await;
                 Err(error)
@@ -528,6 +548,8 @@ async fn check(connections: &dyn Connections, mapping: &Mapping, options: &Optio
 struct Begun {
     schema: Schema,
     lease: Lease,
+    /// How long it took to get it.
+    waited: Duration,
     /// The end of the write-ahead log before it.
     wal_start: i64,
     /// Its number in the ledger.
@@ -545,12 +567,15 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
     run.guard.reopen();
     let releases = broken.is_none() && run.holds();
     let round = if releases { Round::Together } else { Round::Last };
-    apply(run, run.take_deferred(), round).await?;
+    let deferred = run.take_deferred();
+    let again = spans::later(deferred.len(), round);
+    apply(run, deferred, round).instrument(again).await?;
     if releases {
         let mut waiting = run.take_deferred();
         if !waiting.is_empty() {
             waiting.extend(run.take_holders());
-            apply(run, waiting, Round::Last).await?;
+            let last = spans::later(waiting.len(), Round::Last);
+            apply(run, waiting, Round::Last).instrument(last).await?;
         }
         held::release(run).await?;
     }

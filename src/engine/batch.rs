@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Transaction};
+use tracing::Instrument as _;
 
 use crate::document::{DocumentKey, Origin};
 use crate::engine::apply::Round;
@@ -21,6 +22,7 @@ use crate::engine::report::Failure;
 use crate::engine::rewritten::{self, Known, Traces};
 use crate::engine::roots::{Roots, roots};
 use crate::engine::run::{Held, HeldRow, Run};
+use crate::engine::spans;
 use crate::engine::units::Scope;
 use crate::engine::verify::{Noted, found};
 use crate::error::{Error, ErrorKind};
@@ -77,6 +79,16 @@ pub(super) enum Tried {
     Conflicts(Vec<Conflict>),
     /// Nothing was written: these documents would delete rows, and in the whole run too many.
     Withheld(Vec<Withheld>),
+}
+
+impl Tried {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Tried::Committed(_) => "committed",
+            Tried::Conflicts(_) => "conflicts",
+            Tried::Withheld(_) => "withheld",
+        }
+    }
 }
 
 /// A document that would delete rows.
@@ -165,10 +177,18 @@ pub(super) async fn transact(
     let _slot = run.slots.acquire().await.map_err(crate::engine::panicked)?;
     let mut connection = run.connection().await?;
     let began = Instant::now();
-    let tried = transact_on(&mut connection, run, documents, limits, round, scope, groups).await;
-    if !matches!(tried, Ok(Tried::Committed(_))) {
+    let span = spans::transaction(documents.len(), round.as_str());
+    let tried = transact_on(&mut connection, run, documents, limits, round, scope, groups);
+    let tried = tried.instrument(span.clone()).await;
+    let is_committed = matches!(tried, Ok(Tried::Committed(_)));
+    run.meters.transaction(is_committed, began.elapsed());
+    if !is_committed {
         run.took(documents.iter().map(|document| &**document), began.elapsed());
     }
+    match &tried {
+        Ok(tried) => span.record("outcome", tried.as_str()),
+        Err(error) => spans::failed(&span, error),
+    };
     if tried.as_ref().is_err_and(Error::is_out_of_step) {
         discard(connection);
     }
@@ -390,7 +410,9 @@ async fn write(
 /// Counts and remembers what was committed. Gives the documents from which a child was taken meanwhile.
 fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usize, last: bool) -> Vec<usize> {
     let plan = &written.plan;
-    tracing::debug!(documents = batch.documents.len(), "committed");
+    let rows: usize = plan.steps.iter().map(|step| step.action.rows()).sum();
+    tracing::Span::current().record("rows", rows);
+    tracing::debug!(documents = batch.documents.len(), rows, "committed");
     run.took(batch.looked_at.iter().copied(), batch.began.elapsed());
     let settles = batch.scope.settles();
     run.tally(|tally| {
@@ -613,6 +635,7 @@ fn decide(run: &Run, batch: &Recorded<'_>, Written { sides, plan, held, .. }: &W
             () if touched => Outcome::Changed,
             () => Outcome::Unchanged,
         };
+        tracing::debug!(document = document.label, outcome = outcome.as_str(), "stored");
         run.decide(&document.key, outcome);
     }
 }

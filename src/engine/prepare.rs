@@ -9,6 +9,7 @@ use crate::engine::patience::Tries;
 use crate::engine::report::Failure;
 use crate::engine::roots::alternate_key;
 use crate::engine::run::Run;
+use crate::engine::spans;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::{Fingerprints, RawFingerprint, coverage, fingerprints};
 use crate::json::Json;
@@ -78,9 +79,9 @@ pub(crate) async fn prepare(run: &Arc<Run>, unread: Vec<Unread>) -> Result<Vec<P
     let mut prepared = Vec::new();
     let mut groups = vec![unread];
     while let Some(group) = groups.pop() {
-        let shared = run.clone();
+        let (shared, span) = (run.clone(), tracing::Span::current());
         let blocking = tokio::task::spawn_blocking(move || {
-            let pass = pass(&shared, &answers, group);
+            let pass = span.in_scope(|| pass(&shared, &answers, group));
             (pass, answers)
         });
         let pass;
@@ -162,7 +163,7 @@ fn pass(run: &Run, answers: &Answers, unread: Vec<Unread>) -> Pass {
     let mut pass = Pass::default();
     for unread in unread {
         let started = Instant::now();
-        match one(run, answers, &unread) {
+        match spans::document(&unread.document).in_scope(|| one(run, answers, &unread)) {
             One::Prepared(document) => {
                 document.spend(started.elapsed());
                 pass.prepared.push(*document);
@@ -200,7 +201,8 @@ fn one(run: &Run, answers: &Answers, unread: &Unread) -> One {
             return One::Fails(Box::new(Failure::of_document(origin, None, error.to_string())), None);
         }
     };
-    let label = label(mapping, &json);
+    let (label, span) = (label(mapping, &json), tracing::Span::current());
+    span.record("document", label.as_str());
     match shred(mapping, schema, answers, &json) {
         Err(error) => {
             let failure = Failure {
@@ -211,7 +213,10 @@ fn one(run: &Run, answers: &Answers, unread: &Unread) -> One {
             One::Fails(Box::new(failure), key(run, answers, &json))
         }
         Ok(Shredded::Asks(questions)) => One::Asks(questions),
-        Ok(Shredded::Rows(rows)) => One::Prepared(Box::new(prepared(run, unread, label, rows))),
+        Ok(Shredded::Rows(rows)) => {
+            span.record("rows", rows.len());
+            One::Prepared(Box::new(prepared(run, unread, label, rows)))
+        }
     }
 }
 

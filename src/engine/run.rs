@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use crate::document::{DocumentKey, Origin, short};
 use crate::engine::Options;
 use crate::engine::guard::{Guard, Rows};
+use crate::engine::metrics::Meters;
 use crate::engine::patience::Patience;
 use crate::engine::prepare::Prepared;
 use crate::engine::progress::Stopwatch;
@@ -42,6 +43,14 @@ impl Purpose {
     /// Whether rows are left unread that are as they should be going by what is recorded.
     pub fn trusts(&self) -> bool {
         matches!(self, Purpose::Sync)
+    }
+
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Purpose::Sync => "sync",
+            Purpose::Repair(_) => "repair",
+            Purpose::Verify(_) => "verify",
+        }
     }
 
     pub fn writes(&self) -> bool {
@@ -92,6 +101,7 @@ pub(crate) struct Run {
     /// Whether rows may be stored otherwise than they are sent, or were.
     pub rewrites: bool,
     pub stopwatch: Arc<Stopwatch>,
+    pub meters: Meters,
     registry: Mutex<Registry>,
     tally: Mutex<Tally>,
     answers: Mutex<Vec<Answers>>,
@@ -159,6 +169,7 @@ impl Run {
         Loaded { number, lease, registry, rewrites, stopwatch }: Loaded,
     ) -> Self {
         let guard = Guard::new(mapping.name.clone(), options.delete_limits);
+        let meters = Meters::of(&mapping.name);
         let tally = Mutex::new(Tally::new(&mapping));
         // A repair compares documents as a whole.
         let units = Units::of(&mapping, &schema).filter(|_| matches!(purpose, Purpose::Sync));
@@ -177,6 +188,7 @@ impl Run {
             slots,
             rewrites,
             stopwatch,
+            meters,
             registry: Mutex::new(registry),
             tally,
             answers: Mutex::default(),

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::Stream;
+use tracing::Instrument as _;
 
 use crate::engine::feed::read_feed;
 use crate::engine::patience::Patience;
@@ -31,7 +32,7 @@ use crate::engine::registry::Registry;
 use crate::engine::report::{Report, SyncError};
 use crate::engine::rewritten;
 use crate::engine::run::{Loaded, Purpose, Run};
-use crate::engine::{Engine, FeedItem, finish};
+use crate::engine::{Engine, FeedItem, finish, spans};
 use crate::error::Error;
 use crate::postgres::catalog;
 use crate::postgres::state::{self, Lease};
@@ -63,7 +64,10 @@ impl Engine {
         let findings = Arc::new(findings);
         let report = match options.repair {
             true => self.repaired(findings.clone(), feed).await?,
-            false => self.compared(findings.clone(), feed).await?,
+            false => {
+                let span = spans::run(&self.mapping, &Purpose::Verify(findings.clone()));
+                self.compared(findings.clone(), feed).instrument(span).await?
+            }
         };
         let (mut verification, differing) = findings.take();
         // Batches end in any order; the differences of one document stand in that of the relations.
