@@ -16,10 +16,12 @@ mod batch;
 mod bystanders;
 mod claims;
 mod compare;
+pub mod documents;
 mod feed;
 mod guard;
 mod handover;
 mod held;
+mod inside;
 mod lease;
 pub mod metrics;
 mod patience;
@@ -297,6 +299,7 @@ impl Engine {
     }
 
     /// Syncs a feed: afterwards the tables hold what its documents ask for, and only what changed was written.
+    /// [`documents`] makes feeds of bytes, of JSON values and of types that can be serialized.
     ///
     /// # Errors
     /// [`SyncError::Failed`] names the documents that are not in; all others are. Trying again skips those.
@@ -331,7 +334,7 @@ impl Engine {
             told.send_replace(true);
             std::future::pending().await
         };
-        let span = spans::run(&self.mapping, &purpose);
+        let span = spans::run(&self.mapping, purpose.as_str());
         let ended = self.write_with(purpose, feed, &patience).instrument(span.clone());
         let ended = tokio::select! {
             ended = ended => ended,

@@ -9,6 +9,7 @@ pub(crate) mod cascade;
 pub mod catalog;
 pub mod doctor;
 pub(crate) mod fetch;
+pub(crate) mod inside;
 pub mod install;
 pub(crate) mod judge;
 pub mod ledger;

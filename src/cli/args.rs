@@ -156,6 +156,11 @@ pub struct Sync {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
+    /// Write metrics to a file when the run has ended, however it did, in Prometheus' text format: for node_exporter's
+    /// textfile collector. Counters go on from what the file says.
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+
     /// Install the schema `rowdelta` first, if it is not there, or upgrade it.
     #[arg(long)]
     pub install: bool,

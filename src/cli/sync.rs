@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use crate::cli::args;
 use crate::cli::connect;
 use crate::cli::input::{Feed, FeedOptions};
+use crate::cli::metrics::Metrics;
 use crate::cli::output::{Exit, report};
 use crate::cli::progress::{Shown, Watched};
 use crate::cli::summary::summary;
@@ -44,6 +45,20 @@ pub async fn install(args: args::Install) -> Result<Exit, String> {
 /// # Errors
 /// What kept it from starting, in words.
 pub async fn sync(args: args::Sync) -> Result<Exit, String> {
+    let Some(file) = args.metrics.clone() else { return run(args, read_mapping).await };
+    let metrics = Metrics::start(&file)?;
+    // Of a mapping that cannot be read the file's name stands for its own.
+    let mut name = args.mapping.display().to_string();
+    let read = |file: &Path| read_mapping(file).inspect(|mapping| name.clone_from(&mapping.name));
+    let done = run(args, read).await;
+    metrics.end(&name, &done);
+    done
+}
+
+async fn run(
+    args: args::Sync,
+    read_mapping: impl FnOnce(&Path) -> Result<Mapping, String>,
+) -> Result<Exit, String> {
     let mapping = read_mapping(&args.mapping)?;
     let options = FeedOptions { document_bytes_max: args.document_bytes_max };
     let feed = Feed::open(&args.feed, options).map_err(|error| error.to_string())?;

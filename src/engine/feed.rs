@@ -51,7 +51,8 @@ impl Workers {
         let before = self.admitted.replace(next);
         self.batches += 1;
         let span = spans::batch(self.batches, &batch);
-        self.tasks.spawn(work(run.clone(), batch, before, admitted, permit).instrument(span));
+        self.tasks
+            .spawn(work(run.clone(), batch, before, admitted, permit).instrument(span).in_current_span());
         Ok(true)
     }
 }

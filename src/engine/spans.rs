@@ -15,13 +15,12 @@ use crate::document::Document;
 use crate::engine::apply::Round;
 use crate::engine::prepare::Unread;
 use crate::engine::report::{Report, SyncError};
-use crate::engine::run::Purpose;
 use crate::error::Error;
 use crate::mapping::Mapping;
 
 /// A run. It is of the level of errors, so that whatever is logged says which run it is about.
-pub(crate) fn run(mapping: &Mapping, purpose: &Purpose) -> Span {
-    error_span!("run", mapping = mapping.name, purpose = purpose.as_str(), run = Empty)
+pub(crate) fn run(mapping: &Mapping, purpose: &'static str) -> Span {
+    error_span!("run", mapping = mapping.name, purpose, run = Empty)
 }
 
 /// A batch as the feed brings it.
@@ -33,7 +32,7 @@ pub(crate) fn batch(number: u64, documents: &[Unread]) -> Span {
 
 /// Documents that waited for the end of the feed.
 pub(crate) fn later(documents: usize, round: Round) -> Span {
-    debug_span!("batch", round = round.as_str(), documents)
+    if documents == 0 { Span::none() } else { debug_span!("batch", round = round.as_str(), documents) }
 }
 
 /// A document while it is parsed and becomes rows.

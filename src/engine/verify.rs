@@ -65,7 +65,7 @@ impl Engine {
         let report = match options.repair {
             true => self.repaired(findings.clone(), feed).await?,
             false => {
-                let span = spans::run(&self.mapping, &Purpose::Verify(findings.clone()));
+                let span = spans::run(&self.mapping, "verify");
                 self.compared(findings.clone(), feed).instrument(span).await?
             }
         };

@@ -42,6 +42,7 @@ mod state;
 mod status;
 mod support;
 mod tally;
+mod telemetry;
 mod tls;
 mod triggers;
 mod type_matrix;
