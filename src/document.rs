@@ -14,10 +14,56 @@ pub struct Document {
     pub origin: Origin,
 }
 
+/// Documents without a place; the engine counts them.
+impl From<Bytes> for Document {
+    fn from(bytes: Bytes) -> Self {
+        Document { bytes, origin: Origin::default() }
+    }
+}
+
+impl From<Vec<u8>> for Document {
+    fn from(json: Vec<u8>) -> Self {
+        Bytes::from(json).into()
+    }
+}
+
+impl From<String> for Document {
+    fn from(json: String) -> Self {
+        json.into_bytes().into()
+    }
+}
+
+impl From<&[u8]> for Document {
+    fn from(json: &[u8]) -> Self {
+        Bytes::copy_from_slice(json).into()
+    }
+}
+
 impl From<&str> for Document {
-    /// A document without a place; the engine counts it.
     fn from(json: &str) -> Self {
-        Document { bytes: Bytes::copy_from_slice(json.as_bytes()), origin: Origin::default() }
+        json.as_bytes().into()
+    }
+}
+
+impl From<&serde_json::Value> for Document {
+    fn from(value: &serde_json::Value) -> Self {
+        value.to_string().into()
+    }
+}
+
+impl From<serde_json::Value> for Document {
+    fn from(value: serde_json::Value) -> Self {
+        (&value).into()
+    }
+}
+
+impl Document {
+    /// Writes a value as JSON.
+    ///
+    /// # Errors
+    /// It is none: a map whose keys are no strings, say.
+    pub fn serialize(value: &impl serde::Serialize) -> Result<Self, serde_json::Error> {
+        serde_json::to_vec(value).map(Into::into)
     }
 }
 

@@ -16,18 +16,23 @@ mod batch;
 mod bystanders;
 mod claims;
 mod compare;
+pub mod documents;
 mod feed;
 mod guard;
 mod handover;
 mod held;
+mod inside;
 mod lease;
+pub mod metrics;
 mod patience;
 mod prepare;
+pub mod progress;
 mod registry;
 pub mod report;
 mod rewritten;
 mod roots;
 mod run;
+mod spans;
 mod stepwise;
 mod sweep;
 mod units;
@@ -42,13 +47,16 @@ use futures_util::Stream;
 use tokio::sync::watch;
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tracing::Instrument as _;
 
 use crate::document::{Document, DocumentKey, Origin};
 use crate::engine::apply::{Round, apply};
 use crate::engine::feed::{Workers, read_feed};
 pub use crate::engine::guard::DeleteLimits;
 use crate::engine::lease::Heart;
+use crate::engine::metrics::LeaseMeters;
 use crate::engine::patience::Patience;
+use crate::engine::progress::{Phase, Progress, Stopwatch};
 use crate::engine::registry::{Registry, Shorts};
 use crate::engine::report::{Report, Status, SyncError};
 use crate::engine::run::{Loaded, Purpose, Run};
@@ -143,6 +151,7 @@ pub struct Engine {
     options: Options,
     /// What the catalog said as the engine was built, for a run that begins at once.
     checked: Mutex<Option<(Instant, Schema)>>,
+    progress: Arc<Progress>,
 }
 
 /// For how long what the catalog said need not be asked again. What changes it so soon before a run is as what changes
@@ -273,7 +282,8 @@ impl Builder {
         let patience = Patience::unstopped(&self.options);
         let schema = patience.retry(|| check(&*connections, &self.mapping, &self.options)).await?;
         let checked = Mutex::new(Some((Instant::now(), schema)));
-        Ok(Engine { mapping: Arc::new(self.mapping), connections, options: self.options, checked })
+        let (mapping, progress) = (Arc::new(self.mapping), Arc::default());
+        Ok(Engine { mapping, connections, options: self.options, checked, progress })
     }
 }
 
@@ -283,7 +293,13 @@ impl Engine {
         Builder { mapping, options: Options::default() }
     }
 
+    /// The counters of the engine's runs, to be looked at while one is at work. Every run begins at 0.
+    pub fn progress(&self) -> Arc<Progress> {
+        self.progress.clone()
+    }
+
     /// Syncs a feed: afterwards the tables hold what its documents ask for, and only what changed was written.
+    /// [`documents`] makes feeds of bytes, of JSON values and of types that can be serialized.
     ///
     /// # Errors
     /// [`SyncError::Failed`] names the documents that are not in; all others are. Trying again skips those.
@@ -318,10 +334,14 @@ impl Engine {
             told.send_replace(true);
             std::future::pending().await
         };
-        tokio::select! {
-            ended = self.write_with(purpose, feed, &patience) => ended,
+        let span = spans::run(&self.mapping, purpose.as_str());
+        let ended = self.write_with(purpose, feed, &patience).instrument(span.clone());
+        let ended = tokio::select! {
+            ended = ended => ended,
             never = tell => never,
-        }
+        };
+        span.in_scope(|| spans::ended(&ended));
+        ended
     }
 
     async fn write_with(
@@ -330,14 +350,22 @@ impl Engine {
         feed: impl Stream<Item = FeedItem> + Send,
         patience: &Arc<Patience>,
     ) -> Result<Report, SyncError> {
-        let started = Instant::now();
-        let holder = lease::holder();
-        let begun = patience.retry(|| self.begin(&holder, patience)).await?;
-        let lease = &begun.lease;
-        let heart = Heart::start(self.connections.clone(), lease.clone(), self.options.lease);
-        let (run, ended) = self.run(purpose, &begun, patience, &heart, feed, started).await;
+        let stopwatch = Arc::new(Stopwatch::start(self.progress.clone()));
+        let (holder, meters) = (lease::holder(), LeaseMeters::of(&self.mapping.name));
+        let begun = match patience.retry(|| self.begin(&holder, patience)).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                metrics::refused(&self.mapping.name, stopwatch.elapsed());
+                return Err(error.into());
+            }
+        };
+        tracing::Span::current().record("run", begun.run);
+        meters.wait.record(begun.waited);
+        let lease = begun.lease.clone();
+        let heart = Heart::start(self.connections.clone(), lease, self.options.lease, meters);
+        let (run, ended) = self.run(purpose, &begun, patience, &heart, feed, &stopwatch).await;
         drop(heart);
-        let counted = run.as_ref().map(|run| run.tally(|tally| tally.report.clone()));
+        let counted = run.as_ref().map(|run| run.tally(|tally| tally.report()));
         let mut report = counted.unwrap_or_else(|| Report::new(&self.mapping));
         report.run = begun.run;
         report.retries = patience.retries();
@@ -351,15 +379,19 @@ impl Engine {
             () if is_withheld => Status::Withheld,
             () => Status::Done,
         };
+        stopwatch.enter(Phase::Close);
+        (report.phases, report.elapsed_ms) = (stopwatch.phases(), stopwatch.elapsed().as_millis() as u64);
         let closed = patience.retry(|| self.close(&begun, run.as_deref(), patience, report.clone())).await;
         report.wal_bytes = *closed.as_ref().unwrap_or(&0);
         report.retries = patience.retries();
-        report.elapsed_ms = started.elapsed().as_millis() as u64;
-        match ended.and(closed.map(drop)) {
-            Err(cause) => {
-                report.status = Status::Aborted;
-                Err(SyncError::Aborted { cause, report: Box::new(report) })
-            }
+        (report.phases, report.elapsed_ms) = (stopwatch.phases(), stopwatch.elapsed().as_millis() as u64);
+        let ended = ended.and(closed.map(drop));
+        if ended.is_err() {
+            report.status = Status::Aborted;
+        }
+        metrics::ended(&report);
+        match ended {
+            Err(cause) => Err(SyncError::Aborted { cause, report: Box::new(report) }),
             Ok(()) if report.status == Status::Withheld => Err(SyncError::Withheld(Box::new(report))),
             Ok(()) if report.failures.is_empty() => Ok(report),
             Ok(()) => Err(SyncError::Failed(Box::new(report))),
@@ -376,9 +408,11 @@ impl Engine {
         };
         let mapping = state::register(&client, &self.mapping, &schema).await?;
         let wal_start = state::wal_position(&client).await?;
+        let asked = Instant::now();
         let lease = lease::acquire(&client, mapping, holder, &self.options, patience).await?;
+        let waited = asked.elapsed();
         match state::start_run(&client, mapping).await {
-            Ok(run) => Ok(Begun { schema, lease, wal_start, run }),
+            Ok(run) => Ok(Begun { schema, lease, waited, wal_start, run }),
             Err(error) => {
                 let _ = state::release(&client, &lease).await;
                 Err(error)
@@ -424,33 +458,34 @@ impl Engine {
         patience: &Arc<Patience>,
         heart: &Heart,
         feed: impl Stream<Item = FeedItem> + Send,
-        started: Instant,
+        stopwatch: &Arc<Stopwatch>,
     ) -> (Option<Arc<Run>>, Result<(), Error>) {
-        let run = match patience.retry(|| self.load(purpose.clone(), begun, patience)).await {
+        let run = match patience.retry(|| self.load(purpose.clone(), begun, patience, stopwatch)).await {
             Ok(run) => Arc::new(run),
             Err(error) => return (None, Err(error)),
         };
-        let start = started.elapsed();
+        stopwatch.enter(Phase::Feed);
         let ended = read_feed(&run, Some(heart), feed).await;
-        let fed = started.elapsed();
+        stopwatch.enter(Phase::Finish);
         let ended = match ended {
             Ok((workers, broken)) => finish(&run, workers, broken).await,
             Err(error) => Err(error),
         };
         if ended.is_ok() {
+            stopwatch.enter(Phase::Merge);
             merge(&run).await;
         }
-        run.tally(|tally| {
-            let phases = &mut tally.report.phases;
-            phases.start_ms = start.as_millis() as u64;
-            phases.feed_ms = (fed - start).as_millis() as u64;
-            phases.finish_ms = (started.elapsed() - fed).as_millis() as u64;
-        });
         (Some(run), ended)
     }
 
     /// Finds what was lost since the last run, and loads what is known.
-    async fn load(&self, purpose: Purpose, begun: &Begun, patience: &Arc<Patience>) -> Result<Run, Error> {
+    async fn load(
+        &self,
+        purpose: Purpose,
+        begun: &Begun,
+        patience: &Arc<Patience>,
+        stopwatch: &Arc<Stopwatch>,
+    ) -> Result<Run, Error> {
         let Begun { schema, lease, .. } = begun;
         let mut client = patience.connection(&*self.connections).await?;
         let filled = state::filled(&client, lease.mapping).await?;
@@ -464,7 +499,8 @@ impl Engine {
         let registry =
             if purpose.trusts() { settled(&mut client, lease, schema).await? } else { Registry::default() };
         let rewrites = rewritten::is_possible(&client, schema, lease.mapping).await?;
-        let loaded = Loaded { number: begun.run, lease: lease.clone(), registry, rewrites };
+        let (lease, stopwatch) = (lease.clone(), stopwatch.clone());
+        let loaded = Loaded { number: begun.run, lease, registry, rewrites, stopwatch };
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let (schema, options, patience) = (schema.clone(), self.options.clone(), patience.clone());
         Ok(Run::new(purpose, mapping, schema, connections, options, patience, loaded))
@@ -515,6 +551,8 @@ async fn check(connections: &dyn Connections, mapping: &Mapping, options: &Optio
 struct Begun {
     schema: Schema,
     lease: Lease,
+    /// How long it took to get it.
+    waited: Duration,
     /// The end of the write-ahead log before it.
     wal_start: i64,
     /// Its number in the ledger.
@@ -532,16 +570,20 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
     run.guard.reopen();
     let releases = broken.is_none() && run.holds();
     let round = if releases { Round::Together } else { Round::Last };
-    apply(run, run.take_deferred(), round).await?;
+    let deferred = run.take_deferred();
+    let again = spans::later(deferred.len(), round);
+    apply(run, deferred, round).instrument(again).await?;
     if releases {
         let mut waiting = run.take_deferred();
         if !waiting.is_empty() {
             waiting.extend(run.take_holders());
-            apply(run, waiting, Round::Last).await?;
+            let last = spans::later(waiting.len(), Round::Last);
+            apply(run, waiting, Round::Last).instrument(last).await?;
         }
         held::release(run).await?;
     }
     if run.options.complete && broken.is_none() && run.purpose.sweeps() {
+        run.stopwatch.enter(Phase::Sweep);
         sweep::sweep(run).await?;
     }
     if run.purpose.writes() {

@@ -2,11 +2,12 @@
 
 mod cli;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use crate::cli::args::{Cli, Command, Log};
 use crate::cli::output::Exit;
-use crate::cli::{demo, doctor, schema, status, sync, verify};
+use crate::cli::{demo, doctor, progress, schema, status, sync, verify};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -39,11 +40,13 @@ fn fail(message: &str) -> ExitCode {
     ExitCode::from(Exit::Unable as u8)
 }
 
-/// Logs go to standard error. Of other crates only warnings: some would log values.
+/// Logs go to standard error, around a progress bar that is drawn there. Of other crates only warnings: some would log
+/// values. Progress is logged where it is asked for, whatever the level.
 fn start_log(format: Log) {
     let filter = std::env::var("ROWDELTA_LOG").unwrap_or_else(|_| "warn".into());
-    let filter = EnvFilter::new(format!("warn,rowdelta={filter}"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = EnvFilter::new(format!("warn,rowdelta={filter},{}=info", progress::TARGET));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| progress::Stderr);
+    let log = log.with_ansi(std::io::stderr().is_terminal());
     match format {
         Log::Text => log.with_target(false).init(),
         Log::Json => log.json().init(),

@@ -156,6 +156,11 @@ pub struct Sync {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
+    /// Write metrics to a file when the run has ended, however it did, in Prometheus' text format: for node_exporter's
+    /// textfile collector. Counters go on from what the file says.
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+
     /// Install the schema `rowdelta` first, if it is not there, or upgrade it.
     #[arg(long)]
     pub install: bool,
@@ -208,6 +213,33 @@ pub struct Sync {
     /// Documents longer than this fail, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     pub document_bytes_max: usize,
+
+    /// How progress is shown.
+    #[command(flatten)]
+    pub progress: Progress,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Progress {
+    /// When to draw a progress bar on standard error.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
+    pub progress: When,
+
+    /// Where no bar is drawn, a line in the log says this often how far the run is, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub progress_every: u64,
+}
+
+/// When something is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// A bar on a terminal, otherwise lines in the log.
+    Auto,
+    /// A bar, whatever standard error is.
+    Always,
+    /// Neither a bar nor lines.
+    Never,
 }
 
 impl Sync {
@@ -283,6 +315,10 @@ pub struct Verify {
     /// Documents longer than this fail, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     pub document_bytes_max: usize,
+
+    /// How progress is shown.
+    #[command(flatten)]
+    pub progress: Progress,
 }
 
 /// Format of the logs.

@@ -20,6 +20,8 @@ mod values;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rowdelta::document::Origin;
 use rowdelta::engine::{FeedError, FeedItem};
@@ -46,6 +48,44 @@ pub struct Feed {
     waiting: VecDeque<PathBuf>,
     current: Option<Box<dyn Documents>>,
     options: FeedOptions,
+    bytes: FeedBytes,
+}
+
+/// How much of the files of a feed has been read, as they lie there: compressed, if they are.
+#[derive(Clone, Debug, Default)]
+pub struct FeedBytes {
+    read: Arc<AtomicU64>,
+    /// How long they are together; not known of pipes and of standard input.
+    pub total: Option<u64>,
+}
+
+impl FeedBytes {
+    fn of(files: &VecDeque<PathBuf>) -> Self {
+        let length = |file: &PathBuf| {
+            let metadata = std::fs::metadata(file).ok().filter(|_| !files::is_stdin(file))?;
+            metadata.is_file().then_some(metadata.len())
+        };
+        Self { read: Arc::default(), total: files.iter().map(length).sum() }
+    }
+
+    /// Bytes read so far.
+    pub fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+}
+
+/// A file whose bytes are counted, a block at a time.
+struct Counted<R> {
+    input: R,
+    read: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, block: &mut [u8]) -> io::Result<usize> {
+        let length = self.input.read(block)?;
+        self.read.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(length)
+    }
 }
 
 /// The documents of one file.
@@ -65,7 +105,13 @@ impl Feed {
         for path in paths {
             waiting.extend(files::of(path)?);
         }
-        Ok(Self { waiting, current: None, options })
+        let bytes = FeedBytes::of(&waiting);
+        Ok(Self { waiting, current: None, options, bytes })
+    }
+
+    /// How much of its files has been read, for whoever watches.
+    pub fn bytes(&self) -> FeedBytes {
+        self.bytes.clone()
     }
 
     /// The next items, as many as come without waiting, but not many more than this number of bytes. Empty at the end.
@@ -88,7 +134,7 @@ impl Feed {
                 return Some(item);
             }
             let path = self.waiting.pop_front()?;
-            match open(&path, self.options.document_bytes_max) {
+            match open(&path, self.options.document_bytes_max, &self.bytes) {
                 Ok(documents) => self.current = Some(documents),
                 Err(error) => return Some(Err(unreadable(&path, &error))),
             }
@@ -109,8 +155,9 @@ impl Iterator for Feed {
     }
 }
 
-fn open(path: &Path, bytes_max: usize) -> io::Result<Box<dyn Documents>> {
+fn open(path: &Path, bytes_max: usize, bytes: &FeedBytes) -> io::Result<Box<dyn Documents>> {
     let (input, block_bytes) = text::open(path)?;
+    let input = Box::new(Counted { input, read: bytes.read.clone() });
     documents(path, input, block_bytes, bytes_max)
 }
 

@@ -1,10 +1,7 @@
 //! What the command prints, and its exit codes.
 
-use std::fmt::Write as _;
-
 use rowdelta::engine::report::{Report, SyncError};
 use rowdelta::error::{Error, ErrorKind};
-use rowdelta::postgres::doctor::size;
 
 /// Exit codes: a contract with whoever schedules the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,61 +64,6 @@ impl Exit {
 /// The report of a run, however it ended.
 pub fn report(result: &Result<Report, SyncError>) -> Option<&Report> {
     result.as_ref().map_or_else(SyncError::report, Some)
-}
-
-/// A summary that fits a screen: what was read, what was written per relation, what was not.
-pub fn summary(report: &Report) -> String {
-    let documents = &report.documents;
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{}: {} read in {:.1} s: {} unchanged, {} new, {} changed, {} failed",
-        report.mapping,
-        plural(documents.read, "document"),
-        report.elapsed_ms as f64 / 1000.0,
-        documents.unchanged,
-        documents.new,
-        documents.changed,
-        documents.failed,
-    );
-    let extra = [
-        (documents.repeated, "repeated"),
-        (documents.absent, "recorded, and not in the feed"),
-        (documents.removed, "deleted"),
-        (documents.withheld, "withheld"),
-        (documents.unsettled, "unsettled, to be done again"),
-        (report.nuls, "values held U+0000, which was left out or replaced"),
-        (report.parked, "parked for a moment, of rows that waited for each other"),
-    ];
-    for (count, what) in extra.iter().filter(|extra| extra.0 > 0) {
-        let _ = writeln!(text, "  {count} {what}");
-    }
-    let written: Vec<_> =
-        report.relations.iter().filter(|r| r.added + r.updated + r.moved + r.removed > 0).collect();
-    if written.is_empty() {
-        text.push_str("  no row written\n");
-        return text;
-    }
-    let width = written.iter().map(|relation| relation.name.chars().count()).max().unwrap_or(0).max(8);
-    let _ = writeln!(
-        text,
-        "  {:<width$} {:>9} {:>9} {:>9} {:>9}",
-        "relation", "added", "updated", "moved", "removed"
-    );
-    for relation in written {
-        let counts = [relation.added, relation.updated, relation.moved, relation.removed];
-        let [added, updated, moved, removed] =
-            counts.map(|n| if n == 0 { "·".to_owned() } else { n.to_string() });
-        let _ = writeln!(text, "  {:<width$} {added:>9} {updated:>9} {moved:>9} {removed:>9}", relation.name);
-    }
-    let _ = writeln!(
-        text,
-        "  {} written, {} of WAL ({})",
-        plural(report.rows_written(), "row"),
-        size(report.wal_bytes as i64),
-        report.wal_scope
-    );
-    text
 }
 
 /// A number with its noun.

@@ -10,7 +10,10 @@ use tokio::sync::{mpsc, watch};
 use crate::cli::args;
 use crate::cli::connect;
 use crate::cli::input::{Feed, FeedOptions};
-use crate::cli::output::{Exit, report, summary};
+use crate::cli::metrics::Metrics;
+use crate::cli::output::{Exit, report};
+use crate::cli::progress::{Shown, Watched};
+use crate::cli::summary::summary;
 use rowdelta::engine::report::{Status, SyncError};
 use rowdelta::engine::{Engine, FeedItem, default_workers};
 use rowdelta::mapping::Mapping;
@@ -42,6 +45,20 @@ pub async fn install(args: args::Install) -> Result<Exit, String> {
 /// # Errors
 /// What kept it from starting, in words.
 pub async fn sync(args: args::Sync) -> Result<Exit, String> {
+    let Some(file) = args.metrics.clone() else { return run(args, read_mapping).await };
+    let metrics = Metrics::start(&file)?;
+    // Of a mapping that cannot be read the file's name stands for its own.
+    let mut name = args.mapping.display().to_string();
+    let read = |file: &Path| read_mapping(file).inspect(|mapping| name.clone_from(&mapping.name));
+    let done = run(args, read).await;
+    metrics.end(&name, &done);
+    done
+}
+
+async fn run(
+    args: args::Sync,
+    read_mapping: impl FnOnce(&Path) -> Result<Mapping, String>,
+) -> Result<Exit, String> {
     let mapping = read_mapping(&args.mapping)?;
     let options = FeedOptions { document_bytes_max: args.document_bytes_max };
     let feed = Feed::open(&args.feed, options).map_err(|error| error.to_string())?;
@@ -70,19 +87,19 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         .await
         .map_err(|error| error.to_string())?;
     let stop = stop_on_signals();
+    let watched = Watched { progress: engine.progress(), bytes: feed.bytes(), stop: stop.clone() };
+    let shown = Shown::start(args.progress, watched);
     let result = engine.sync_until(read(feed), signalled(stop.clone())).await;
+    shown.end().await;
     if let Err(error) = &result {
         eprintln!("rowdelta: {error}");
     }
     if let Some(report) = report(&result) {
-        let to_stdout = args.report.as_deref() == Some(Path::new("-"));
         if let Some(file) = &args.report {
             let json = serde_json::to_string_pretty(report).map_err(|error| error.to_string())? + "\n";
             write_report(file, &json)?;
         }
-        if !to_stdout {
-            print!("{}", summary(report));
-        }
+        eprint!("{}", summary(report));
     }
     // A signal that came when all was done changed nothing.
     let aborted = report(&result).is_some_and(|report| report.status == Status::Aborted)

@@ -12,6 +12,7 @@ use crate::cli::args;
 use crate::cli::connect;
 use crate::cli::input::{Feed, FeedOptions};
 use crate::cli::output::{Exit, plural};
+use crate::cli::progress::{Shown, Watched};
 use crate::cli::sync::{read, read_mapping, signalled, stop_on_signals, write_report};
 use rowdelta::document::Origin;
 use rowdelta::engine::verify::{Against, Difference, RelationDifferences, Verification, VerifyOptions};
@@ -52,7 +53,10 @@ pub async fn verify(args: args::Verify) -> Result<Exit, String> {
     let (verified, signal) = match feed {
         Some(feed) => {
             let stop = stop_on_signals();
+            let watched = Watched { progress: engine.progress(), bytes: feed.bytes(), stop: stop.clone() };
+            let shown = Shown::start(args.progress, watched);
             let verified = engine.verify(until_stopped(feed, stop.clone()), options).await;
+            shown.end().await;
             (verified, *stop.borrow())
         }
         None => (engine.verify_recorded(options).await, 0),

@@ -35,6 +35,16 @@ pub(crate) enum Round {
     Last,
 }
 
+impl Round {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Round::Feed => "feed",
+            Round::Together => "together",
+            Round::Last => "last",
+        }
+    }
+}
+
 /// Applies documents, narrowing down to those that fail.
 ///
 /// # Errors

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Transaction};
+use tracing::Instrument as _;
 
 use crate::document::{DocumentKey, Origin};
 use crate::engine::apply::Round;
@@ -21,6 +22,7 @@ use crate::engine::report::Failure;
 use crate::engine::rewritten::{self, Known, Traces};
 use crate::engine::roots::{Roots, roots};
 use crate::engine::run::{Held, HeldRow, Run};
+use crate::engine::spans;
 use crate::engine::units::Scope;
 use crate::engine::verify::{Noted, found};
 use crate::error::{Error, ErrorKind};
@@ -79,6 +81,16 @@ pub(super) enum Tried {
     Withheld(Vec<Withheld>),
 }
 
+impl Tried {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Tried::Committed(_) => "committed",
+            Tried::Conflicts(_) => "conflicts",
+            Tried::Withheld(_) => "withheld",
+        }
+    }
+}
+
 /// A document that would delete rows.
 pub(super) struct Withheld {
     /// Its place among those that were tried.
@@ -89,6 +101,7 @@ pub(super) struct Withheld {
 
 /// A batch with what is recorded of its documents.
 struct Recorded<'a> {
+    began: Instant,
     scope: Scope<'a>,
     documents: &'a [Arc<Prepared>],
     states: Vec<Option<State>>,
@@ -163,7 +176,19 @@ pub(super) async fn transact(
 ) -> Result<Tried, Error> {
     let _slot = run.slots.acquire().await.map_err(crate::engine::panicked)?;
     let mut connection = run.connection().await?;
-    let tried = transact_on(&mut connection, run, documents, limits, round, scope, groups).await;
+    let began = Instant::now();
+    let span = spans::transaction(documents.len(), round.as_str());
+    let tried = transact_on(&mut connection, run, documents, limits, round, scope, groups);
+    let tried = tried.instrument(span.clone()).await;
+    let is_committed = matches!(tried, Ok(Tried::Committed(_)));
+    run.meters.transaction(is_committed, began.elapsed());
+    if !is_committed {
+        run.took(documents.iter().map(|document| &**document), began.elapsed());
+    }
+    match &tried {
+        Ok(tried) => span.record("outcome", tried.as_str()),
+        Err(error) => spans::failed(&span, error),
+    };
     if tried.as_ref().is_err_and(Error::is_out_of_step) {
         discard(connection);
     }
@@ -247,6 +272,7 @@ async fn recorded<'a>(
     documents: &'a [Arc<Prepared>],
     scope: Scope<'a>,
 ) -> Result<Recorded<'a>, Error> {
+    let began = Instant::now();
     let keys: Vec<&DocumentKey> = documents.iter().map(|document| &document.key).collect();
     let found = state::states(transaction, run.lease.mapping, &run.schema, &keys).await?;
     let mut found: HashMap<DocumentKey, State> = found.into_iter().collect();
@@ -256,7 +282,7 @@ async fn recorded<'a>(
     });
     let looked_at: Vec<&Prepared> = places.iter().map(|&at| &*documents[at]).collect();
     let touched = looked_at.iter().map(|document| scope.before(document).1).collect();
-    Ok(Recorded { scope, documents, states, same, looked_at, places, touched })
+    Ok(Recorded { began, scope, documents, states, same, looked_at, places, touched })
 }
 
 /// Documents that give up what others refer to, where the server would not refuse that. Later the others may have let
@@ -384,7 +410,10 @@ async fn write(
 /// Counts and remembers what was committed. Gives the documents from which a child was taken meanwhile.
 fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usize, last: bool) -> Vec<usize> {
     let plan = &written.plan;
-    tracing::debug!(documents = batch.documents.len(), "committed");
+    let rows: usize = plan.steps.iter().map(|step| step.action.rows()).sum();
+    tracing::Span::current().record("rows", rows);
+    tracing::debug!(documents = batch.documents.len(), rows, "committed");
+    run.took(batch.looked_at.iter().copied(), batch.began.elapsed());
     let settles = batch.scope.settles();
     run.tally(|tally| {
         tally.applied(plan, if settles { marks(run, plan) } else { 0 }, &written.times);
@@ -420,6 +449,7 @@ fn verified(run: &Run, batch: &Recorded<'_>, sides: &[Sides], found: Vec<Noted>)
         tally.report.nuls += nuls(batch);
     });
     run.purpose.findings().into_iter().for_each(|findings| findings.note(&run.mapping, &found));
+    run.took(batch.looked_at.iter().copied(), batch.began.elapsed());
     batch.looked_at.iter().for_each(|document| run.decide(&document.key, Outcome::Unchanged));
     give_up(run, sides);
 }
@@ -605,6 +635,7 @@ fn decide(run: &Run, batch: &Recorded<'_>, Written { sides, plan, held, .. }: &W
             () if touched => Outcome::Changed,
             () => Outcome::Unchanged,
         };
+        tracing::debug!(document = document.label, outcome = outcome.as_str(), "stored");
         run.decide(&document.key, outcome);
     }
 }

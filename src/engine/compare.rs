@@ -25,6 +25,7 @@ use crate::mapping::{Mapping, Relation, RelationIx, RelationKind, UniqueIn, When
 use crate::plan::{Sides, SourceRow, StoredRow};
 use crate::postgres::fetch::{Widths, attach, referable, rows};
 use crate::postgres::owners::owners;
+use crate::postgres::turns::Turns;
 use crate::row::{Cell, Tuple};
 use crate::schema::{Schema, Table};
 use crate::value::{ColumnType, Kind};
@@ -192,7 +193,9 @@ impl Comparison<'_> {
                 rows.filter(|(_, row)| active(row)).map(|(at, _)| at as u32).collect::<Vec<_>>()
             };
             let parents: Vec<Vec<u32>> = relations.iter().map(|&ix| wanted(ix)).collect();
-            let reads = relations.iter().zip(&parents).map(|(&ix, parents)| self.read_below(ix, parents));
+            let turns = Turns::start();
+            let reads =
+                relations.iter().zip(&parents).map(|(&ix, parents)| self.read_below(ix, parents, &turns));
             let found = try_join_all(reads).await?;
             for ((ix, parents), found) in relations.into_iter().zip(parents).zip(found) {
                 self.add(ix, parents, found);
@@ -202,7 +205,12 @@ impl Comparison<'_> {
     }
 
     /// The rows of a relation below some stored rows of the enclosing one.
-    async fn read_below(&self, ix: RelationIx, parents: &[u32]) -> Result<(Vec<StoredRow>, Duration), Error> {
+    async fn read_below(
+        &self,
+        ix: RelationIx,
+        parents: &[u32],
+        turns: &Turns,
+    ) -> Result<(Vec<StoredRow>, Duration), Error> {
         let outer = self.mapping.relations[ix].enclosing.unwrap_or(0);
         let stored = &self.sides[outer].stored;
         let (table, enclosing) = (&self.schema.tables[ix], &self.schema.tables[outer]);
@@ -210,11 +218,11 @@ impl Comparison<'_> {
         let refer = |&row: &u32| Some((widths.reference(referable(enclosing, &stored[row as usize]))?, row));
         let parents: HashMap<Tuple, u32> = parents.iter().filter_map(refer).collect();
         let values: Vec<Tuple> = parents.keys().cloned().collect();
-        let started = Instant::now();
         let found = rows(self.transaction, table, &table.parent, &values)
             .await
             .map_err(|error| error.in_relation(&self.mapping.relations[ix].name))?;
-        Ok((attach(found, &parents), started.elapsed()))
+        let took = turns.next();
+        Ok((attach(found, &parents), took))
     }
 
     fn add(&mut self, ix: RelationIx, parents: Vec<u32>, found: (Vec<StoredRow>, Duration)) {
@@ -312,7 +320,7 @@ impl Comparison<'_> {
         let removed = self.sides[outer].changes.removed.iter();
         let parents: Vec<u32> =
             removed.chain(&self.carried[outer]).copied().filter(|row| !self.read[ix].contains(row)).collect();
-        let found = self.read_below(ix, &parents).await?;
+        let found = self.read_below(ix, &parents, &Turns::start()).await?;
         self.add(ix, parents, found);
         if identity(&self.mapping.relations[ix]) == Identity::KeyEverywhere {
             self.read_elsewhere(ix).await?;

@@ -8,6 +8,7 @@ use futures_util::stream::{self, FusedStream};
 use futures_util::{FutureExt as _, Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use crate::document::{Document, Origin};
 use crate::engine::apply::{Round, apply};
@@ -17,6 +18,7 @@ use crate::engine::prepare::{Prepared, Unread, prepare};
 use crate::engine::registry::Glance;
 use crate::engine::report::Failure;
 use crate::engine::run::{Run, Tally};
+use crate::engine::spans;
 use crate::engine::{FeedError, FeedItem, batch, panicked};
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::{self, RawFingerprint};
@@ -27,6 +29,8 @@ pub(crate) struct Workers {
     free: Arc<Semaphore>,
     /// Fires when the batch before has been admitted: batches are, in the order of the feed.
     admitted: Option<oneshot::Receiver<()>>,
+    /// How many batches were handed out.
+    batches: u64,
 }
 
 impl Workers {
@@ -45,7 +49,10 @@ impl Workers {
         }
         let (admitted, next) = oneshot::channel();
         let before = self.admitted.replace(next);
-        self.tasks.spawn(work(run.clone(), batch, before, admitted, permit));
+        self.batches += 1;
+        let span = spans::batch(self.batches, &batch);
+        self.tasks
+            .spawn(work(run.clone(), batch, before, admitted, permit).instrument(span).in_current_span());
         Ok(true)
     }
 }
@@ -111,7 +118,7 @@ pub(crate) async fn read_feed(
     let free = Arc::new(Semaphore::new(run.options.workers));
     let mut reader = Reader {
         run,
-        workers: Workers { tasks: JoinSet::new(), free, admitted: None },
+        workers: Workers { tasks: JoinSet::new(), free, admitted: None, batches: 0 },
         batch: Vec::new(),
         bytes: 0,
         sequence: 0,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::document::DocumentKey;
 use crate::engine::bystanders::bystanders;
@@ -12,6 +12,7 @@ use crate::engine::compare::compared_cells;
 use crate::engine::patience::Tries;
 use crate::engine::report::Failure;
 use crate::engine::run::{Held, Run};
+use crate::engine::spans;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::comparison_key;
 use crate::mapping::{RelationIx, UniqueIn};
@@ -23,6 +24,7 @@ use crate::postgres::write::Writer;
 use crate::row::Tuple;
 use crate::schema::Table;
 use tokio_postgres::Transaction;
+use tracing::Instrument as _;
 
 /// Documents settled in one transaction.
 const DOCUMENTS_MAX: usize = 200;
@@ -38,7 +40,7 @@ pub(crate) async fn release(run: &Arc<Run>) -> Result<(), Error> {
     let fail = |(key, held): (DocumentKey, Held), error: &Error| {
         run.fail_after_all(&key, None, Failure::of_error(&held.origin, &held.label, error));
     };
-    in_parts(run, held, |run, part| Box::pin(transact(run, part)), fail).await
+    in_parts(run, "held", held, |run, part| Box::pin(transact(run, part)), fail).await
 }
 
 /// Does something for documents, in parts of a transaction each; what fails is tried again if that can help, and
@@ -48,6 +50,7 @@ pub(crate) async fn release(run: &Arc<Run>) -> Result<(), Error> {
 /// Only what ends the run: the lease was lost, or the database is out of reach.
 pub(super) async fn in_parts<T>(
     run: &Run,
+    round: &'static str,
     mut documents: Vec<T>,
     transact: impl for<'p> Fn(&'p Run, &'p [T]) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'p>>,
     fail: impl Fn(T, &Error),
@@ -58,7 +61,14 @@ pub(super) async fn in_parts<T>(
         pending.push((std::mem::replace(&mut documents, rest), Tries::default()));
     }
     while let Some((mut part, mut tries)) = pending.pop() {
-        let Err(error) = transact(run, &part).await else { continue };
+        let (span, began) = (spans::transaction(part.len(), round), Instant::now());
+        let done = transact(run, &part).instrument(span.clone()).await;
+        run.meters.transaction(done.is_ok(), began.elapsed());
+        let Err(error) = done else {
+            span.record("outcome", "committed");
+            continue;
+        };
+        spans::failed(&span, &error);
         match error.kind() {
             ErrorKind::Busy | ErrorKind::Setup => return Err(error),
             // The next run does them.

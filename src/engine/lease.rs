@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
+use tracing::Instrument as _;
 
 use crate::engine::Options;
+use crate::engine::metrics::LeaseMeters;
 use crate::engine::patience::{Patience, stopped};
 use crate::error::{Error, ErrorKind};
 use crate::postgres::Connections;
@@ -59,19 +61,33 @@ pub(crate) struct Heart {
 }
 
 impl Heart {
-    pub fn start(connections: Arc<dyn Connections>, lease: Lease, period: Duration) -> Self {
+    pub fn start(
+        connections: Arc<dyn Connections>,
+        lease: Lease,
+        period: Duration,
+        meters: LeaseMeters,
+    ) -> Self {
         let lost = Arc::new(AtomicBool::new(false));
         let flag = lost.clone();
-        let task = tokio::spawn(async move {
+        let beat = async move {
             loop {
                 tokio::time::sleep(period / 3).await;
                 let Ok(client) = connections.get().await else { continue };
-                if let Ok(false) = state::renew(&client, &lease, period.as_secs() as i32).await {
-                    flag.store(true, Ordering::Relaxed);
-                    return;
+                match state::renew(&client, &lease, period.as_secs() as i32).await {
+                    Ok(true) => meters.renewals.increment(1),
+                    Ok(false) => {
+                        tracing::warn!("the lease was lost to another run");
+                        meters.lost.increment(1);
+                        flag.store(true, Ordering::Relaxed);
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "the lease was not renewed, and will be tried again")
+                    }
                 }
             }
-        });
+        };
+        let task = tokio::spawn(beat.in_current_span());
         Heart { lost, task }
     }
 

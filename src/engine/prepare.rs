@@ -1,6 +1,7 @@
 //! Documents → rows and fingerprints, a batch at a time, asking the database where shredding needs it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::document::{Document, DocumentKey, Origin, short};
@@ -8,10 +9,11 @@ use crate::engine::patience::Tries;
 use crate::engine::report::Failure;
 use crate::engine::roots::alternate_key;
 use crate::engine::run::Run;
+use crate::engine::spans;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::{Fingerprints, RawFingerprint, coverage, fingerprints};
 use crate::json::Json;
-use crate::postgres::questions;
+use crate::postgres::questions::{self, Looked};
 use crate::row::RowSet;
 use crate::shred::{Answers, Questions, Shredded, document_key, key_of, label, shred};
 
@@ -41,12 +43,26 @@ pub(crate) struct Prepared {
     pub coverage: Vec<u8>,
     /// Length of the document.
     pub bytes: usize,
+    /// What it has taken so far, in microseconds.
+    spent_us: AtomicU64,
+}
+
+impl Prepared {
+    /// How long it has taken so far.
+    pub fn spent(&self) -> Duration {
+        Duration::from_micros(self.spent_us.load(Ordering::Relaxed))
+    }
+
+    /// Notes that it took longer still.
+    pub fn spend(&self, time: Duration) {
+        self.spent_us.fetch_add(time.as_micros() as u64, Ordering::Relaxed);
+    }
 }
 
 /// What one pass over a batch came to.
 #[derive(Default)]
 struct Pass {
-    prepared: Vec<(Prepared, Duration)>,
+    prepared: Vec<Prepared>,
     failures: Vec<Failure>,
     /// Documents that could not be finished without answers.
     waiting: Vec<Unread>,
@@ -63,18 +79,18 @@ pub(crate) async fn prepare(run: &Arc<Run>, unread: Vec<Unread>) -> Result<Vec<P
     let mut prepared = Vec::new();
     let mut groups = vec![unread];
     while let Some(group) = groups.pop() {
-        let shared = run.clone();
+        let (shared, span) = (run.clone(), tracing::Span::current());
         let blocking = tokio::task::spawn_blocking(move || {
-            let pass = pass(&shared, &answers, group);
+            let pass = span.in_scope(|| pass(&shared, &answers, group));
             (pass, answers)
         });
         let pass;
         (pass, answers) = blocking.await.map_err(crate::engine::panicked)?;
         run.tally(|tally| {
             tally.fail_all(pass.failures);
-            pass.prepared.iter().for_each(|(document, took)| tally.slow(&document.label, *took));
+            pass.prepared.iter().for_each(|document| tally.slow(document));
         });
-        prepared.extend(pass.prepared.into_iter().map(|(document, _)| document));
+        prepared.extend(pass.prepared);
         if !pass.waiting.is_empty() {
             let answered = ask(run, pass.questions, &mut answers).await;
             groups.extend(after_asking(run, pass.waiting, answered, &answers)?);
@@ -124,10 +140,9 @@ fn after_asking(
 async fn ask(run: &Run, questions: Questions, answers: &mut Answers) -> Result<(), Error> {
     let mut tries = Tries::default();
     loop {
-        let started = Instant::now();
         let error = match ask_once(run, questions.clone(), answers).await {
-            Ok(inserted) => {
-                run.tally(|tally| tally.looked_up(&inserted, started.elapsed()));
+            Ok(looked) => {
+                run.tally(|tally| tally.looked_up(&looked));
                 return Ok(());
             }
             Err(error) if error.may_pass() => error,
@@ -139,7 +154,7 @@ async fn ask(run: &Run, questions: Questions, answers: &mut Answers) -> Result<(
     }
 }
 
-async fn ask_once(run: &Run, questions: Questions, answers: &mut Answers) -> Result<Vec<u64>, Error> {
+async fn ask_once(run: &Run, questions: Questions, answers: &mut Answers) -> Result<Vec<Looked>, Error> {
     let mut connection = run.connection().await?;
     questions::answer(&mut connection, &run.mapping, &run.schema, run.limits(), questions, answers).await
 }
@@ -148,8 +163,11 @@ fn pass(run: &Run, answers: &Answers, unread: Vec<Unread>) -> Pass {
     let mut pass = Pass::default();
     for unread in unread {
         let started = Instant::now();
-        match one(run, answers, &unread) {
-            One::Prepared(document) => pass.prepared.push((*document, started.elapsed())),
+        match spans::document(&unread.document).in_scope(|| one(run, answers, &unread)) {
+            One::Prepared(document) => {
+                document.spend(started.elapsed());
+                pass.prepared.push(*document);
+            }
             One::Asks(questions) => {
                 pass.questions.extend(questions);
                 pass.waiting.push(unread);
@@ -183,7 +201,8 @@ fn one(run: &Run, answers: &Answers, unread: &Unread) -> One {
             return One::Fails(Box::new(Failure::of_document(origin, None, error.to_string())), None);
         }
     };
-    let label = label(mapping, &json);
+    let (label, span) = (label(mapping, &json), tracing::Span::current());
+    span.record("document", label.as_str());
     match shred(mapping, schema, answers, &json) {
         Err(error) => {
             let failure = Failure {
@@ -194,7 +213,10 @@ fn one(run: &Run, answers: &Answers, unread: &Unread) -> One {
             One::Fails(Box::new(failure), key(run, answers, &json))
         }
         Ok(Shredded::Asks(questions)) => One::Asks(questions),
-        Ok(Shredded::Rows(rows)) => One::Prepared(Box::new(prepared(run, unread, label, rows))),
+        Ok(Shredded::Rows(rows)) => {
+            span.record("rows", rows.len());
+            One::Prepared(Box::new(prepared(run, unread, label, rows)))
+        }
     }
 }
 
@@ -213,5 +235,6 @@ fn prepared(run: &Run, unread: &Unread, label: String, rows: RowSet) -> Prepared
         fingerprints,
         rows,
         bytes: unread.document.bytes.len(),
+        spent_us: AtomicU64::new(0),
     }
 }

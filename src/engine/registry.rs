@@ -58,6 +58,19 @@ pub(crate) enum Outcome {
     Withheld,
 }
 
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Open => "open",
+            Outcome::Unchanged => "unchanged",
+            Outcome::New => "new",
+            Outcome::Changed => "changed",
+            Outcome::Failed => "failed",
+            Outcome::Withheld => "withheld",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Known {
     key: u64,

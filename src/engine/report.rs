@@ -51,7 +51,7 @@ pub struct Report {
     pub retries: u64,
     /// Whether what is recorded of documents was packed at the end, which costs write-ahead log once in a while.
     pub merged: bool,
-    /// The documents that took longest to parse, shred and fingerprint.
+    /// The documents that took longest, at most five, the slowest first.
     pub slowest: Vec<Slow>,
     /// The documents that failed.
     pub failures: Vec<Failure>,
@@ -85,15 +85,22 @@ impl Status {
     }
 }
 
-/// Wall time of the parts of a run, in milliseconds.
+/// Wall time of the parts of a run, in milliseconds, one after another: together they are
+/// [`elapsed_ms`](Report::elapsed_ms), but for what rounding takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Phases {
-    /// Taking the lease, finding lost rows, loading what is known.
+    /// Reading the catalog, taking the lease (and waiting for it), finding lost rows, loading what is known.
     pub start_ms: u64,
     /// Reading the feed; documents are compared and written meanwhile.
     pub feed_ms: u64,
     /// Waiting for the last batches, second tries, and removals that were held back.
     pub finish_ms: u64,
+    /// Counting and removing what a complete feed lacks.
+    pub sweep_ms: u64,
+    /// Packing what is recorded of documents.
+    pub merge_ms: u64,
+    /// Writing the ledger and giving the lease back. 0 in the ledger itself.
+    pub close_ms: u64,
 }
 
 /// What became of the documents. Each one read is in exactly one of `repeated`, `unchanged`, `new`, `changed`, `failed`
@@ -147,7 +154,8 @@ pub struct RelationCounts {
     pub unchanged: u64,
     /// Not deleted because too much would have been.
     pub withheld: u64,
-    /// Time spent waiting for the database to read and write its rows, in milliseconds.
+    /// Time spent waiting for the database to read and write its rows, in milliseconds, in transactions that were
+    /// committed. Workers wait side by side, so that together these may exceed the run's wall time.
     pub ms: u64,
 }
 
@@ -156,7 +164,8 @@ pub struct RelationCounts {
 pub struct Slow {
     /// The document's key.
     pub document: String,
-    /// Milliseconds.
+    /// Milliseconds: parsing, rows and fingerprints, and of each transaction that it was in, failed ones too, its share
+    /// by number of rows.
     pub ms: u64,
 }
 

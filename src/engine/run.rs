@@ -9,8 +9,10 @@ use tokio::sync::Semaphore;
 use crate::document::{DocumentKey, Origin, short};
 use crate::engine::Options;
 use crate::engine::guard::{Guard, Rows};
+use crate::engine::metrics::Meters;
 use crate::engine::patience::Patience;
 use crate::engine::prepare::Prepared;
+use crate::engine::progress::Stopwatch;
 use crate::engine::registry::{Outcome, Registry};
 use crate::engine::report::{Failure, Report, Slow};
 use crate::engine::units::Units;
@@ -19,6 +21,7 @@ use crate::error::Error;
 use crate::fingerprint::{DocumentFingerprint, comparison_key};
 use crate::mapping::{Mapping, RelationIx, UniqueIn};
 use crate::plan::{Action, Plan, Sides};
+use crate::postgres::questions::Looked;
 use crate::postgres::state::Lease;
 use crate::postgres::{Connection, Connections, Limits};
 use crate::row::Tuple;
@@ -40,6 +43,14 @@ impl Purpose {
     /// Whether rows are left unread that are as they should be going by what is recorded.
     pub fn trusts(&self) -> bool {
         matches!(self, Purpose::Sync)
+    }
+
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Purpose::Sync => "sync",
+            Purpose::Repair(_) => "repair",
+            Purpose::Verify(_) => "verify",
+        }
     }
 
     pub fn writes(&self) -> bool {
@@ -68,6 +79,7 @@ pub(crate) struct Loaded {
     pub registry: Registry,
     /// Whether rows may be stored otherwise than they are sent, or were.
     pub rewrites: bool,
+    pub stopwatch: Arc<Stopwatch>,
 }
 
 /// What the workers of a run share.
@@ -88,6 +100,8 @@ pub(crate) struct Run {
     pub slots: Semaphore,
     /// Whether rows may be stored otherwise than they are sent, or were.
     pub rewrites: bool,
+    pub stopwatch: Arc<Stopwatch>,
+    pub meters: Meters,
     registry: Mutex<Registry>,
     tally: Mutex<Tally>,
     answers: Mutex<Vec<Answers>>,
@@ -152,10 +166,11 @@ impl Run {
         connections: Arc<dyn Connections>,
         options: Options,
         patience: Arc<Patience>,
-        Loaded { number, lease, registry, rewrites }: Loaded,
+        Loaded { number, lease, registry, rewrites, stopwatch }: Loaded,
     ) -> Self {
         let guard = Guard::new(mapping.name.clone(), options.delete_limits);
-        let tally = Mutex::new(Tally { report: Report::new(&mapping), recorded: false });
+        let meters = Meters::of(&mapping.name);
+        let tally = Mutex::new(Tally::new(&mapping));
         // A repair compares documents as a whole.
         let units = Units::of(&mapping, &schema).filter(|_| matches!(purpose, Purpose::Sync));
         let slots = Semaphore::new(options.workers);
@@ -172,6 +187,8 @@ impl Run {
             units,
             slots,
             rewrites,
+            stopwatch,
+            meters,
             registry: Mutex::new(registry),
             tally,
             answers: Mutex::default(),
@@ -197,9 +214,24 @@ impl Run {
         lock(&self.registry)
     }
 
-    /// Counts something.
+    /// Counts something, and shows it to whoever watches.
     pub fn tally<T>(&self, count: impl FnOnce(&mut Tally) -> T) -> T {
-        count(&mut lock(&self.tally))
+        let mut tally = lock(&self.tally);
+        let counted = count(&mut tally);
+        self.stopwatch.progress().show(&tally.report, tally.rows);
+        counted
+    }
+
+    /// A transaction with these documents has taken so long.
+    pub fn took<'d>(&self, documents: impl Iterator<Item = &'d Prepared> + Clone, took: Duration) {
+        let weight = |document: &Prepared| document.rows.len().max(1) as u32;
+        let total: u32 = documents.clone().map(weight).sum();
+        self.tally(|tally| {
+            for document in documents {
+                document.spend(took * weight(document) / total);
+                tally.slow(document);
+            }
+        });
     }
 
     /// What an earlier batch was told; conversions are forgotten, catalogues remembered.
@@ -376,9 +408,28 @@ pub(crate) struct Tally {
     pub report: Report,
     /// Whether anything was recorded of documents.
     pub recorded: bool,
+    /// Rows written.
+    pub rows: u64,
+    /// Per relation and catalogue, what goes into its `ms`: many batches take less than one each.
+    times: Vec<Duration>,
+    slowest: Vec<Took>,
+}
+
+/// How long a document took.
+struct Took {
+    /// Its place in the feed.
+    sequence: u64,
+    label: String,
+    took: Duration,
 }
 
 impl Tally {
+    fn new(mapping: &Mapping) -> Self {
+        let report = Report::new(mapping);
+        let times = vec![Duration::ZERO; report.relations.len()];
+        Tally { report, recorded: false, rows: 0, times, slowest: Vec::new() }
+    }
+
     pub fn outcome(&mut self, outcome: Outcome, by: i64) {
         let documents = &mut self.report.documents;
         let count = match outcome {
@@ -419,22 +470,29 @@ impl Tally {
         }
     }
 
-    pub fn slow(&mut self, document: &str, took: Duration) {
-        let (slowest, ms) = (&mut self.report.slowest, took.as_millis() as u64);
-        if slowest.len() < SLOWEST || slowest.last().is_some_and(|last| last.ms < ms) {
-            slowest.push(Slow { document: document.to_owned(), ms });
-            slowest.sort_by_key(|slow| std::cmp::Reverse(slow.ms));
-            slowest.truncate(SLOWEST);
+    /// Notes how long a document has taken so far, if it is among those that took longest.
+    pub fn slow(&mut self, document: &Prepared) {
+        let took = document.spent();
+        if let Some(slow) = self.slowest.iter_mut().find(|slow| slow.sequence == document.sequence) {
+            slow.took = took;
+        } else if self.slowest.len() < SLOWEST || self.slowest.last().is_some_and(|last| last.took < took) {
+            let label = document.label.clone();
+            self.slowest.push(Took { sequence: document.sequence, label, took });
+        } else {
+            return;
         }
+        self.slowest.sort_by_key(|slow| std::cmp::Reverse(slow.took));
+        self.slowest.truncate(SLOWEST);
     }
 
     /// Counts catalogue rows inserted, per lookup.
-    pub fn looked_up(&mut self, inserted: &[u64], took: Duration) {
-        let first = self.report.relations.len() - inserted.len();
-        let counts = self.report.relations[first..].iter_mut().zip(inserted);
-        for (count, inserted) in counts.filter(|(_, inserted)| **inserted > 0) {
-            count.added += inserted;
-            count.ms += took.as_millis() as u64;
+    pub fn looked_up(&mut self, looked: &[Looked]) {
+        let first = self.times.len() - looked.len();
+        let counts = self.report.relations[first..].iter_mut().zip(&mut self.times[first..]);
+        for ((count, time), looked) in counts.zip(looked) {
+            count.added += looked.inserted;
+            *time += looked.took;
+            self.rows += looked.inserted;
         }
     }
 
@@ -443,9 +501,7 @@ impl Tally {
         for (counts, unchanged) in self.report.relations.iter_mut().zip(&plan.unchanged) {
             counts.unchanged += unchanged;
         }
-        for (counts, took) in self.report.relations.iter_mut().zip(times) {
-            counts.ms += took.as_millis() as u64;
-        }
+        self.times.iter_mut().zip(times).for_each(|(time, took)| *time += *took);
         self.report.marks += marks;
         for step in &plan.steps {
             let counts = &mut self.report.relations[step.relation];
@@ -456,8 +512,19 @@ impl Tally {
                 Action::Update { moves: false, .. } => counts.updated += rows,
                 Action::Update { moves: true, .. } => counts.moved += rows,
                 Action::Insert { .. } => counts.added += rows,
-                Action::Mark(_) | Action::Park { .. } | Action::Fill { .. } => {}
+                Action::Mark(_) | Action::Park { .. } | Action::Fill { .. } => continue,
             }
+            self.rows += if step.action.is_detour() { 0 } else { rows };
         }
+    }
+
+    /// The report as it stands.
+    pub fn report(&self) -> Report {
+        let mut report = self.report.clone();
+        let ms = |took: &Duration| took.as_millis() as u64;
+        report.relations.iter_mut().zip(&self.times).for_each(|(counts, time)| counts.ms = ms(time));
+        let slow = |slow: &Took| Slow { document: slow.label.clone(), ms: ms(&slow.took) };
+        report.slowest = self.slowest.iter().map(slow).collect();
+        report
     }
 }

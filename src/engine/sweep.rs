@@ -54,7 +54,7 @@ pub(crate) async fn sweep(run: &Arc<Run>) -> Result<(), Error> {
             Ok(())
         }
         (OnAbsent::Mark(_), None) => {
-            in_parts(run, absent, |run, part| Box::pin(mark(run, part)), fail(run)).await
+            in_parts(run, "sweep", absent, |run, part| Box::pin(mark(run, part)), fail(run)).await
         }
         (OnAbsent::Delete, None) => delete(run, absent).await,
     }
@@ -156,7 +156,7 @@ async fn delete(run: &Arc<Run>, absent: Vec<DocumentKey>) -> Result<(), Error> {
     match run.patience.retry(|| reserve(run, &absent)).await? {
         Err(reason) => withhold(run, documents, reason),
         Ok(reservation) => {
-            in_parts(run, absent, |run, part| Box::pin(delete_part(run, part)), fail(run)).await?;
+            in_parts(run, "sweep", absent, |run, part| Box::pin(delete_part(run, part)), fail(run)).await?;
             reservation.keep();
         }
     }

@@ -23,14 +23,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::Stream;
+use tracing::Instrument as _;
 
 use crate::engine::feed::read_feed;
 use crate::engine::patience::Patience;
+use crate::engine::progress::{Phase, Stopwatch};
 use crate::engine::registry::Registry;
 use crate::engine::report::{Report, SyncError};
 use crate::engine::rewritten;
 use crate::engine::run::{Loaded, Purpose, Run};
-use crate::engine::{Engine, FeedItem, finish};
+use crate::engine::{Engine, FeedItem, finish, spans};
 use crate::error::Error;
 use crate::postgres::catalog;
 use crate::postgres::state::{self, Lease};
@@ -62,7 +64,10 @@ impl Engine {
         let findings = Arc::new(findings);
         let report = match options.repair {
             true => self.repaired(findings.clone(), feed).await?,
-            false => self.compared(findings.clone(), feed).await?,
+            false => {
+                let span = spans::run(&self.mapping, "verify");
+                self.compared(findings.clone(), feed).instrument(span).await?
+            }
         };
         let (mut verification, differing) = findings.take();
         // Batches end in any order; the differences of one document stand in that of the relations.
@@ -104,6 +109,7 @@ impl Engine {
         findings: Arc<Findings>,
         feed: impl Stream<Item = FeedItem> + Send,
     ) -> Result<Report, Error> {
+        let stopwatch = Arc::new(Stopwatch::start(self.progress.clone()));
         let client = self.connections.get().await?;
         let schema = catalog::read_for(&client, &self.mapping, false).await?;
         // Of a mapping that never ran nothing is recorded.
@@ -115,11 +121,13 @@ impl Engine {
         let (mapping, connections) = (self.mapping.clone(), self.connections.clone());
         let purpose = Purpose::Verify(findings);
         let patience = Arc::new(Patience::unstopped(&options));
-        let loaded = Loaded { number: 0, lease, registry: Registry::default(), rewrites };
+        let loaded = Loaded { number: 0, lease, registry: Registry::default(), rewrites, stopwatch };
         let run = Arc::new(Run::new(purpose, mapping, schema, connections, options, patience, loaded));
+        run.stopwatch.enter(Phase::Feed);
         let (workers, broken) = read_feed(&run, None, feed).await?;
+        run.stopwatch.enter(Phase::Finish);
         finish(&run, workers, broken).await?;
-        let mut report = run.tally(|tally| tally.report.clone());
+        let mut report = run.tally(|tally| tally.report());
         report.failures.sort_by_key(|failure| (failure.file.clone(), failure.line, failure.item));
         Ok(report)
     }

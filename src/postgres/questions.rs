@@ -1,6 +1,7 @@
 //! Asks the database what shredding needs: conversions, and ids of catalogue rows.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -20,7 +21,16 @@ use crate::value::ColumnType;
 /// A longer value is not quoted in a message.
 const QUOTED_CHARS_MAX: usize = 40;
 
-/// Answers every question, adding to what is known. Gives the number of catalogue rows inserted, per lookup.
+/// What was done with a catalogue.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Looked {
+    /// Rows inserted.
+    pub inserted: u64,
+    /// How long the database took.
+    pub took: Duration,
+}
+
+/// Answers every question, adding to what is known. Says what was done, per lookup.
 pub(crate) async fn answer(
     client: &mut Client,
     mapping: &Mapping,
@@ -28,24 +38,25 @@ pub(crate) async fn answer(
     limits: Limits,
     questions: Questions,
     answers: &mut Answers,
-) -> Result<Vec<u64>, Error> {
+) -> Result<Vec<Looked>, Error> {
     convert_all(client, limits, questions.conversions, answers).await?;
     answers.lookups.resize(mapping.lookups.len(), HashMap::new());
     let mut per_lookup: BTreeMap<LookupIx, HashMap<Tuple, CatalogueRow>> = BTreeMap::new();
     for ((ix, key), row) in questions.lookups {
         per_lookup.entry(ix).or_default().insert(key, row);
     }
-    let mut inserted = vec![0; mapping.lookups.len()];
+    let mut looked = vec![Looked::default(); mapping.lookups.len()];
     for (ix, asked) in per_lookup {
         let name = &mapping.lookups[ix].name;
         let insert = mapping.lookups[ix].missing == Missing::Insert && !limits.read_only;
-        let (found, new) = look_up(client, &schema.lookups[ix], limits, &asked, insert)
+        let started = Instant::now();
+        let (found, inserted) = look_up(client, &schema.lookups[ix], limits, &asked, insert)
             .await
             .map_err(|error| error.in_relation(name))?;
-        inserted[ix] = new;
+        looked[ix] = Looked { inserted, took: started.elapsed() };
         remember(&mut answers.lookups[ix], asked, found);
     }
-    Ok(inserted)
+    Ok(looked)
 }
 
 fn remember(

@@ -19,6 +19,7 @@ use crate::mapping::{Mapping, RelationIx};
 use crate::plan::{Action, Plan, Sides, Step};
 use crate::postgres::fetch::{matching, raw, referable};
 use crate::postgres::quote;
+use crate::postgres::turns::Turns;
 use crate::postgres::wire::{ArrayBuilder, Param, typed};
 use crate::row::{Cell, Tuple};
 use crate::schema::{Check, IdSource, Schema, Table, WriteWay};
@@ -239,10 +240,14 @@ impl<'a> Writer<'a> {
     }
 
     async fn run(&mut self, statements: Vec<Statement>, times: &mut [Duration]) -> Result<(), Error> {
-        let started = Instant::now();
+        let turns = Turns::start();
         let params: Vec<_> = statements.iter().map(|statement| typed(&statement.params)).collect();
-        let sent = statements.iter().zip(&params).map(|(statement, params)| self.send(statement, params));
-        let answers = join_all(sent).await;
+        let (this, turns) = (&*self, &turns);
+        let sent = statements.iter().zip(&params).map(|(statement, params)| async move {
+            let answer = this.send(statement, params).await;
+            (answer, turns.next())
+        });
+        let (answers, took): (Vec<_>, Vec<Duration>) = join_all(sent).await.into_iter().unzip();
         let has_failed = answers.iter().any(Result::is_err);
         // The first error is the cause; those after it only say that the transaction has failed.
         for (statement, answer) in statements.iter().zip(answers) {
@@ -250,9 +255,9 @@ impl<'a> Writer<'a> {
             let places = self.written(statement, answer, has_failed).await;
             self.places.extend(places.map_err(|error| self.named(error, statement.relation))?);
         }
-        // They ran one after the other, unseen from here: each gets its share.
-        let share = started.elapsed() / statements.len().max(1) as u32;
-        statements.iter().filter_map(|statement| statement.relation).for_each(|ix| times[ix] += share);
+        let took =
+            statements.iter().zip(took).filter_map(|(statement, took)| Some((statement.relation?, took)));
+        took.for_each(|(ix, took)| times[ix] += took);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 use super::text::BLOCK_BYTES;
 use super::*;
 use std::io::{Cursor, Write};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 
 /// A directory that goes when the test ends.
 struct Temp(PathBuf);
@@ -452,4 +452,18 @@ fn every_truncation_gives_the_first_documents_and_then_an_error() {
             }
         }
     }
+}
+
+#[test]
+fn bytes_are_counted_as_the_files_have_them() {
+    let temp = Temp::new();
+    let packed = gzip("{\"a\":1}\n".repeat(1_000).as_bytes());
+    let files = [temp.write("a.ndjson.gz", &packed), temp.write("b.json", "[{},\n{}]\n")];
+    let mut feed = Feed::open(&files, FeedOptions::default()).unwrap();
+    let (bytes, length) = (feed.bytes(), packed.len() as u64 + 9);
+    assert_eq!((bytes.read(), bytes.total), (0, Some(length)));
+    assert_eq!(feed.by_ref().count(), 1_002);
+    assert_eq!(bytes.read(), length);
+    let with_stdin = Feed::open(&[files[0].clone(), "-".into()], FeedOptions::default()).unwrap();
+    assert_eq!(with_stdin.bytes().total, None);
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::document::DocumentKey;
 use crate::engine::Engine;
 use crate::engine::lease::{self, Heart};
+use crate::engine::metrics::LeaseMeters;
 use crate::engine::patience::Patience;
 use crate::engine::rewritten::{self, Known};
 use crate::engine::verify::VerifyOptions;
@@ -109,8 +110,10 @@ impl Check<'_> {
     /// With a lease the documents that differ are marked.
     async fn all(&mut self, lease: Option<&Lease>) -> Result<(), Error> {
         let engine = self.engine;
-        let heart =
-            lease.map(|lease| Heart::start(engine.connections.clone(), lease.clone(), engine.options.lease));
+        let heart = lease.map(|lease| {
+            let meters = LeaseMeters::of(&engine.mapping.name);
+            Heart::start(engine.connections.clone(), lease.clone(), engine.options.lease, meters)
+        });
         let (mut after, mut unsettled) = (None, 0);
         loop {
             if heart.as_ref().is_some_and(Heart::is_lost) {
