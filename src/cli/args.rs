@@ -25,6 +25,8 @@ pub enum Command {
     Demo(Demo),
     /// Say what would hurt a sync, what it costs, and print the statements that mend it.
     Doctor(Doctor),
+    /// Print what is noted of a document: which rows changed, when, and how.
+    History(History),
     /// Install the schema `rowdelta`, in which state and ledger are kept, or upgrade it.
     Install(Install),
     /// Print the tables of a mapping as SQL, with types given in it or inferred from a feed.
@@ -156,6 +158,16 @@ pub struct Sync {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
+    /// Write a line of JSON for each row that is written, once its transaction is committed, to a file; `-`: to standard
+    /// output, and nothing else there.
+    #[arg(long, value_name = "FILE")]
+    pub changes: Option<PathBuf>,
+
+    /// Note each row that is written in the table rowdelta.change, too, in the same transaction: `rowdelta history`
+    /// prints them. They are kept as long as the SQL function rowdelta.keep_history says, or for good.
+    #[arg(long)]
+    pub history: bool,
+
     /// Install the schema `rowdelta` first, if it is not there, or upgrade it.
     #[arg(long)]
     pub install: bool,
@@ -236,6 +248,36 @@ pub struct Status {
     pub runs: u32,
 
     /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print what is noted of a document: which rows changed, when, and how.
+///
+/// Rows are noted by `sync --history`, and by the SQL functions where rowdelta.keep_history asks for it.
+#[derive(Debug, Args)]
+pub struct History {
+    /// The mapping: its name, or its file.
+    #[arg(short, long, value_name = "NAME|MAP")]
+    pub mapping: String,
+
+    /// The database.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// The document's key: its values as the database writes them, joined by commas.
+    #[arg(value_name = "DOCUMENT")]
+    pub document: String,
+
+    /// How many changes at most: the newest.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max: u32,
+
+    /// Show long values in full.
+    #[arg(long)]
+    pub full: bool,
+
+    /// As JSON, a line for each changed row.
     #[arg(long)]
     pub json: bool,
 }

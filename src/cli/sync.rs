@@ -1,13 +1,14 @@
 //! `rowdelta sync` and `rowdelta install`.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::args;
+use crate::cli::changes::Lines;
 use crate::cli::connect;
 use crate::cli::input::{Feed, FeedOptions};
 use crate::cli::output::{Exit, report, summary};
@@ -45,6 +46,11 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
     let mapping = read_mapping(&args.mapping)?;
     let options = FeedOptions { document_bytes_max: args.document_bytes_max };
     let feed = Feed::open(&args.feed, options).map_err(|error| error.to_string())?;
+    let is_stdout = |file: &Option<PathBuf>| file.as_deref() == Some(Path::new("-"));
+    if is_stdout(&args.report) && is_stdout(&args.changes) {
+        return Err("--report and --changes cannot both be written to standard output".into());
+    }
+    let lines = args.changes.as_deref().map(Lines::open).transpose()?;
     let workers = args.workers.unwrap_or_else(default_workers).max(1);
     let target = connect::Target::open(&args.database).await?;
     let pool = connect::pool(target.access.clone(), workers).await?;
@@ -57,7 +63,11 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
     if let Some(documents) = args.expect {
         builder = builder.expect(documents);
     }
+    if let Some(lines) = &lines {
+        builder = builder.changes(lines.listener());
+    }
     let engine = builder
+        .history(args.history)
         .complete(args.complete)
         .delete_limits(limits)
         .workers(workers)
@@ -70,12 +80,24 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         .await
         .map_err(|error| error.to_string())?;
     let stop = stop_on_signals();
-    let result = engine.sync_until(read(feed), signalled(stop.clone())).await;
+    let told = async {
+        tokio::select! {
+            () = signalled(stop.clone()) => {}
+            () = failed(lines.as_ref()) => {}
+        }
+    };
+    let result = engine.sync_until(read(feed), told).await;
+    // The listener's channel ends with it.
+    drop(engine);
+    let written = match lines {
+        Some(lines) => lines.finish().await,
+        None => Ok(()),
+    };
     if let Err(error) = &result {
         eprintln!("rowdelta: {error}");
     }
     if let Some(report) = report(&result) {
-        let to_stdout = args.report.as_deref() == Some(Path::new("-"));
+        let to_stdout = is_stdout(&args.report) || is_stdout(&args.changes);
         if let Some(file) = &args.report {
             let json = serde_json::to_string_pretty(report).map_err(|error| error.to_string())? + "\n";
             write_report(file, &json)?;
@@ -84,11 +106,20 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
             print!("{}", summary(report));
         }
     }
+    written?;
     // A signal that came when all was done changed nothing.
     let aborted = report(&result).is_some_and(|report| report.status == Status::Aborted)
         || matches!(&result, Err(SyncError::Start(_)));
     let signal = *stop.borrow();
     Ok(Exit::of_signal(signal).filter(|_| aborted).unwrap_or_else(|| Exit::of(&result)))
+}
+
+/// Resolves when lines cannot be written: a run of which nobody hears stops.
+async fn failed(lines: Option<&Lines>) {
+    match lines {
+        Some(lines) => lines.failed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Reads a mapping from a TOML file.

@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Transaction};
 use crate::document::{DocumentKey, Origin};
 use crate::engine::apply::Round;
 use crate::engine::bystanders::{Bystander, bystanders};
+use crate::engine::changes::Pending;
 use crate::engine::claims::{Conflict, Verdict, claims};
 use crate::engine::compare::{Active, Compared, below_silence, close, compare};
 use crate::engine::guard::{Reservation, Rows};
@@ -27,8 +28,10 @@ use crate::error::{Error, ErrorKind};
 use crate::fingerprint::comparison_key;
 use crate::mapping::UniqueIn;
 use crate::plan::{Batch, Marked, Plan, Sides, plan, questions};
+use crate::postgres::absent::mark_absent;
+use crate::postgres::changes::Change;
 use crate::postgres::state::{self, Record, State};
-use crate::postgres::write::{Marking, Writer, mark_absent, named_by_table, transaction_time};
+use crate::postgres::write::{Marking, Writer, named_by_table, transaction_time};
 use crate::postgres::{Limits, begin, cascade, discard, judge};
 use crate::row::Tuple;
 
@@ -146,6 +149,21 @@ impl Written {
         let unmarked = batch.places.iter().map(|&at| batch.is_back(at)).collect();
         rewritten::Batch { documents, active, sides, plan, traces, unmarked }
     }
+
+    /// Every row that was written, in words, if anybody wants to know; behind it root rows whose mark was taken away.
+    async fn changes(
+        &self,
+        run: &Run,
+        transaction: &Transaction<'_>,
+        batch: &Recorded<'_>,
+        unmarked: Vec<Change>,
+    ) -> Result<Vec<Change>, Error> {
+        let keys: Vec<&DocumentKey> = batch.looked_at.iter().map(|document| &document.key).collect();
+        let references = &self.traces.references;
+        let mut changes = run.changes(transaction, &self.sides, &self.plan, references, &keys).await?;
+        changes.extend(unmarked);
+        Ok(changes)
+    }
 }
 
 /// Per document, how many of its rows go, now or at the end of the feed, in each relation. Documents of which none
@@ -161,24 +179,30 @@ pub(super) async fn transact(
     scope: Scope<'_>,
     groups: &mut Vec<Vec<usize>>,
 ) -> Result<Tried, Error> {
-    let _slot = run.slots.acquire().await.map_err(crate::engine::panicked)?;
+    let slot = run.slots.acquire().await.map_err(crate::engine::panicked)?;
     let mut connection = run.connection().await?;
     let tried = transact_on(&mut connection, run, documents, limits, round, scope, groups).await;
-    if tried.as_ref().is_err_and(Error::is_out_of_step) {
-        discard(connection);
+    match tried.as_ref().is_err_and(Error::is_out_of_step) {
+        true => discard(connection),
+        false => drop(connection),
     }
-    tried
+    drop(slot);
+    let (tried, changes) = tried?;
+    if let Some(changes) = changes {
+        changes.tell().await;
+    }
+    Ok(tried)
 }
 
-async fn transact_on(
+async fn transact_on<'r>(
     client: &mut Client,
-    run: &Run,
+    run: &'r Run,
     documents: &[Arc<Prepared>],
     limits: Limits,
     round: Round,
     scope: Scope<'_>,
     groups: &mut Vec<Vec<usize>>,
-) -> Result<Tried, Error> {
+) -> Result<(Tried, Option<Pending<'r>>), Error> {
     let last = round != Round::Feed;
     let transaction = begin(client, limits).await?;
     if run.purpose.writes() {
@@ -189,7 +213,7 @@ async fn transact_on(
     let roots = roots(&transaction, &run.mapping, &run.schema, &batch.looked_at).await?;
     let former = former(run, &transaction, &batch, &roots, &mut repeats).await?;
     if !repeats.is_empty() {
-        return Ok(Tried::Conflicts(repeats));
+        return Ok((Tried::Conflicts(repeats), None));
     }
     let active = active(run, &batch, &roots);
     let mut known = Known::of(run, &transaction, &batch.looked_at, &roots).await?;
@@ -199,13 +223,13 @@ async fn transact_on(
     let (conflicts, robbed) = claims(run, &transaction, &batch.looked_at, &compared.sides, last).await?;
     if !conflicts.is_empty() {
         let place = |conflict: Conflict| Conflict { document: batch.places[conflict.document], ..conflict };
-        return Ok(Tried::Conflicts(conflicts.into_iter().map(place).collect()));
+        return Ok((Tried::Conflicts(conflicts.into_iter().map(place).collect()), None));
     }
     let found = found(run, &transaction, &batch.looked_at, &compared.sides).await?;
     if !run.purpose.writes() {
         transaction.commit().await?;
         verified(run, &batch, &compared.sides, found);
-        return Ok(Tried::Committed(Vec::new()));
+        return Ok((Tried::Committed(Vec::new()), None));
     }
     let holds = !last || !run.asked_for(&compared.sides).is_empty();
     // Before the last round rows that refer to a key may yet go, or be written by their own documents.
@@ -215,14 +239,14 @@ async fn transact_on(
     };
     let conflicts = unwanted(run, &transaction, &batch, &compared.sides, round, holds).await?;
     if !conflicts.is_empty() {
-        return Ok(Tried::Conflicts(conflicts));
+        return Ok((Tried::Conflicts(conflicts), None));
     }
     let plan = planned(run, &transaction, &batch, &compared.sides, holds).await?;
     tracing::debug!(documents = batch.documents.len(), ?round, plan = %plan.describe(&run.mapping), "planned");
     *groups = batch.groups(&plan, &giving);
     let (reservation, removed) = match reserve(run, &transaction, &batch, &compared.sides).await? {
         Ok(reserved) => reserved,
-        Err(withheld) => return Ok(Tried::Withheld(withheld)),
+        Err(withheld) => return Ok((Tried::Withheld(withheld), None)),
     };
     let written = write(run, &transaction, &batch, compared, plan, &detached, removed).await?;
     state::unsettle(&transaction, run.lease.mapping, &robbed).await?;
@@ -232,13 +256,15 @@ async fn transact_on(
     let unsettled = records.iter().filter(|record| !record.settled && scope.settles()).count();
     let news: Vec<Record<'_>> = records.into_iter().filter(Record::is_news).collect();
     state::record(&transaction, run.lease.mapping, &run.schema, &news).await?;
-    unmark(run, &transaction, &batch).await?;
+    let unmarked = unmark(run, &transaction, &batch).await?;
     rewritten::record(run, &transaction, &known, written.view(&batch, &active)).await?;
+    let changes = written.changes(run, &transaction, &batch, unmarked).await?;
+    let pending = run.pend(&transaction, changes).await?;
     let named = |error: tokio_postgres::Error| named_by_table(&run.mapping, &run.schema, error.into());
     transaction.commit().await.map_err(named)?;
     reservation.into_iter().for_each(Reservation::keep);
     run.purpose.findings().into_iter().for_each(|findings| findings.note(&run.mapping, &found));
-    Ok(Tried::Committed(committed(run, &batch, &written, unsettled, last)))
+    Ok((Tried::Committed(committed(run, &batch, &written, unsettled, last)), Some(pending)))
 }
 
 async fn recorded<'a>(
@@ -347,12 +373,17 @@ pub(super) async fn removals(
 }
 
 /// Takes the mark from the root rows of documents that are back.
-async fn unmark(run: &Run, transaction: &Transaction<'_>, batch: &Recorded<'_>) -> Result<(), Error> {
+async fn unmark(
+    run: &Run,
+    transaction: &Transaction<'_>,
+    batch: &Recorded<'_>,
+) -> Result<Vec<Change>, Error> {
     let documents = batch.places.iter().filter(|&&at| batch.is_back(at)).map(|&at| &batch.documents[at]);
     let keys: Vec<Tuple> = documents
         .map(|document| document.rows.relations[0].rows[0].tuple.project(&run.schema.tables[0].key))
         .collect();
-    mark_absent(transaction, &run.schema, &keys, false).await.map(drop)
+    let telling = run.outlet.telling();
+    Ok(mark_absent(transaction, &run.mapping, &run.schema, &keys, false, telling).await?.1)
 }
 
 async fn write(
@@ -370,9 +401,8 @@ async fn write(
         false => None,
     };
     let rewritten = rewritten(detached);
-    let mut writer =
-        Writer::new(transaction, &run.mapping, &run.schema, &sides, marking.as_ref(), &plan, rewritten)
-            .await?;
+    let (view, told) = (batch.view(run, &sides, false), run.outlet.telling().on);
+    let mut writer = Writer::new(transaction, view, marking.as_ref(), &plan, rewritten, told).await?;
     writer.traced = traced;
     let times = writer.apply(&plan, times).await?;
     attach(transaction, &run.schema, detached, writer.rewritten()).await?;

@@ -84,15 +84,20 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
     state::enter(&transaction, &run.lease).await?;
     let Found { sides, documents, unsure } = find(run, &transaction, documents.iter().collect()).await?;
     let (plan, times) = remove(run, &transaction, &sides, documents.len()).await?;
+    let keys: Vec<&DocumentKey> = documents.iter().map(|(key, _)| key).collect();
+    let changes = run.changes(&transaction, &sides, &plan, &[], &keys).await?;
     let sure = documents.iter().enumerate().filter(|(at, (_, held))| held.settles && !unsure.contains(at));
     let recorded: Vec<_> = sure.map(|(_, (key, held))| (key, held.fingerprint)).collect();
     let settled = state::settle(&transaction, run.lease.mapping, &recorded).await?;
+    let pending = run.pend(&transaction, changes).await?;
     transaction.commit().await?;
+    drop(connection);
     run.tally(|tally| {
         tally.applied(&plan, 0, &times);
         let unsettled = &mut tally.report.documents.unsettled;
         *unsettled = unsettled.saturating_sub(settled as u64);
     });
+    pending.tell().await;
     Ok(())
 }
 
@@ -146,7 +151,7 @@ pub(super) async fn remove(
         return Err(Error::new(ErrorKind::Rejected, bystander.message).in_relation(relation));
     }
     let plan = plan(batch, &[]);
-    let mut writer = Writer::new(transaction, mapping, schema, sides, None, &plan, HashMap::new()).await?;
+    let mut writer = Writer::new(transaction, batch, None, &plan, HashMap::new(), false).await?;
     let times = writer.apply(&plan, vec![Duration::ZERO; sides.len()]).await?;
     Ok((plan, times))
 }

@@ -11,6 +11,7 @@ use crate::engine::run::Run;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::{Fingerprints, RawFingerprint, coverage, fingerprints};
 use crate::json::Json;
+use crate::postgres::changes::Told;
 use crate::postgres::questions;
 use crate::row::RowSet;
 use crate::shred::{Answers, Questions, Shredded, document_key, key_of, label, shred};
@@ -141,7 +142,17 @@ async fn ask(run: &Run, questions: Questions, answers: &mut Answers) -> Result<(
 
 async fn ask_once(run: &Run, questions: Questions, answers: &mut Answers) -> Result<Vec<u64>, Error> {
     let mut connection = run.connection().await?;
-    questions::answer(&mut connection, &run.mapping, &run.schema, run.limits(), questions, answers).await
+    let mut told = Told { telling: run.outlet.telling(), ..Told::default() };
+    // Whoever refers to a new catalogue row commits after it, and is told after it.
+    let turn = told.telling.on.then(|| run.outlet.reserve());
+    let (mapping, schema, limits) = (&run.mapping, &run.schema, run.limits());
+    let answered =
+        questions::answer(&mut connection, mapping, schema, limits, questions, answers, &mut told).await;
+    drop(connection);
+    if let Some(turn) = turn {
+        turn.tell_all(told).await;
+    }
+    answered
 }
 
 fn pass(run: &Run, answers: &Answers, unread: Vec<Unread>) -> Pass {

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio_postgres::Transaction;
 
 use crate::document::{DocumentKey, Origin, short};
 use crate::engine::Options;
+use crate::engine::changes::{self, Outlet, Pending, Written};
 use crate::engine::guard::{Guard, Rows};
 use crate::engine::patience::Patience;
 use crate::engine::prepare::Prepared;
@@ -19,6 +21,7 @@ use crate::error::Error;
 use crate::fingerprint::{DocumentFingerprint, comparison_key};
 use crate::mapping::{Mapping, RelationIx, UniqueIn};
 use crate::plan::{Action, Plan, Sides};
+use crate::postgres::changes::Change;
 use crate::postgres::state::Lease;
 use crate::postgres::{Connection, Connections, Limits};
 use crate::row::Tuple;
@@ -88,6 +91,8 @@ pub(crate) struct Run {
     pub slots: Semaphore,
     /// Whether rows may be stored otherwise than they are sent, or were.
     pub rewrites: bool,
+    /// Where changes are told.
+    pub outlet: Outlet,
     registry: Mutex<Registry>,
     tally: Mutex<Tally>,
     answers: Mutex<Vec<Answers>>,
@@ -159,6 +164,7 @@ impl Run {
         // A repair compares documents as a whole.
         let units = Units::of(&mapping, &schema).filter(|_| matches!(purpose, Purpose::Sync));
         let slots = Semaphore::new(options.workers);
+        let outlet = Outlet::new(options.changes.clone(), options.history.then_some(lease.mapping));
         Run {
             number,
             purpose,
@@ -172,6 +178,7 @@ impl Run {
             units,
             slots,
             rewrites,
+            outlet,
             registry: Mutex::new(registry),
             tally,
             answers: Mutex::default(),
@@ -191,6 +198,31 @@ impl Run {
     /// A connection from the caller's pool.
     pub async fn connection(&self) -> Result<Connection, Error> {
         self.patience.connection(&*self.connections).await
+    }
+
+    /// The changes of what a transaction wrote, if anybody wants to know.
+    pub async fn changes(
+        &self,
+        transaction: &Transaction<'_>,
+        sides: &[Sides],
+        plan: &Plan,
+        references: &[Vec<Tuple>],
+        keys: &[&DocumentKey],
+    ) -> Result<Vec<Change>, Error> {
+        if !self.outlet.telling().on {
+            return Ok(Vec::new());
+        }
+        let (mapping, schema) = (&*self.mapping, &self.schema);
+        changes::changes(transaction, Written { mapping, schema, sides, plan, references, keys }).await
+    }
+
+    /// Keeps changes, if they are to be kept, and has them wait for the commit, which must follow.
+    pub async fn pend(
+        &self,
+        transaction: &Transaction<'_>,
+        changes: Vec<Change>,
+    ) -> Result<Pending<'_>, Error> {
+        self.outlet.pend(transaction, changes).await
     }
 
     pub fn registry(&self) -> MutexGuard<'_, Registry> {

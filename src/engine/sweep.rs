@@ -17,9 +17,9 @@ use crate::engine::whole::whole;
 use crate::error::Error;
 use crate::mapping::OnAbsent;
 use crate::plan::Sides;
+use crate::postgres::absent::mark_absent;
 use crate::postgres::begin;
 use crate::postgres::state;
-use crate::postgres::write::mark_absent;
 use crate::row::{Cell, Tuple};
 use crate::schema::Schema;
 use crate::shred::{NULL_LABEL, key_cells};
@@ -143,10 +143,15 @@ async fn mark(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
     let transaction = begin(&mut connection, run.limits()).await?;
     state::enter(&transaction, &run.lease).await?;
     let tuples: Vec<Tuple> = keys.iter().filter_map(|key| key_cells(&run.schema, key)).collect();
-    let marked = mark_absent(&transaction, &run.schema, &tuples, true).await?;
+    let telling = run.outlet.telling();
+    let (marked, changes) =
+        mark_absent(&transaction, &run.mapping, &run.schema, &tuples, true, telling).await?;
     state::absent(&transaction, run.lease.mapping, keys).await?;
+    let pending = run.pend(&transaction, changes).await?;
     transaction.commit().await?;
+    drop(connection);
     run.tally(|tally| tally.report.marks += marked);
+    pending.tell().await;
     Ok(())
 }
 
@@ -188,12 +193,16 @@ async fn delete_part(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
     state::enter(&transaction, &run.lease).await?;
     let (sides, gone) = read(run, &transaction, keys).await?;
     let (plan, times) = remove(run, &transaction, &sides, gone.len()).await?;
+    let changes = run.changes(&transaction, &sides, &plan, &[], &gone.iter().collect::<Vec<_>>()).await?;
     state::forget(&transaction, run.lease.mapping, &gone).await?;
+    let pending = run.pend(&transaction, changes).await?;
     transaction.commit().await?;
+    drop(connection);
     run.tally(|tally| {
         tally.applied(&plan, 0, &times);
         tally.report.documents.removed += gone.len() as u64;
     });
+    pending.tell().await;
     Ok(())
 }
 
