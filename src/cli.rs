@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod history;
 pub mod input;
 pub mod output;
+pub mod plan;
 pub mod rows;
 pub mod schema;
 pub mod status;

@@ -15,6 +15,7 @@ pub mod install;
 pub(crate) mod judge;
 pub mod ledger;
 pub mod local;
+pub(crate) mod newcomers;
 pub(crate) mod owners;
 pub(crate) mod park;
 pub(crate) mod questions;

@@ -37,6 +37,11 @@ impl Paint {
         self.paint("1", text)
     }
 
+    /// What does not.
+    pub fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
     fn removed(self, text: &str) -> String {
         self.paint("31", text)
     }

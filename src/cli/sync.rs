@@ -58,18 +58,12 @@ pub async fn sync(args: args::Sync) -> Result<Exit, String> {
         let mut client = pool.get().await.map_err(|error| error.to_string())?;
         install::install(&mut client).await.map_err(|error| error.to_string())?;
     }
-    let limits = args.delete_limits();
-    let mut builder = Engine::builder(mapping);
-    if let Some(documents) = args.expect {
-        builder = builder.expect(documents);
-    }
+    let mut builder = args.deleting.set(Engine::builder(mapping));
     if let Some(lines) = &lines {
         builder = builder.changes(lines.listener());
     }
     let engine = builder
         .history(args.history)
-        .complete(args.complete)
-        .delete_limits(limits)
         .workers(workers)
         .batch_documents_max(args.batch)
         .lock_timeout(Duration::from_millis(args.lock_timeout))

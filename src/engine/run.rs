@@ -10,6 +10,7 @@ use tokio_postgres::Transaction;
 use crate::document::{DocumentKey, Origin, short};
 use crate::engine::Options;
 use crate::engine::changes::{self, Outlet, Pending, Written};
+use crate::engine::foresight::Foresight;
 use crate::engine::guard::{Guard, Rows};
 use crate::engine::patience::Patience;
 use crate::engine::prepare::Prepared;
@@ -21,8 +22,9 @@ use crate::error::Error;
 use crate::fingerprint::{DocumentFingerprint, comparison_key};
 use crate::mapping::{Mapping, RelationIx, UniqueIn};
 use crate::plan::{Action, Plan, Sides};
+use crate::postgres::absent::AbsentMark;
 use crate::postgres::changes::Change;
-use crate::postgres::state::Lease;
+use crate::postgres::state::{self, Lease};
 use crate::postgres::{Connection, Connections, Limits};
 use crate::row::Tuple;
 use crate::schema::Schema;
@@ -37,27 +39,42 @@ pub(crate) enum Purpose {
     Repair(Arc<Findings>),
     /// Compares every row and names what differs. Writes nothing.
     Verify(Arc<Findings>),
+    /// Believes what is recorded, and tells what differs. Writes nothing.
+    Plan(Arc<Foresight>),
 }
 
 impl Purpose {
     /// Whether rows are left unread that are as they should be going by what is recorded.
     pub fn trusts(&self) -> bool {
-        matches!(self, Purpose::Sync)
+        matches!(self, Purpose::Sync | Purpose::Plan(_))
     }
 
     pub fn writes(&self) -> bool {
-        !matches!(self, Purpose::Verify(_))
+        matches!(self, Purpose::Sync | Purpose::Repair(_))
+    }
+
+    /// Whether it is enough to name what differs.
+    pub fn names_only(&self) -> bool {
+        matches!(self, Purpose::Verify(_))
     }
 
     /// Whether documents that a complete feed lacks are removed.
     pub fn sweeps(&self) -> bool {
-        matches!(self, Purpose::Sync)
+        matches!(self, Purpose::Sync | Purpose::Plan(_))
+    }
+
+    /// What would be otherwise by now, had anything been written.
+    pub fn foresight(&self) -> Option<&Foresight> {
+        match self {
+            Purpose::Plan(foresight) => Some(foresight),
+            _ => None,
+        }
     }
 
     /// Where what differs is noted, if it is.
     pub fn findings(&self) -> Option<&Findings> {
         match self {
-            Purpose::Sync => None,
+            Purpose::Sync | Purpose::Plan(_) => None,
             Purpose::Repair(findings) | Purpose::Verify(findings) => Some(findings),
         }
     }
@@ -191,6 +208,22 @@ impl Run {
         }
     }
 
+    /// Whether what is recorded of a document is believed.
+    pub fn trusts(&self, key: &DocumentKey) -> bool {
+        let is_doubted = self.purpose.foresight().is_some_and(|foresight| foresight.doubts(key));
+        self.purpose.trusts() && !is_doubted
+    }
+
+    /// Checks the lease for the rest of a transaction, if it writes.
+    pub async fn enter(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        if self.purpose.writes() { state::enter(transaction, &self.lease).await } else { Ok(()) }
+    }
+
+    /// How root rows get the mark of documents that are missing, or lose it.
+    pub fn absent_mark(&self, is_absent: bool) -> AbsentMark {
+        AbsentMark { is_absent, telling: self.outlet.telling(), writes: self.purpose.writes() }
+    }
+
     pub fn limits(&self) -> Limits {
         self.options.limits(!self.purpose.writes())
     }
@@ -212,8 +245,9 @@ impl Run {
         if !self.outlet.telling().on {
             return Ok(Vec::new());
         }
-        let (mapping, schema) = (&*self.mapping, &self.schema);
-        changes::changes(transaction, Written { mapping, schema, sides, plan, references, keys }).await
+        let (mapping, schema, foresight) = (&*self.mapping, &self.schema, self.purpose.foresight());
+        let written = Written { mapping, schema, sides, plan, references, keys, foresight };
+        changes::changes(transaction, written).await
     }
 
     /// Keeps changes, if they are to be kept, and has them wait for the commit, which must follow.

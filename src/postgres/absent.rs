@@ -14,6 +14,16 @@ use crate::row::Tuple;
 use crate::schema::{PhysicalColumn, Schema, Table};
 use crate::shred::NULL_LABEL;
 
+/// What becomes of the mark of root rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AbsentMark {
+    /// Whether it is set; else it is taken away.
+    pub is_absent: bool,
+    pub telling: Telling,
+    /// Else it is only told.
+    pub writes: bool,
+}
+
 /// Sets the mark of root rows, or takes it from them; given are their keys. Gives how many were changed, and the changes
 /// where they are told.
 pub(crate) async fn mark_absent(
@@ -21,8 +31,7 @@ pub(crate) async fn mark_absent(
     mapping: &Mapping,
     schema: &Schema,
     keys: &[Tuple],
-    is_absent: bool,
-    telling: Telling,
+    AbsentMark { is_absent, telling, writes }: AbsentMark,
 ) -> Result<(u64, Vec<Change>), Error> {
     let table = &schema.tables[0];
     let Some(column) = table.marks.absent.as_ref().filter(|_| !keys.is_empty()) else {
@@ -36,6 +45,9 @@ pub(crate) async fn mark_absent(
             let found = format!("{condition} AND t.{name} {now}");
             changes.extend(marked(transaction, mapping, table, column, is_absent, (found, &params)).await?);
         }
+        if !writes {
+            continue;
+        }
         let sql = format!(
             "UPDATE {table} SET {name} = {value} WHERE {name} {now} \
              AND (tableoid, ctid) IN (SELECT t.tableoid, t.ctid FROM {table} t{condition})",
@@ -43,11 +55,11 @@ pub(crate) async fn mark_absent(
         );
         changed += transaction.execute_typed(&sql, &typed(&params)).await?;
     }
-    Ok((changed, changes))
+    Ok((if writes { changed } else { changes.len() as u64 }, changes))
 }
 
 /// The rows whose mark is about to change, in words.
-pub(crate) async fn marked(
+async fn marked(
     transaction: &Transaction<'_>,
     mapping: &Mapping,
     table: &Table,

@@ -1,7 +1,6 @@
 //! Asks the database what shredding needs: conversions, and ids of catalogue rows.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -10,12 +9,12 @@ use tokio_postgres::{Client, Row, Transaction};
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::comparison_tuple;
 use crate::mapping::{Lookup, LookupIx, Mapping, Missing};
-use crate::postgres::changes::{Action, Change, Told, Values};
+use crate::postgres::changes::{Change, Told};
 use crate::postgres::fetch::{cells, matching, raw, selected};
-use crate::postgres::spell::{Speller, Word};
+use crate::postgres::newcomers::{Newcomer, in_words};
 use crate::postgres::wire::{ArrayBuilder, Param, text_array, typed};
 use crate::postgres::{Limits, begin, quote};
-use crate::row::{Cell, Tuple};
+use crate::row::Tuple;
 use crate::schema::{LookupTable, PhysicalColumn, Schema};
 use crate::shred::{Answers, CatalogueRow, Conversion, Questions};
 use crate::value::ColumnType;
@@ -79,48 +78,14 @@ impl Catalogue<'_> {
         let types: Vec<&ColumnType> = table.key.iter().map(|column| &column.ty).collect();
         let by_key: HashMap<Tuple, &&CatalogueRow> =
             sent.iter().map(|row| (comparison_tuple(&types, &row.key), row)).collect();
-        let mut speller = Speller::default();
-        let mut drafts = Vec::new();
+        let mut newcomers = Vec::new();
         for row in new {
             let key = cells(row, 1..table.key.len() + 1)?;
-            let others = by_key.get(&comparison_tuple(&types, &key)).map(|sent| &sent.columns);
-            let id = speller.word(&table.id.ty, raw(row, 0)?);
-            let key = words(&mut speller, &table.key, &key);
-            let others = others.map_or(Vec::new(), |others| words(&mut speller, &table.columns, others));
-            drafts.push((id, key, others));
+            let columns = by_key.get(&comparison_tuple(&types, &key)).map(|sent| &sent.columns);
+            newcomers.push(Newcomer { id: raw(row, 0)?, key, columns });
         }
-        let mut spelled = speller.ask(transaction).await?;
-        let (relation, name): (Arc<str>, Arc<str>) =
-            (self.lookup.name.as_str().into(), self.lookup.table.to_string().into());
-        let mut values = |words: Vec<(Arc<str>, Word)>| {
-            Values(words.into_iter().map(|(name, word)| (name, spelled.take(word))).collect())
-        };
-        let mut changes = Vec::new();
-        for (id, key, others) in drafts {
-            let id = values(vec![("id".into(), id)]).0.pop().and_then(|(_, id)| id);
-            let (key, others) = (values(key), values(others));
-            changes.push(Change {
-                document: None,
-                relation: relation.clone(),
-                table: name.clone(),
-                action: Action::Added,
-                after: Some(Values(key.0.iter().cloned().chain(others.0).collect())),
-                key: Some(key),
-                id,
-                parent: None,
-                before: None,
-            });
-        }
-        Ok(changes)
+        in_words(transaction, self.lookup, table, newcomers).await
     }
-}
-
-fn words(speller: &mut Speller, columns: &[PhysicalColumn], tuple: &Tuple) -> Vec<(Arc<str>, Word)> {
-    let cells = columns.iter().zip(tuple.cells());
-    let word = |(column, cell): (&PhysicalColumn, Cell<'_>)| {
-        (column.name.as_str().into(), speller.word(&column.ty, cell.bytes()))
-    };
-    cells.map(word).collect()
 }
 
 /// The columns by which a catalogue row is found, its id first.

@@ -3,6 +3,7 @@
 //! `replay` does changes again on a copy of the tables, `nights` draws what is to be told.
 
 mod nights;
+mod planned;
 mod replay;
 
 use std::time::Duration;

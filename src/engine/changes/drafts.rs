@@ -9,8 +9,9 @@ use std::sync::Arc;
 use tokio_postgres::Transaction;
 
 use crate::document::DocumentKey;
+use crate::engine::foresight::Foresight;
 use crate::error::Error;
-use crate::mapping::{Mapping, RelationIx, TableName};
+use crate::mapping::{Mapping, RelationIx, Source, TableName};
 use crate::plan::{Action as Step, Plan, Sides, changed_columns};
 use crate::postgres::changes::{Action, Change, Values};
 use crate::postgres::spell::{Spelled, Speller, Word};
@@ -29,6 +30,8 @@ pub(crate) struct Written<'w> {
     pub references: &'w [Vec<Tuple>],
     /// Of the documents.
     pub keys: &'w [&'w DocumentKey],
+    /// Of what is not written.
+    pub foresight: Option<&'w Foresight>,
 }
 
 /// The changes of a transaction.
@@ -201,11 +204,22 @@ impl<'w> Drafting<'w> {
         let mut words = Words::new();
         for (at, cell) in tuple.cells().enumerate() {
             if cell != Cell::Kept && which.is_none_or(|which| which.contains(&at)) {
-                let word = self.speller.word(&table.columns[at], cell.bytes());
+                let word = match self.newcomer(ix, at, cell) {
+                    Some(label) => Word::Known(Some(label)),
+                    None => self.speller.word(&table.columns[at], cell.bytes()),
+                };
                 words.push((self.names[ix].columns[at].clone(), word));
             }
         }
         words
+    }
+
+    /// What a reference to a catalogue row is called that is not there yet.
+    fn newcomer(&self, ix: RelationIx, at: usize, cell: Cell<'_>) -> Option<String> {
+        let Source::Lookup { lookup, .. } = self.written.mapping.relations[ix].columns[at].source else {
+            return None;
+        };
+        self.written.foresight?.label(lookup, cell.bytes()?)
     }
 
     fn key(&mut self, ix: RelationIx, tuple: &Tuple) -> Option<Words> {

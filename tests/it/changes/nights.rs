@@ -4,15 +4,17 @@
 use std::path::Path;
 
 use fastrand::Rng;
+use rowdelta::engine::Engine;
 use rowdelta::engine::changes::Change;
 use rowdelta::mapping::Mapping;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::planned::Planned;
 use super::replay::{Copy, counts};
 use crate::lanes::{self, Lane, in_dir};
 use crate::nights::case::{FRESH, engine_with, items, reported, write};
-use crate::nights::feed::World;
+use crate::nights::feed::{Night, World};
 use crate::nights::is_by_relation;
 use crate::nights::rewriting::Rewriting;
 use crate::nights::shape::Shape;
@@ -70,7 +72,8 @@ async fn nights(database: &Database, seed: u64, dir: &Path) -> Result<Drawn> {
     database.execute(&format!("{FRESH}{ddl}")).await;
     let oracle = State::open(database.client().await, &dir.join("mapping.toml")).await?;
     let writes = Writes::count(database.client().await, &oracle.mapping).await?;
-    let copy = Copy::of(database.client().await, &Mapping::from_toml(&toml).unwrap()).await?;
+    let mapping = Mapping::from_toml(&toml).unwrap();
+    let copy = Copy::of(database.client().await, &mapping).await?;
     if let Some(rewriting) = &rewriting {
         database.execute(&also_in_copy(rewriting)).await;
     }
@@ -85,6 +88,7 @@ async fn nights(database: &Database, seed: u64, dir: &Path) -> Result<Drawn> {
         writes.take().await?;
         let failed = |error: String| format!("night {night}: {error}");
         for again in [false, true] {
+            let planned = foreseen(&engine, database, &writes, &feed).await.map_err(failed)?;
             let report = engine.sync(futures_util::stream::iter(items(&feed.docs))).await;
             let report = report.map_err(|error| failed(error.to_string()))?;
             let (told, written) = (drain(&mut changes), writes.take().await?);
@@ -93,6 +97,7 @@ async fn nights(database: &Database, seed: u64, dir: &Path) -> Result<Drawn> {
             if counts(&told) != written || reported(&report) != written {
                 return Err(failed(format!("written {written:#?}\ntold {:#?}\n{report:#?}", counts(&told))));
             }
+            planned.is_what(&mapping, &report, &told).map_err(failed)?;
             if again && !told.is_empty() {
                 return Err(failed(format!("told twice: {told:#?}")));
             }
@@ -103,6 +108,25 @@ async fn nights(database: &Database, seed: u64, dir: &Path) -> Result<Drawn> {
     }
     Ok(drawn)
 }
+
+/// What a plan says of a feed. It writes nothing, draws no id and leaves no trace.
+async fn foreseen(engine: &Engine, database: &Database, writes: &Writes, feed: &Night) -> Result<Planned> {
+    let traces = async || database.table(TRACES).await;
+    let before = traces().await;
+    let (listener, mut changes) = mpsc::channel(100_000);
+    let report = engine.plan(futures_util::stream::iter(items(&feed.docs)), listener).await;
+    let report = report.map_err(|error| format!("plan: {error}"))?;
+    let written = writes.take().await?;
+    if !written.is_empty() || traces().await != before {
+        return Err(format!("planning wrote {written:?}, {before:?}, {:?}", traces().await));
+    }
+    Ok(Planned { report, changes: drain(&mut changes) })
+}
+
+const TRACES: &str = "
+    SELECT (SELECT md5(string_agg(s::text, ' ' ORDER BY s.sequencename)) FROM pg_sequences s),
+           (SELECT md5(string_agg(m::text, ' ')) FROM rowdelta.mapping m),
+           (SELECT count(*) FROM rowdelta.run), (SELECT md5(string_agg(d::text, ' ' ORDER BY d.key)) FROM rowdelta.document d)";
 
 /// Has the tables of the copy rewrite rows likewise.
 fn also_in_copy(rewriting: &Rewriting) -> String {
