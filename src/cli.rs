@@ -1,13 +1,17 @@
 //! The command: arguments, input, output, exit codes. It uses the public library only.
 
 pub mod args;
+pub mod changes;
 pub mod connect;
 pub mod demo;
 pub mod doctor;
+pub mod history;
 pub mod input;
 pub mod metrics;
 pub mod output;
+pub mod plan;
 pub mod progress;
+pub mod rows;
 pub mod schema;
 pub mod status;
 pub mod summary;

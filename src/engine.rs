@@ -14,10 +14,12 @@
 mod apply;
 mod batch;
 mod bystanders;
+pub mod changes;
 mod claims;
 mod compare;
 pub mod documents;
 mod feed;
+mod foresight;
 mod guard;
 mod handover;
 mod held;
@@ -25,6 +27,7 @@ mod inside;
 mod lease;
 pub mod metrics;
 mod patience;
+pub mod plan;
 mod prepare;
 pub mod progress;
 mod registry;
@@ -44,13 +47,14 @@ use std::time::{Duration, Instant};
 
 use bb8_postgres::PostgresConnectionManager;
 use futures_util::Stream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tracing::Instrument as _;
 
 use crate::document::{Document, DocumentKey, Origin};
 use crate::engine::apply::{Round, apply};
+use crate::engine::changes::Change;
 use crate::engine::feed::{Workers, read_feed};
 pub use crate::engine::guard::DeleteLimits;
 use crate::engine::lease::Heart;
@@ -62,6 +66,7 @@ use crate::engine::report::{Report, Status, SyncError};
 use crate::engine::run::{Loaded, Purpose, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::Mapping;
+use crate::postgres::changes::forget_old as forget_old_changes;
 use crate::postgres::state::{self, Lease};
 use crate::postgres::{Connections, Limits, begin, catalog, install};
 use crate::schema::Schema;
@@ -85,6 +90,8 @@ pub(crate) struct Options {
     expect: Option<u64>,
     delete_limits: DeleteLimits,
     read_only: bool,
+    changes: Option<mpsc::Sender<Change>>,
+    history: bool,
 }
 
 impl Default for Options {
@@ -106,6 +113,8 @@ impl Default for Options {
             expect: None,
             delete_limits: DeleteLimits::default(),
             read_only: false,
+            changes: None,
+            history: false,
         }
     }
 }
@@ -257,6 +266,43 @@ impl Builder {
     #[must_use]
     pub fn delete_limits(mut self, limits: DeleteLimits) -> Self {
         self.options.delete_limits = limits;
+        self
+    }
+
+    /// Has every row that is written told, each once its transaction is committed. What is not committed, and what is
+    /// tried again, is never told; nothing is told twice. A run waits for whoever receives too slowly, with no transaction
+    /// open, and ends only when all is told: receive in another task. The channel ends with the engine. Without a
+    /// listener, and after one that went away, nothing is put into words.
+    ///
+    /// Between the commit and the message the process can die, or the answer to the COMMIT be lost: then nothing is told
+    /// of what is in. [`history`](Self::history) has it.
+    ///
+    /// ```no_run
+    /// # async fn sync(mapping: rowdelta::Mapping, pool: bb8::Pool<bb8_postgres::PostgresConnectionManager<tokio_postgres::NoTls>>) -> Result<(), Box<dyn std::error::Error>> {
+    /// # let feed = futures_util::stream::iter([]);
+    /// let (sender, mut changes) = tokio::sync::mpsc::channel(1_000);
+    /// let later = tokio::spawn(async move {
+    ///     while let Some(change) = changes.recv().await {
+    ///         println!("{} {}", change.action.as_str(), change.table);
+    ///     }
+    /// });
+    /// let engine = rowdelta::Engine::builder(mapping).changes(sender).build(pool).await?;
+    /// engine.sync(feed).await?;
+    /// drop(engine);
+    /// later.await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn changes(mut self, listener: mpsc::Sender<Change>) -> Self {
+        self.options.changes = Some(listener);
+        self
+    }
+
+    /// Has every row that is written noted in `rowdelta.change`, in the same transaction, for as long as
+    /// `rowdelta.keep_history` says, or for good. Default: no. Needs `INSERT` on that table.
+    #[must_use]
+    pub fn history(mut self, history: bool) -> Self {
+        self.options.history = history;
         self
     }
 
@@ -474,6 +520,7 @@ impl Engine {
         if ended.is_ok() {
             stopwatch.enter(Phase::Merge);
             merge(&run).await;
+            forget_old(&run).await;
         }
         (Some(run), ended)
     }
@@ -544,6 +591,9 @@ async fn check(connections: &dyn Connections, mapping: &Mapping, options: &Optio
     let client = connections.get().await?;
     install::check(&client).await?;
     install::check_privileges(&client, !options.read_only).await?;
+    if options.history {
+        install::check_history(&client).await?;
+    }
     catalog::read_for(&client, mapping, !options.read_only).await
 }
 
@@ -618,6 +668,20 @@ async fn merge(run: &Run) {
     match merged.await {
         Ok(merged) => run.tally(|tally| tally.report.merged = merged),
         Err(error) => tracing::warn!(%error, "what is recorded of documents was not packed"),
+    }
+}
+
+/// Deletes what was noted of changed rows long ago. The next run does it, if it cannot be done now.
+async fn forget_old(run: &Run) {
+    if !run.options.history || run.patience.is_stopped() {
+        return;
+    }
+    let forgotten = async {
+        let connection = run.connection().await?;
+        forget_old_changes(&connection, run.lease.mapping).await
+    };
+    if let Err(error) = forgotten.await {
+        tracing::warn!(%error, "what was noted of changed rows long ago was not deleted");
     }
 }
 

@@ -5,8 +5,10 @@
 //! `rowdelta`, whose text is in `sql/`. Nothing is prepared by name but COPY, within
 //! its transaction, and no session state outlives one: so it works through a pooler.
 
+pub(crate) mod absent;
 pub(crate) mod cascade;
 pub mod catalog;
+pub mod changes;
 pub mod doctor;
 pub(crate) mod fetch;
 pub(crate) mod inside;
@@ -14,10 +16,12 @@ pub mod install;
 pub(crate) mod judge;
 pub mod ledger;
 pub mod local;
+pub(crate) mod newcomers;
 pub(crate) mod owners;
 pub(crate) mod park;
 pub(crate) mod questions;
 pub(crate) mod rewritten;
+pub(crate) mod spell;
 pub(crate) mod state;
 pub mod tables;
 pub(crate) mod turns;
@@ -82,7 +86,8 @@ pub(crate) async fn begin(client: &mut Client, limits: Limits) -> Result<Transac
          SET LOCAL idle_in_transaction_session_timeout = {}; \
          SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
          SET LOCAL jit = off; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL timezone = 'UTC'; \
-         SET LOCAL intervalstyle = 'postgres'; SET LOCAL array_nulls = on; SET LOCAL xmloption = content",
+         SET LOCAL intervalstyle = 'postgres'; SET LOCAL array_nulls = on; SET LOCAL xmloption = content; \
+         SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'",
         limits.lock.as_millis(),
         limits.statement.as_millis(),
         limits.idle.as_millis(),

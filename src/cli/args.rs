@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use rowdelta::engine::DeleteLimits;
+use rowdelta::engine::{Builder, DeleteLimits};
 
 /// Keeps PostgreSQL tables in step with nested documents, writing only the rows that changed.
 #[derive(Debug, Parser)]
@@ -25,8 +25,12 @@ pub enum Command {
     Demo(Demo),
     /// Say what would hurt a sync, what it costs, and print the statements that mend it.
     Doctor(Doctor),
+    /// Print what is noted of a document: which rows changed, when, and how.
+    History(History),
     /// Install the schema `rowdelta`, in which state and ledger are kept, or upgrade it.
     Install(Install),
+    /// Say what a sync would do with a feed: which rows it would add, change, move and remove. Nothing is written.
+    Plan(Plan),
     /// Print the tables of a mapping as SQL, with types given in it or inferred from a feed.
     Schema(Schema),
     /// Say what is recorded: documents, who is at work, the last runs and what failed.
@@ -112,6 +116,50 @@ pub struct Install {
     pub plain: bool,
 }
 
+/// Say what a sync would do with a feed. Nothing is written.
+///
+/// First how many rows of each relation, then the rows, document by document; of a long text that changed the words
+/// that did. Exit codes: 0 planned, 1 documents would fail, 2 could not look, 3 deletions would be withheld, 5 with
+/// --exit-code: something would be written.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The mapping, a TOML file.
+    #[arg(short, long, value_name = "MAP")]
+    pub mapping: PathBuf,
+
+    /// The database. `SELECT` is enough.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// Files of one feed, as for `sync`.
+    #[arg(required = true, value_name = "FEED")]
+    pub feed: Vec<PathBuf>,
+
+    /// What is deleted.
+    #[command(flatten)]
+    pub deleting: Deleting,
+
+    /// Show every document, every row, and values in full.
+    #[arg(long)]
+    pub full: bool,
+
+    /// As JSON: a line for each row that would be written, as `sync --changes` has them, and the report as the last line.
+    #[arg(long, conflicts_with = "full")]
+    pub json: bool,
+
+    /// Exit with 5 if anything would be written.
+    #[arg(long)]
+    pub exit_code: bool,
+
+    /// Batches worked on at once, each on a connection of its own. Default: the number of cores, 2 to 4.
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+
+    /// Documents longer than this fail, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    pub document_bytes_max: usize,
+}
+
 /// Print the tables of a mapping as SQL.
 #[derive(Debug, Args)]
 pub struct Schema {
@@ -161,6 +209,16 @@ pub struct Sync {
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
 
+    /// Write a line of JSON for each row that is written, once its transaction is committed, to a file; `-`: to standard
+    /// output, and nothing else there.
+    #[arg(long, value_name = "FILE")]
+    pub changes: Option<PathBuf>,
+
+    /// Note each row that is written in the table rowdelta.change, too, in the same transaction: `rowdelta history`
+    /// prints them. They are kept as long as the SQL function rowdelta.keep_history says, or for good.
+    #[arg(long)]
+    pub history: bool,
+
     /// Install the schema `rowdelta` first, if it is not there, or upgrade it.
     #[arg(long)]
     pub install: bool,
@@ -185,26 +243,9 @@ pub struct Sync {
     #[arg(long, value_name = "S", default_value_t = 60)]
     pub lease: u64,
 
-    /// The feed is complete: documents recorded and not in it are deleted, or marked, as the mapping's `on_absent` says.
-    #[arg(long)]
-    pub complete: bool,
-
-    /// A complete feed has at least so many documents; otherwise half as many as the last complete one had.
-    #[arg(long, value_name = "N", requires = "complete")]
-    pub expect: Option<u64>,
-
-    /// Rows that may be deleted from all tables together, with those that foreign keys delete along. Documents that
-    /// would delete more are withheld: exit code 3.
-    #[arg(long, value_name = "N", default_value_t = DeleteLimits::default().rows_max)]
-    pub deletes_max: u64,
-
-    /// Share of a table's rows that may be deleted, in percent, where that is more than 100 rows.
-    #[arg(long, value_name = "P", default_value_t = 20.0)]
-    pub deletes_percent_max: f64,
-
-    /// Allow so many deletions this time, whatever share of a table they are; instead of the other two limits.
-    #[arg(long, value_name = "N", conflicts_with_all = ["deletes_max", "deletes_percent_max"])]
-    pub allow_deletes: Option<u64>,
+    /// What is deleted.
+    #[command(flatten)]
+    pub deleting: Deleting,
 
     /// How often a transaction is tried again after an error that may pass.
     #[arg(long, value_name = "N", default_value_t = 5)]
@@ -242,9 +283,43 @@ pub enum When {
     Never,
 }
 
-impl Sync {
+/// What a sync may delete.
+#[derive(Clone, Debug, Args)]
+pub struct Deleting {
+    /// The feed is complete: documents recorded and not in it are deleted, or marked, as the mapping's `on_absent` says.
+    #[arg(long)]
+    pub complete: bool,
+
+    /// A complete feed has at least so many documents; otherwise half as many as the last complete one had.
+    #[arg(long, value_name = "N", requires = "complete")]
+    pub expect: Option<u64>,
+
+    /// Rows that may be deleted from all tables together, with those that foreign keys delete along. Documents that
+    /// would delete more are withheld: exit code 3.
+    #[arg(long, value_name = "N", default_value_t = DeleteLimits::default().rows_max)]
+    pub deletes_max: u64,
+
+    /// Share of a table's rows that may be deleted, in percent, where that is more than 100 rows.
+    #[arg(long, value_name = "P", default_value_t = 20.0)]
+    pub deletes_percent_max: f64,
+
+    /// Allow so many deletions this time, whatever share of a table they are; instead of the other two limits.
+    #[arg(long, value_name = "N", conflicts_with_all = ["deletes_max", "deletes_percent_max"])]
+    pub allow_deletes: Option<u64>,
+}
+
+impl Deleting {
+    /// Sets up an engine.
+    pub fn set(&self, builder: Builder) -> Builder {
+        let builder = builder.complete(self.complete).delete_limits(self.limits());
+        match self.expect {
+            Some(documents) => builder.expect(documents),
+            None => builder,
+        }
+    }
+
     /// What the run may delete.
-    pub fn delete_limits(&self) -> DeleteLimits {
+    fn limits(&self) -> DeleteLimits {
         match self.allow_deletes {
             Some(rows_max) => DeleteLimits { rows_max, percent_max: None },
             None => DeleteLimits { rows_max: self.deletes_max, percent_max: Some(self.deletes_percent_max) },
@@ -268,6 +343,36 @@ pub struct Status {
     pub runs: u32,
 
     /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print what is noted of a document: which rows changed, when, and how.
+///
+/// Rows are noted by `sync --history`, and by the SQL functions where rowdelta.keep_history asks for it.
+#[derive(Debug, Args)]
+pub struct History {
+    /// The mapping: its name, or its file.
+    #[arg(short, long, value_name = "NAME|MAP")]
+    pub mapping: String,
+
+    /// The database.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// The document's key: its values as the database writes them, joined by commas.
+    #[arg(value_name = "DOCUMENT")]
+    pub document: String,
+
+    /// How many changes at most: the newest.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max: u32,
+
+    /// Show long values in full.
+    #[arg(long)]
+    pub full: bool,
+
+    /// As JSON, a line for each changed row.
     #[arg(long)]
     pub json: bool,
 }

@@ -45,7 +45,10 @@ pub async fn status(args: args::Status) -> Result<Exit, String> {
 }
 
 /// The name that is given, or that of the mapping in the file of that name.
-fn name(given: &str) -> Result<String, String> {
+///
+/// # Errors
+/// What is wrong with the file, in words.
+pub fn name(given: &str) -> Result<String, String> {
     let file = Path::new(given);
     if file.is_file() { Ok(read_mapping(file)?.name) } else { Ok(given.to_owned()) }
 }
@@ -137,7 +140,7 @@ fn line(run: &RunStatus) -> String {
 }
 
 /// `2026-11-24T03:00:01Z` for people.
-fn clock(time: &str) -> String {
+pub fn clock(time: &str) -> String {
     time.trim_end_matches('Z').replace('T', " ")
 }
 

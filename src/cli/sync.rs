@@ -1,13 +1,14 @@
 //! `rowdelta sync` and `rowdelta install`.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::args;
+use crate::cli::changes::Lines;
 use crate::cli::connect;
 use crate::cli::input::{Feed, FeedOptions};
 use crate::cli::metrics::Metrics;
@@ -62,6 +63,11 @@ async fn run(
     let mapping = read_mapping(&args.mapping)?;
     let options = FeedOptions { document_bytes_max: args.document_bytes_max };
     let feed = Feed::open(&args.feed, options).map_err(|error| error.to_string())?;
+    let is_stdout = |file: &Option<PathBuf>| file.as_deref() == Some(Path::new("-"));
+    if is_stdout(&args.report) && is_stdout(&args.changes) {
+        return Err("--report and --changes cannot both be written to standard output".into());
+    }
+    let lines = args.changes.as_deref().map(Lines::open).transpose()?;
     let workers = args.workers.unwrap_or_else(default_workers).max(1);
     let target = connect::Target::open(&args.database).await?;
     let pool = connect::pool(target.access.clone(), workers).await?;
@@ -69,14 +75,12 @@ async fn run(
         let mut client = pool.get().await.map_err(|error| error.to_string())?;
         install::install(&mut client).await.map_err(|error| error.to_string())?;
     }
-    let limits = args.delete_limits();
-    let mut builder = Engine::builder(mapping);
-    if let Some(documents) = args.expect {
-        builder = builder.expect(documents);
+    let mut builder = args.deleting.set(Engine::builder(mapping));
+    if let Some(lines) = &lines {
+        builder = builder.changes(lines.listener());
     }
     let engine = builder
-        .complete(args.complete)
-        .delete_limits(limits)
+        .history(args.history)
         .workers(workers)
         .batch_documents_max(args.batch)
         .lock_timeout(Duration::from_millis(args.lock_timeout))
@@ -89,8 +93,20 @@ async fn run(
     let stop = stop_on_signals();
     let watched = Watched { progress: engine.progress(), bytes: feed.bytes(), stop: stop.clone() };
     let shown = Shown::start(args.progress, watched);
-    let result = engine.sync_until(read(feed), signalled(stop.clone())).await;
+    let told = async {
+        tokio::select! {
+            () = signalled(stop.clone()) => {}
+            () = failed(lines.as_ref()) => {}
+        }
+    };
+    let result = engine.sync_until(read(feed), told).await;
     shown.end().await;
+    // The listener's channel ends with it.
+    drop(engine);
+    let written = match lines {
+        Some(lines) => lines.finish().await,
+        None => Ok(()),
+    };
     if let Err(error) = &result {
         eprintln!("rowdelta: {error}");
     }
@@ -101,11 +117,20 @@ async fn run(
         }
         eprint!("{}", summary(report));
     }
+    written?;
     // A signal that came when all was done changed nothing.
     let aborted = report(&result).is_some_and(|report| report.status == Status::Aborted)
         || matches!(&result, Err(SyncError::Start(_)));
     let signal = *stop.borrow();
     Ok(Exit::of_signal(signal).filter(|_| aborted).unwrap_or_else(|| Exit::of(&result)))
+}
+
+/// Resolves when lines cannot be written: a run of which nobody hears stops.
+async fn failed(lines: Option<&Lines>) {
+    match lines {
+        Some(lines) => lines.failed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Reads a mapping from a TOML file.

@@ -79,7 +79,7 @@ pub async fn verify(args: args::Verify) -> Result<Exit, String> {
 }
 
 /// A feed that breaks off when a signal comes.
-fn until_stopped(feed: Feed, stop: watch::Receiver<u8>) -> impl Stream<Item = FeedItem> + Send {
+pub fn until_stopped(feed: Feed, stop: watch::Receiver<u8>) -> impl Stream<Item = FeedItem> + Send {
     let told = signalled(stop.clone());
     let origin = Origin { file: Some("the feed".into()), ..Origin::default() };
     let broken = FeedError { origin, message: "stopped by a signal".into(), fatal: true };

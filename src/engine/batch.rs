@@ -1,6 +1,8 @@
 //! One batch: look up, compare, plan, write and record in one transaction. What to do when that fails is said in
 //! `apply`.
 
+mod outcome;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,28 +13,29 @@ use tracing::Instrument as _;
 use crate::document::{DocumentKey, Origin};
 use crate::engine::apply::Round;
 use crate::engine::bystanders::{Bystander, bystanders};
+use crate::engine::changes::Pending;
 use crate::engine::claims::{Conflict, Verdict, claims};
 use crate::engine::compare::{Active, Compared, below_silence, close, compare};
 use crate::engine::guard::{Reservation, Rows};
 use crate::engine::handover::{Detached, attach, detach, rewritten};
-use crate::engine::held::own_place;
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Turn};
 use crate::engine::report::Failure;
 use crate::engine::rewritten::{self, Known, Traces};
 use crate::engine::roots::{Roots, roots};
-use crate::engine::run::{Held, HeldRow, Run};
+use crate::engine::run::Run;
 use crate::engine::spans;
 use crate::engine::units::Scope;
-use crate::engine::verify::{Noted, found};
+use crate::engine::verify::found;
 use crate::error::{Error, ErrorKind};
-use crate::fingerprint::comparison_key;
-use crate::mapping::UniqueIn;
 use crate::plan::{Batch, Marked, Plan, Sides, plan, questions};
+use crate::postgres::absent::mark_absent;
+use crate::postgres::changes::Change;
 use crate::postgres::state::{self, Record, State};
-use crate::postgres::write::{Marking, Writer, mark_absent, named_by_table, transaction_time};
+use crate::postgres::write::{Marking, Writer, named_by_table, transaction_time};
 use crate::postgres::{Limits, begin, cascade, discard, judge};
 use crate::row::Tuple;
+use outcome::{committed, respelled, verified};
 
 /// Takes note of documents in the order of the feed, and drops repeated ones.
 pub(crate) fn admit(run: &Run, documents: Vec<Prepared>) -> Vec<Arc<Prepared>> {
@@ -154,10 +157,33 @@ struct Written {
 }
 
 impl Written {
+    /// What would be written.
+    fn foreseen(batch: &Recorded<'_>, compared: Compared, plan: Plan, removed: Removed) -> Self {
+        let Compared { sides, restored, times, .. } = compared;
+        let held = held_documents(&sides, &plan, batch.looked_at.len());
+        let traces = Traces { restored, places: HashMap::new(), references: Vec::new() };
+        Written { sides, plan, times, detached: 0, held, removed, traces }
+    }
+
     fn view<'v>(&'v self, batch: &'v Recorded<'_>, active: &'v Active) -> rewritten::Batch<'v> {
         let (documents, sides, plan, traces) = (&batch.looked_at, &self.sides, &self.plan, &self.traces);
         let unmarked = batch.places.iter().map(|&at| batch.is_back(at)).collect();
         rewritten::Batch { documents, active, sides, plan, traces, unmarked }
+    }
+
+    /// Every row that was written, in words, if anybody wants to know; behind it root rows whose mark was taken away.
+    async fn changes(
+        &self,
+        run: &Run,
+        transaction: &Transaction<'_>,
+        batch: &Recorded<'_>,
+        unmarked: Vec<Change>,
+    ) -> Result<Vec<Change>, Error> {
+        let keys: Vec<&DocumentKey> = batch.looked_at.iter().map(|document| &document.key).collect();
+        let references = &self.traces.references;
+        let mut changes = run.changes(transaction, &self.sides, &self.plan, references, &keys).await?;
+        changes.extend(unmarked);
+        Ok(changes)
     }
 }
 
@@ -174,36 +200,42 @@ pub(super) async fn transact(
     scope: Scope<'_>,
     groups: &mut Vec<Vec<usize>>,
 ) -> Result<Tried, Error> {
-    let _slot = run.slots.acquire().await.map_err(crate::engine::panicked)?;
+    let slot = run.slots.acquire().await.map_err(crate::engine::panicked)?;
     let mut connection = run.connection().await?;
     let began = Instant::now();
     let span = spans::transaction(documents.len(), round.as_str());
     let tried = transact_on(&mut connection, run, documents, limits, round, scope, groups);
     let tried = tried.instrument(span.clone()).await;
-    let is_committed = matches!(tried, Ok(Tried::Committed(_)));
+    let is_committed = matches!(tried, Ok((Tried::Committed(_), _)));
     run.meters.transaction(is_committed, began.elapsed());
     if !is_committed {
         run.took(documents.iter().map(|document| &**document), began.elapsed());
     }
     match &tried {
-        Ok(tried) => span.record("outcome", tried.as_str()),
+        Ok((tried, _)) => span.record("outcome", tried.as_str()),
         Err(error) => spans::failed(&span, error),
     };
-    if tried.as_ref().is_err_and(Error::is_out_of_step) {
-        discard(connection);
+    match tried.as_ref().is_err_and(Error::is_out_of_step) {
+        true => discard(connection),
+        false => drop(connection),
     }
-    tried
+    drop(slot);
+    let (tried, changes) = tried?;
+    if let Some(changes) = changes {
+        changes.tell().await;
+    }
+    Ok(tried)
 }
 
-async fn transact_on(
+async fn transact_on<'r>(
     client: &mut Client,
-    run: &Run,
+    run: &'r Run,
     documents: &[Arc<Prepared>],
     limits: Limits,
     round: Round,
     scope: Scope<'_>,
     groups: &mut Vec<Vec<usize>>,
-) -> Result<Tried, Error> {
+) -> Result<(Tried, Option<Pending<'r>>), Error> {
     let last = round != Round::Feed;
     let transaction = begin(client, limits).await?;
     if run.purpose.writes() {
@@ -214,56 +246,73 @@ async fn transact_on(
     let roots = roots(&transaction, &run.mapping, &run.schema, &batch.looked_at).await?;
     let former = former(run, &transaction, &batch, &roots, &mut repeats).await?;
     if !repeats.is_empty() {
-        return Ok(Tried::Conflicts(repeats));
+        return Ok((Tried::Conflicts(repeats), None));
     }
     let active = active(run, &batch, &roots);
     let mut known = Known::of(run, &transaction, &batch.looked_at, &roots).await?;
-    let compared =
+    let mut compared =
         compare(&transaction, &run.mapping, &run.schema, &batch.looked_at, &active, roots, &mut known)
             .await?;
+    if let Some(foresight) = run.purpose.foresight() {
+        foresight.leave_moved(&run.mapping, &run.schema, &mut compared.sides);
+    }
     let (conflicts, robbed) = claims(run, &transaction, &batch.looked_at, &compared.sides, last).await?;
     if !conflicts.is_empty() {
         let place = |conflict: Conflict| Conflict { document: batch.places[conflict.document], ..conflict };
-        return Ok(Tried::Conflicts(conflicts.into_iter().map(place).collect()));
+        return Ok((Tried::Conflicts(conflicts.into_iter().map(place).collect()), None));
     }
     let found = found(run, &transaction, &batch.looked_at, &compared.sides).await?;
-    if !run.purpose.writes() {
+    if run.purpose.names_only() {
         transaction.commit().await?;
         verified(run, &batch, &compared.sides, found);
-        return Ok(Tried::Committed(Vec::new()));
+        return Ok((Tried::Committed(Vec::new()), None));
     }
     let holds = !last || !run.asked_for(&compared.sides).is_empty();
     // Before the last round rows that refer to a key may yet go, or be written by their own documents.
     let (detached, giving) = match round {
-        Round::Last => detach(&transaction, batch.view(run, &compared.sides, holds)).await?,
-        Round::Feed | Round::Together => Default::default(),
+        Round::Last if run.purpose.writes() => {
+            detach(&transaction, batch.view(run, &compared.sides, holds)).await?
+        }
+        _ => Default::default(),
     };
     let conflicts = unwanted(run, &transaction, &batch, &compared.sides, round, holds).await?;
     if !conflicts.is_empty() {
-        return Ok(Tried::Conflicts(conflicts));
+        return Ok((Tried::Conflicts(conflicts), None));
     }
     let plan = planned(run, &transaction, &batch, &compared.sides, holds).await?;
     tracing::debug!(documents = batch.documents.len(), ?round, plan = %plan.describe(&run.mapping), "planned");
     *groups = batch.groups(&plan, &giving);
     let (reservation, removed) = match reserve(run, &transaction, &batch, &compared.sides).await? {
         Ok(reserved) => reserved,
-        Err(withheld) => return Ok(Tried::Withheld(withheld)),
+        Err(withheld) => return Ok((Tried::Withheld(withheld), None)),
     };
-    let written = write(run, &transaction, &batch, compared, plan, &detached, removed).await?;
-    state::unsettle(&transaction, run.lease.mapping, &robbed).await?;
-    state::forget(&transaction, run.lease.mapping, &former).await?;
-    renew(run, &transaction, &batch).await?;
+    let written = match run.purpose.writes() {
+        true => write(run, &transaction, &batch, compared, plan, &detached, removed).await?,
+        false => Written::foreseen(&batch, compared, plan, removed),
+    };
     let records = records(&batch, &written.held);
     let unsettled = records.iter().filter(|record| !record.settled && scope.settles()).count();
-    let news: Vec<Record<'_>> = records.into_iter().filter(Record::is_news).collect();
-    state::record(&transaction, run.lease.mapping, &run.schema, &news).await?;
-    unmark(run, &transaction, &batch).await?;
-    rewritten::record(run, &transaction, &known, written.view(&batch, &active)).await?;
+    if run.purpose.writes() {
+        state::unsettle(&transaction, run.lease.mapping, &robbed).await?;
+        state::forget(&transaction, run.lease.mapping, &former).await?;
+        renew(run, &transaction, &batch).await?;
+        let news: Vec<Record<'_>> = records.into_iter().filter(Record::is_news).collect();
+        state::record(&transaction, run.lease.mapping, &run.schema, &news).await?;
+    }
+    let unmarked = unmark(run, &transaction, &batch).await?;
+    if run.purpose.writes() {
+        rewritten::record(run, &transaction, &known, written.view(&batch, &active)).await?;
+    }
+    let changes = written.changes(run, &transaction, &batch, unmarked).await?;
+    let pending = run.pend(&transaction, changes).await?;
     let named = |error: tokio_postgres::Error| named_by_table(&run.mapping, &run.schema, error.into());
     transaction.commit().await.map_err(named)?;
     reservation.into_iter().for_each(Reservation::keep);
     run.purpose.findings().into_iter().for_each(|findings| findings.note(&run.mapping, &found));
-    Ok(Tried::Committed(committed(run, &batch, &written, unsettled, last)))
+    if let Some(foresight) = run.purpose.foresight() {
+        foresight.note_moves(&run.schema, &written.sides);
+    }
+    Ok((Tried::Committed(committed(run, &batch, &written, unsettled, last)), Some(pending)))
 }
 
 async fn recorded<'a>(
@@ -278,7 +327,7 @@ async fn recorded<'a>(
     let mut found: HashMap<DocumentKey, State> = found.into_iter().collect();
     let states: Vec<Option<State>> = keys.iter().map(|key| found.remove(key)).collect();
     let (same, places): (Vec<usize>, Vec<usize>) = (0..documents.len()).partition(|&at| {
-        scope.settles() && run.purpose.trusts() && is_settled(&documents[at], states[at].as_ref())
+        scope.settles() && run.trusts(&documents[at].key) && is_settled(&documents[at], states[at].as_ref())
     });
     let looked_at: Vec<&Prepared> = places.iter().map(|&at| &*documents[at]).collect();
     let touched = looked_at.iter().map(|document| scope.before(document).1).collect();
@@ -295,7 +344,11 @@ async fn unwanted(
     round: Round,
     holds: bool,
 ) -> Result<Vec<Conflict>, Error> {
-    let found = bystanders(transaction, batch.view(run, sides, holds)).await?;
+    // Where nothing is written the others cannot have let go.
+    let found = match run.purpose.writes() {
+        true => bystanders(transaction, batch.view(run, sides, holds)).await?,
+        false => Vec::new(),
+    };
     let conflict = |bystander: Bystander| {
         let at = bystander.document? as usize;
         let document = batch.looked_at[at];
@@ -373,12 +426,16 @@ pub(super) async fn removals(
 }
 
 /// Takes the mark from the root rows of documents that are back.
-async fn unmark(run: &Run, transaction: &Transaction<'_>, batch: &Recorded<'_>) -> Result<(), Error> {
+async fn unmark(
+    run: &Run,
+    transaction: &Transaction<'_>,
+    batch: &Recorded<'_>,
+) -> Result<Vec<Change>, Error> {
     let documents = batch.places.iter().filter(|&&at| batch.is_back(at)).map(|&at| &batch.documents[at]);
     let keys: Vec<Tuple> = documents
         .map(|document| document.rows.relations[0].rows[0].tuple.project(&run.schema.tables[0].key))
         .collect();
-    mark_absent(transaction, &run.schema, &keys, false).await.map(drop)
+    Ok(mark_absent(transaction, &run.mapping, &run.schema, &keys, run.absent_mark(false)).await?.1)
 }
 
 async fn write(
@@ -396,67 +453,14 @@ async fn write(
         false => None,
     };
     let rewritten = rewritten(detached);
-    let mut writer =
-        Writer::new(transaction, &run.mapping, &run.schema, &sides, marking.as_ref(), &plan, rewritten)
-            .await?;
+    let (view, told) = (batch.view(run, &sides, false), run.outlet.telling().on);
+    let mut writer = Writer::new(transaction, view, marking.as_ref(), &plan, rewritten, told).await?;
     writer.traced = traced;
     let times = writer.apply(&plan, times).await?;
     attach(transaction, &run.schema, detached, writer.rewritten()).await?;
     let traces = Traces { restored, places: writer.places, references: writer.references };
     let held = held_documents(&sides, &plan, batch.looked_at.len());
     Ok(Written { sides, plan, times, detached: detached.len() as u64, held, removed, traces })
-}
-
-/// Counts and remembers what was committed. Gives the documents from which a child was taken meanwhile.
-fn committed(run: &Run, batch: &Recorded<'_>, written: &Written, unsettled: usize, last: bool) -> Vec<usize> {
-    let plan = &written.plan;
-    let rows: usize = plan.steps.iter().map(|step| step.action.rows()).sum();
-    tracing::Span::current().record("rows", rows);
-    tracing::debug!(documents = batch.documents.len(), rows, "committed");
-    run.took(batch.looked_at.iter().copied(), batch.began.elapsed());
-    let settles = batch.scope.settles();
-    run.tally(|tally| {
-        tally.applied(plan, if settles { marks(run, plan) } else { 0 }, &written.times);
-        tally.report.parked += 2 * written.detached;
-        tally.report.documents.unsettled += unsettled as u64;
-        for (document, state) in respelled(batch) {
-            tally.report.documents.respelled += 1;
-            tally.report.documents.renewed += u64::from(state.renews(document.raw, run.number));
-        }
-        tally.recorded |= !batch.looked_at.is_empty() || tally.report.documents.renewed > 0;
-        let skipped = batch.looked_at.iter().map(|document| u64::from(document.rows.skipped_lookups));
-        tally.report.skipped_lookups += if settles { skipped.sum::<u64>() } else { 0 };
-        tally.report.nuls += if settles { nuls(batch) } else { 0 };
-    });
-    decide(run, batch, written);
-    if last && settles {
-        let decided = batch.looked_at.iter().filter(|document| run.unhold(&document.key)).count() as u64;
-        run.tally(|tally| {
-            let unsettled = &mut tally.report.documents.unsettled;
-            *unsettled = unsettled.saturating_sub(decided);
-        });
-    }
-    hold(run, batch, written);
-    let keys = batch.documents.iter().map(|document| &document.key).enumerate();
-    keys.filter(|(_, key)| !last && run.registry().take_robbed(key)).map(|(at, _)| at).collect()
-}
-
-/// Notes what was found of documents that were only compared.
-fn verified(run: &Run, batch: &Recorded<'_>, sides: &[Sides], found: Vec<Noted>) {
-    run.tally(|tally| {
-        let skipped = batch.looked_at.iter().map(|document| u64::from(document.rows.skipped_lookups));
-        tally.report.skipped_lookups += skipped.sum::<u64>();
-        tally.report.nuls += nuls(batch);
-    });
-    run.purpose.findings().into_iter().for_each(|findings| findings.note(&run.mapping, &found));
-    run.took(batch.looked_at.iter().copied(), batch.began.elapsed());
-    batch.looked_at.iter().for_each(|document| run.decide(&document.key, Outcome::Unchanged));
-    give_up(run, sides);
-}
-
-/// Values in which documents held U+0000, which was left out or replaced.
-fn nuls(batch: &Recorded<'_>) -> u64 {
-    batch.looked_at.iter().map(|document| u64::from(document.rows.nuls)).sum()
 }
 
 /// Documents of which another version was skipped by its bytes in this feed. Of two versions the first counts.
@@ -520,7 +524,7 @@ async fn former(
 fn active(run: &Run, batch: &Recorded<'_>, roots: &Roots) -> Active {
     let of = |(at, document): (usize, &&Prepared)| {
         let state = batch.states[batch.places[at]].as_ref();
-        let state = state.filter(|_| run.purpose.trusts() && roots.is_recorded(at, document));
+        let state = state.filter(|_| run.trusts(&document.key) && roots.is_recorded(at, document));
         let is_ours = state.is_some_and(|state| state.fingerprint == Some(document.fingerprints.document));
         batch.scope.active(document, is_ours, || differing(run, document, state))
     };
@@ -567,16 +571,6 @@ async fn marking(
     Ok(Marking { hashes, time })
 }
 
-/// Root rows whose marks a plan sets.
-fn marks(run: &Run, plan: &Plan) -> u64 {
-    let marks = &run.schema.tables[0].marks;
-    if marks.hash.is_none() && marks.time.is_none() {
-        return 0;
-    }
-    let of_root = plan.steps.iter().filter(|step| step.relation == 0 && !step.action.is_detour());
-    of_root.map(|step| step.action.rows() as u64).sum()
-}
-
 /// Per document, whether removals of it are held back to the end of the feed.
 fn held_documents(sides: &[Sides], plan: &Plan, documents: usize) -> Vec<bool> {
     let mut held = vec![false; documents];
@@ -602,87 +596,9 @@ fn records<'a>(batch: &'a Recorded<'_>, held: &[bool]) -> Vec<Record<'a>> {
     recorded.map(record).collect()
 }
 
-/// Documents whose rows are as they were, and their bytes are not.
-fn respelled<'b>(batch: &'b Recorded<'_>) -> impl Iterator<Item = (&'b Prepared, &'b State)> {
-    let same = batch.same.iter().filter_map(|&at| Some((&*batch.documents[at], batch.states[at].as_ref()?)));
-    same.filter(|(document, state)| state.raw != Some(document.raw))
-}
-
 /// Records the new spelling of documents, where that pays.
 async fn renew(run: &Run, transaction: &Transaction<'_>, batch: &Recorded<'_>) -> Result<(), Error> {
     let renewed = respelled(batch).filter(|(document, state)| state.renews(document.raw, run.number));
     let renewed = renewed.map(|(document, _)| (&document.key, document.fingerprints.document, document.raw));
     state::renew_raw(transaction, run.lease.mapping, &renewed.collect::<Vec<_>>()).await
-}
-
-/// Says how documents are counted, or how far they are.
-fn decide(run: &Run, batch: &Recorded<'_>, Written { sides, plan, held, .. }: &Written) {
-    for &at in &batch.same {
-        run.decide(&batch.documents[at].key, Outcome::Unchanged);
-    }
-    let added = sides[0].changes.added.iter();
-    let new: HashSet<u32> = added.map(|&row| sides[0].source[row as usize].document).collect();
-    for (place, document) in batch.looked_at.iter().enumerate() {
-        let was_new = batch.scope.before(document).0;
-        let (is_new, touched) =
-            (was_new || new.contains(&(place as u32)), batch.touched[place] || plan.touched[place]);
-        if !batch.scope.settles() {
-            batch.scope.stored(document, is_new, touched, held[place]);
-            continue;
-        }
-        let outcome = match () {
-            () if is_new => Outcome::New,
-            () if touched => Outcome::Changed,
-            () => Outcome::Unchanged,
-        };
-        tracing::debug!(document = document.label, outcome = outcome.as_str(), "stored");
-        run.decide(&document.key, outcome);
-    }
-}
-
-/// Remembers the removals that wait, and what is given up.
-fn hold(run: &Run, batch: &Recorded<'_>, written: &Written) {
-    let (Written { sides, plan, held, .. }, documents) = (written, &batch.looked_at);
-    let mut rows: HashMap<u32, Vec<HeldRow>> = HashMap::new();
-    for &(relation, row) in &plan.held {
-        let (table, row) = (&run.schema.tables[relation], &sides[relation].stored[row as usize]);
-        let held = HeldRow {
-            relation,
-            key: row.tuple.project(&table.key),
-            place: own_place(table, row),
-            reference: row.reference.clone(),
-        };
-        if let Some(document) = row.document {
-            rows.entry(document).or_default().push(held);
-        }
-    }
-    for (at, document) in documents.iter().enumerate().filter(|(at, _)| held[*at]) {
-        let (origin, label) = (document.origin.clone(), document.label.clone());
-        let (fingerprint, rows) =
-            (document.fingerprints.document, rows.remove(&(at as u32)).unwrap_or_default());
-        let removed = written.removed.get(&(at as u32)).into_iter().flatten().copied();
-        let reserved = run.schema.tables.iter().map(|table| table.name.clone()).zip(removed);
-        run.note_reserved(&document.key, reserved.filter(|(_, rows)| *rows > 0).collect());
-        // What is stored by units is held by the last of them.
-        if batch.scope.settles() {
-            let settles = document.rows.skipped_lookups == 0;
-            run.hold(document.key.clone(), Held { origin, label, fingerprint, rows, settles });
-        }
-    }
-    give_up(run, sides);
-}
-
-/// Remembers the children that other documents may now take.
-fn give_up(run: &Run, sides: &[Sides]) {
-    let mut registry = run.registry();
-    for (ix, side) in sides.iter().enumerate() {
-        if run.mapping.relations[ix].unique_in == UniqueIn::All {
-            let table = &run.schema.tables[ix];
-            let key = |row: u32| comparison_key(table, &side.stored[row as usize].tuple);
-            side.changes.removed.iter().for_each(|&row| registry.release(ix, key(row)));
-            let moved = side.changes.moved.iter().filter(|(row, _)| registry.settle(ix, key(*row))).count();
-            // They were to be deleted.
-            run.guard.give_back(&Rows::from([(table.name.clone(), moved as u64)]));
-        }
-    }
 }

@@ -91,18 +91,26 @@ pub(super) async fn in_parts<T>(
 async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Error> {
     let mut connection = run.connection().await?;
     let transaction = begin(&mut connection, run.limits()).await?;
-    state::enter(&transaction, &run.lease).await?;
+    run.enter(&transaction).await?;
     let Found { sides, documents, unsure } = find(run, &transaction, documents.iter().collect()).await?;
     let (plan, times) = remove(run, &transaction, &sides, documents.len()).await?;
+    let keys: Vec<&DocumentKey> = documents.iter().map(|(key, _)| key).collect();
+    let changes = run.changes(&transaction, &sides, &plan, &[], &keys).await?;
     let sure = documents.iter().enumerate().filter(|(at, (_, held))| held.settles && !unsure.contains(at));
     let recorded: Vec<_> = sure.map(|(_, (key, held))| (key, held.fingerprint)).collect();
-    let settled = state::settle(&transaction, run.lease.mapping, &recorded).await?;
+    let settled = match run.purpose.writes() {
+        true => state::settle(&transaction, run.lease.mapping, &recorded).await?,
+        false => recorded.len() as i64,
+    };
+    let pending = run.pend(&transaction, changes).await?;
     transaction.commit().await?;
+    drop(connection);
     run.tally(|tally| {
         tally.applied(&plan, 0, &times);
         let unsettled = &mut tally.report.documents.unsettled;
         *unsettled = unsettled.saturating_sub(settled as u64);
     });
+    pending.tell().await;
     Ok(())
 }
 
@@ -131,6 +139,9 @@ async fn find<'h>(
             row.document = row.parent.and_then(|parent| outer_rows[parent as usize].document);
         }
         stored.extend(inner);
+        if let Some(foresight) = run.purpose.foresight() {
+            stored.retain(|row| !foresight.has_moved(ix, &tables[ix], row));
+        }
         sides[ix] = Sides::removed(stored);
         unsure.extend(missing);
     }
@@ -151,12 +162,15 @@ pub(super) async fn remove(
 ) -> Result<(Plan, Vec<Duration>), Error> {
     let (mapping, schema) = (&run.mapping, &run.schema);
     let batch = Batch { mapping, schema, sides, documents, holds: false, marked: Marked::No };
+    if !run.purpose.writes() {
+        return Ok((plan(batch, &[]), vec![Duration::ZERO; sides.len()]));
+    }
     if let Some(bystander) = bystanders(transaction, batch).await?.pop() {
         let relation = &mapping.relations[bystander.relation].name;
         return Err(Error::new(ErrorKind::Rejected, bystander.message).in_relation(relation));
     }
     let plan = plan(batch, &[]);
-    let mut writer = Writer::new(transaction, mapping, schema, sides, None, &plan, HashMap::new()).await?;
+    let mut writer = Writer::new(transaction, batch, None, &plan, HashMap::new(), false).await?;
     let times = writer.apply(&plan, vec![Duration::ZERO; sides.len()]).await?;
     Ok((plan, times))
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio_postgres::Client;
+
 use crate::document::{Document, DocumentKey, Origin, short};
+use crate::engine::foresight::Foresight;
 use crate::engine::patience::Tries;
 use crate::engine::report::Failure;
 use crate::engine::roots::alternate_key;
@@ -13,6 +16,10 @@ use crate::engine::spans;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::{Fingerprints, RawFingerprint, coverage, fingerprints};
 use crate::json::Json;
+use crate::mapping::Missing;
+use crate::postgres::begin;
+use crate::postgres::changes::Told;
+use crate::postgres::newcomers::{Newcomer, in_words};
 use crate::postgres::questions::{self, Looked};
 use crate::row::RowSet;
 use crate::shred::{Answers, Questions, Shredded, document_key, key_of, label, shred};
@@ -156,7 +163,65 @@ async fn ask(run: &Run, questions: Questions, answers: &mut Answers) -> Result<(
 
 async fn ask_once(run: &Run, questions: Questions, answers: &mut Answers) -> Result<Vec<Looked>, Error> {
     let mut connection = run.connection().await?;
-    questions::answer(&mut connection, &run.mapping, &run.schema, run.limits(), questions, answers).await
+    let mut told = Told { telling: run.outlet.telling(), ..Told::default() };
+    // Whoever refers to a new catalogue row commits after it, and is told after it.
+    let turn = told.telling.on.then(|| run.outlet.reserve());
+    let answered = match run.purpose.foresight() {
+        Some(foresight) => foresee(run, foresight, &mut connection, questions, answers, &mut told).await,
+        None => answer(run, &mut connection, questions, answers, &mut told).await,
+    };
+    drop(connection);
+    if let Some(turn) = turn {
+        turn.tell_all(told).await;
+    }
+    answered
+}
+
+async fn answer(
+    run: &Run,
+    client: &mut Client,
+    questions: Questions,
+    answers: &mut Answers,
+    told: &mut Told,
+) -> Result<Vec<Looked>, Error> {
+    let (mapping, schema, limits) = (&run.mapping, &run.schema, run.limits());
+    questions::answer(client, mapping, schema, limits, questions, answers, told).await
+}
+
+/// As [`answer`], where nothing may be written: catalogue rows that would be inserted get a stand-in for their id.
+async fn foresee(
+    run: &Run,
+    foresight: &Foresight,
+    client: &mut Client,
+    questions: Questions,
+    answers: &mut Answers,
+    told: &mut Told,
+) -> Result<Vec<Looked>, Error> {
+    let asked = questions.lookups.clone();
+    let mut looked = answer(run, client, questions, answers, told).await?;
+    let transaction = begin(client, run.limits()).await?;
+    for ((ix, key), row) in asked {
+        let (lookup, table) = (&run.mapping.lookups[ix], &run.schema.lookups[ix]);
+        let is_missing = matches!(answers.lookups[ix].get(&key), Some(None));
+        if !is_missing || lookup.missing != Missing::Insert {
+            continue;
+        }
+        let known = foresight.stand_in(ix, &key);
+        let id = match known {
+            Some(id) => Some(id),
+            None => {
+                let new = Newcomer { id: None, key: row.key, columns: Some(&row.columns) };
+                let change = in_words(&transaction, lookup, table, vec![new]).await?.pop();
+                let id = foresight.add(ix, table, key.clone(), change.as_ref());
+                looked[ix].inserted += u64::from(id.is_some());
+                told.changes.extend(change.filter(|_| id.is_some()));
+                id
+            }
+        };
+        answers.lookups[ix].insert(key, id);
+    }
+    transaction.commit().await?;
+    Ok(looked)
 }
 
 fn pass(run: &Run, answers: &Answers, unread: Vec<Unread>) -> Pass {

@@ -146,6 +146,13 @@ impl Registry {
         self.known.values().all(|known| shorts.contains(&known.key))
     }
 
+    /// Forgets the documents that are not among these. Gives what stands for their keys.
+    pub fn keep_within(&mut self, shorts: &Shorts) -> Shorts {
+        let mut lost = Shorts::default();
+        self.known.retain(|_, known| shorts.contains(&known.key) || !lost.insert(known.key));
+        lost
+    }
+
     pub fn remember(&mut self, raw: RawFingerprint, key: &DocumentKey) {
         self.known.insert(raw, Known { key: key.short(), seen: Place::default() });
     }

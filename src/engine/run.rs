@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio_postgres::Transaction;
 
 use crate::document::{DocumentKey, Origin, short};
 use crate::engine::Options;
+use crate::engine::changes::{self, Outlet, Pending, Written};
+use crate::engine::foresight::Foresight;
 use crate::engine::guard::{Guard, Rows};
 use crate::engine::metrics::Meters;
 use crate::engine::patience::Patience;
@@ -21,8 +24,10 @@ use crate::error::Error;
 use crate::fingerprint::{DocumentFingerprint, comparison_key};
 use crate::mapping::{Mapping, RelationIx, UniqueIn};
 use crate::plan::{Action, Plan, Sides};
+use crate::postgres::absent::AbsentMark;
+use crate::postgres::changes::Change;
 use crate::postgres::questions::Looked;
-use crate::postgres::state::Lease;
+use crate::postgres::state::{self, Lease};
 use crate::postgres::{Connection, Connections, Limits};
 use crate::row::Tuple;
 use crate::schema::Schema;
@@ -37,12 +42,14 @@ pub(crate) enum Purpose {
     Repair(Arc<Findings>),
     /// Compares every row and names what differs. Writes nothing.
     Verify(Arc<Findings>),
+    /// Believes what is recorded, and tells what differs. Writes nothing.
+    Plan(Arc<Foresight>),
 }
 
 impl Purpose {
     /// Whether rows are left unread that are as they should be going by what is recorded.
     pub fn trusts(&self) -> bool {
-        matches!(self, Purpose::Sync)
+        matches!(self, Purpose::Sync | Purpose::Plan(_))
     }
 
     pub fn as_str(&self) -> &'static str {
@@ -50,22 +57,36 @@ impl Purpose {
             Purpose::Sync => "sync",
             Purpose::Repair(_) => "repair",
             Purpose::Verify(_) => "verify",
+            Purpose::Plan(_) => "plan",
         }
     }
 
     pub fn writes(&self) -> bool {
-        !matches!(self, Purpose::Verify(_))
+        matches!(self, Purpose::Sync | Purpose::Repair(_))
+    }
+
+    /// Whether it is enough to name what differs.
+    pub fn names_only(&self) -> bool {
+        matches!(self, Purpose::Verify(_))
     }
 
     /// Whether documents that a complete feed lacks are removed.
     pub fn sweeps(&self) -> bool {
-        matches!(self, Purpose::Sync)
+        matches!(self, Purpose::Sync | Purpose::Plan(_))
+    }
+
+    /// What would be otherwise by now, had anything been written.
+    pub fn foresight(&self) -> Option<&Foresight> {
+        match self {
+            Purpose::Plan(foresight) => Some(foresight),
+            _ => None,
+        }
     }
 
     /// Where what differs is noted, if it is.
     pub fn findings(&self) -> Option<&Findings> {
         match self {
-            Purpose::Sync => None,
+            Purpose::Sync | Purpose::Plan(_) => None,
             Purpose::Repair(findings) | Purpose::Verify(findings) => Some(findings),
         }
     }
@@ -102,6 +123,8 @@ pub(crate) struct Run {
     pub rewrites: bool,
     pub stopwatch: Arc<Stopwatch>,
     pub meters: Meters,
+    /// Where changes are told.
+    pub outlet: Outlet,
     registry: Mutex<Registry>,
     tally: Mutex<Tally>,
     answers: Mutex<Vec<Answers>>,
@@ -174,6 +197,7 @@ impl Run {
         // A repair compares documents as a whole.
         let units = Units::of(&mapping, &schema).filter(|_| matches!(purpose, Purpose::Sync));
         let slots = Semaphore::new(options.workers);
+        let outlet = Outlet::new(options.changes.clone(), options.history.then_some(lease.mapping));
         Run {
             number,
             purpose,
@@ -189,6 +213,7 @@ impl Run {
             rewrites,
             stopwatch,
             meters,
+            outlet,
             registry: Mutex::new(registry),
             tally,
             answers: Mutex::default(),
@@ -201,6 +226,22 @@ impl Run {
         }
     }
 
+    /// Whether what is recorded of a document is believed.
+    pub fn trusts(&self, key: &DocumentKey) -> bool {
+        let is_doubted = self.purpose.foresight().is_some_and(|foresight| foresight.doubts(key));
+        self.purpose.trusts() && !is_doubted
+    }
+
+    /// Checks the lease for the rest of a transaction, if it writes.
+    pub async fn enter(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+        if self.purpose.writes() { state::enter(transaction, &self.lease).await } else { Ok(()) }
+    }
+
+    /// How root rows get the mark of documents that are missing, or lose it.
+    pub fn absent_mark(&self, is_absent: bool) -> AbsentMark {
+        AbsentMark { is_absent, telling: self.outlet.telling(), writes: self.purpose.writes() }
+    }
+
     pub fn limits(&self) -> Limits {
         self.options.limits(!self.purpose.writes())
     }
@@ -208,6 +249,32 @@ impl Run {
     /// A connection from the caller's pool.
     pub async fn connection(&self) -> Result<Connection, Error> {
         self.patience.connection(&*self.connections).await
+    }
+
+    /// The changes of what a transaction wrote, if anybody wants to know.
+    pub async fn changes(
+        &self,
+        transaction: &Transaction<'_>,
+        sides: &[Sides],
+        plan: &Plan,
+        references: &[Vec<Tuple>],
+        keys: &[&DocumentKey],
+    ) -> Result<Vec<Change>, Error> {
+        if !self.outlet.telling().on {
+            return Ok(Vec::new());
+        }
+        let (mapping, schema, foresight) = (&*self.mapping, &self.schema, self.purpose.foresight());
+        let written = Written { mapping, schema, sides, plan, references, keys, foresight };
+        changes::changes(transaction, written).await
+    }
+
+    /// Keeps changes, if they are to be kept, and has them wait for the commit, which must follow.
+    pub async fn pend(
+        &self,
+        transaction: &Transaction<'_>,
+        changes: Vec<Change>,
+    ) -> Result<Pending<'_>, Error> {
+        self.outlet.pend(transaction, changes).await
     }
 
     pub fn registry(&self) -> MutexGuard<'_, Registry> {

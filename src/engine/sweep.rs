@@ -17,9 +17,9 @@ use crate::engine::whole::whole;
 use crate::error::Error;
 use crate::mapping::OnAbsent;
 use crate::plan::Sides;
+use crate::postgres::absent::mark_absent;
 use crate::postgres::begin;
 use crate::postgres::state;
-use crate::postgres::write::mark_absent;
 use crate::row::{Cell, Tuple};
 use crate::schema::Schema;
 use crate::shred::{NULL_LABEL, key_cells};
@@ -141,12 +141,18 @@ fn label(schema: &Schema, key: &DocumentKey) -> String {
 async fn mark(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
     let mut connection = run.connection().await?;
     let transaction = begin(&mut connection, run.limits()).await?;
-    state::enter(&transaction, &run.lease).await?;
+    run.enter(&transaction).await?;
     let tuples: Vec<Tuple> = keys.iter().filter_map(|key| key_cells(&run.schema, key)).collect();
-    let marked = mark_absent(&transaction, &run.schema, &tuples, true).await?;
-    state::absent(&transaction, run.lease.mapping, keys).await?;
+    let mark = run.absent_mark(true);
+    let (marked, changes) = mark_absent(&transaction, &run.mapping, &run.schema, &tuples, mark).await?;
+    if run.purpose.writes() {
+        state::absent(&transaction, run.lease.mapping, keys).await?;
+    }
+    let pending = run.pend(&transaction, changes).await?;
     transaction.commit().await?;
+    drop(connection);
     run.tally(|tally| tally.report.marks += marked);
+    pending.tell().await;
     Ok(())
 }
 
@@ -185,15 +191,21 @@ async fn reserve<'r>(run: &'r Run, keys: &[DocumentKey]) -> Result<Result<Reserv
 async fn delete_part(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
     let mut connection = run.connection().await?;
     let transaction = begin(&mut connection, run.limits()).await?;
-    state::enter(&transaction, &run.lease).await?;
+    run.enter(&transaction).await?;
     let (sides, gone) = read(run, &transaction, keys).await?;
     let (plan, times) = remove(run, &transaction, &sides, gone.len()).await?;
-    state::forget(&transaction, run.lease.mapping, &gone).await?;
+    let changes = run.changes(&transaction, &sides, &plan, &[], &gone.iter().collect::<Vec<_>>()).await?;
+    if run.purpose.writes() {
+        state::forget(&transaction, run.lease.mapping, &gone).await?;
+    }
+    let pending = run.pend(&transaction, changes).await?;
     transaction.commit().await?;
+    drop(connection);
     run.tally(|tally| {
         tally.applied(&plan, 0, &times);
         tally.report.documents.removed += gone.len() as u64;
     });
+    pending.tell().await;
     Ok(())
 }
 
@@ -205,7 +217,10 @@ async fn read(
     keys: &[DocumentKey],
 ) -> Result<(Vec<Sides>, Vec<DocumentKey>), Error> {
     let all: Vec<&DocumentKey> = keys.iter().collect();
-    let stored = whole(transaction, &run.mapping, &run.schema, &all).await?;
+    let mut stored = whole(transaction, &run.mapping, &run.schema, &all).await?;
+    if let Some(foresight) = run.purpose.foresight() {
+        stored = foresight.without_moved(&run.mapping, &run.schema, stored);
+    }
     let sides: Vec<Sides> = stored.into_iter().map(Sides::removed).collect();
     let wanted = run.asked_for(&sides);
     if !wanted.is_empty() {

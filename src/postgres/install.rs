@@ -236,6 +236,18 @@ pub(crate) async fn lacking(client: &impl GenericClient, writes: bool) -> Result
     Ok(rows.iter().map(one).collect())
 }
 
+/// Fails unless the role may note changed rows.
+///
+/// # Errors
+/// It may not; the message has the statement that mends it.
+pub(crate) async fn check_history(client: &Client) -> Result<(), Error> {
+    let lacks = "SELECT quote_ident(current_user) WHERE NOT has_table_privilege('rowdelta.change', 'INSERT')";
+    let Some(row) = client.query_typed(lacks, &[]).await?.into_iter().next() else { return Ok(()) };
+    let role: &str = row.get(0);
+    let message = format!("the role may not note changed rows: GRANT INSERT ON rowdelta.change TO {role}");
+    Err(Error::new(ErrorKind::Setup, message))
+}
+
 /// Fails unless the role may read, and write where it `writes`, what is recorded.
 ///
 /// # Errors

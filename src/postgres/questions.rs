@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::{Client, Row, Transaction};
 
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::comparison_tuple;
-use crate::mapping::{LookupIx, Mapping, Missing};
+use crate::mapping::{Lookup, LookupIx, Mapping, Missing};
+use crate::postgres::changes::{Change, Told};
 use crate::postgres::fetch::{cells, matching, raw, selected};
+use crate::postgres::newcomers::{Newcomer, in_words};
 use crate::postgres::wire::{ArrayBuilder, Param, text_array, typed};
 use crate::postgres::{Limits, begin, quote};
 use crate::row::Tuple;
@@ -30,7 +32,8 @@ pub(crate) struct Looked {
     pub took: Duration,
 }
 
-/// Answers every question, adding to what is known. Says what was done, per lookup.
+/// Answers every question, adding to what is known. Says what was done, per lookup. What is committed is told also where
+/// it fails in the end.
 pub(crate) async fn answer(
     client: &mut Client,
     mapping: &Mapping,
@@ -38,6 +41,7 @@ pub(crate) async fn answer(
     limits: Limits,
     questions: Questions,
     answers: &mut Answers,
+    told: &mut Told,
 ) -> Result<Vec<Looked>, Error> {
     convert_all(client, limits, questions.conversions, answers).await?;
     answers.lookups.resize(mapping.lookups.len(), HashMap::new());
@@ -47,16 +51,59 @@ pub(crate) async fn answer(
     }
     let mut looked = vec![Looked::default(); mapping.lookups.len()];
     for (ix, asked) in per_lookup {
-        let name = &mapping.lookups[ix].name;
-        let insert = mapping.lookups[ix].missing == Missing::Insert && !limits.read_only;
+        let lookup = &mapping.lookups[ix];
+        let insert = lookup.missing == Missing::Insert && !limits.read_only;
+        let catalogue = Catalogue { lookup, table: &schema.lookups[ix], insert };
         let started = Instant::now();
-        let (found, inserted) = look_up(client, &schema.lookups[ix], limits, &asked, insert)
+        let (found, inserted) = look_up(client, catalogue, limits, &asked, told)
             .await
-            .map_err(|error| error.in_relation(name))?;
+            .map_err(|error| error.in_relation(&lookup.name))?;
         looked[ix] = Looked { inserted, took: started.elapsed() };
         remember(&mut answers.lookups[ix], asked, found);
     }
     Ok(looked)
+}
+
+/// A catalogue, and whether rows may be inserted.
+#[derive(Clone, Copy)]
+struct Catalogue<'c> {
+    lookup: &'c Lookup,
+    table: &'c LookupTable,
+    insert: bool,
+}
+
+impl Catalogue<'_> {
+    /// The columns by which a row is found, its id first.
+    fn columns(&self) -> String {
+        found_columns(self.table)
+    }
+
+    /// The rows that were inserted, in words: their ids and keys as they came back, else as they were sent.
+    async fn changes(
+        &self,
+        transaction: &Transaction<'_>,
+        sent: &[&CatalogueRow],
+        new: &[Row],
+    ) -> Result<Vec<Change>, Error> {
+        let table = self.table;
+        let types: Vec<&ColumnType> = table.key.iter().map(|column| &column.ty).collect();
+        let by_key: HashMap<Tuple, &&CatalogueRow> =
+            sent.iter().map(|row| (comparison_tuple(&types, &row.key), row)).collect();
+        let mut newcomers = Vec::new();
+        for row in new {
+            let key = cells(row, 1..table.key.len() + 1)?;
+            let columns = by_key.get(&comparison_tuple(&types, &key)).map(|sent| &sent.columns);
+            newcomers.push(Newcomer { id: raw(row, 0)?, key, columns });
+        }
+        in_words(transaction, self.lookup, table, newcomers).await
+    }
+}
+
+/// The columns by which a catalogue row is found, its id first.
+fn found_columns(table: &LookupTable) -> String {
+    let columns = std::iter::once(&table.id).chain(&table.key);
+    let list: Vec<String> = columns.map(|column| selected("t", &column.name, &column.ty)).collect();
+    list.join(", ")
 }
 
 fn remember(
@@ -74,11 +121,12 @@ fn remember(
 /// committed before it is used: a document's transaction never waits for another's catalogue rows.
 async fn look_up(
     client: &mut Client,
-    table: &LookupTable,
+    catalogue: Catalogue<'_>,
     limits: Limits,
     asked: &HashMap<Tuple, CatalogueRow>,
-    insert: bool,
+    told: &mut Told,
 ) -> Result<(HashMap<Tuple, Vec<u8>>, u64), Error> {
+    let Catalogue { table, insert, .. } = catalogue;
     let transaction = begin(client, limits).await?;
     let mut rows: Vec<&CatalogueRow> = asked.values().collect();
     let mut found = find(&transaction, table, &rows).await?;
@@ -90,7 +138,7 @@ async fn look_up(
     }
     // One order for all writers: two runs that insert the same rows wait for each other, but never in a circle.
     rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    let (inserted, outrun) = match insert_and_commit(transaction, table, &rows).await {
+    let (inserted, outrun) = match insert_and_commit(transaction, catalogue, &rows, told).await {
         Err(error) if table.is_deferrable && error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
             (0, Some(error))
         }
@@ -131,9 +179,7 @@ async fn find(
     rows: &[&CatalogueRow],
 ) -> Result<HashMap<Tuple, Vec<u8>>, Error> {
     let keys: Vec<Tuple> = rows.iter().map(|row| row.key.clone()).collect();
-    let columns = std::iter::once(&table.id).chain(&table.key);
-    let list: Vec<String> = columns.map(|column| selected("t", &column.name, &column.ty)).collect();
-    let list = list.join(", ");
+    let list = found_columns(table);
     let types: Vec<&ColumnType> = table.key.iter().map(|column| &column.ty).collect();
     let mut found = HashMap::new();
     for (condition, params) in matching("t", &table.key, &keys) {
@@ -149,35 +195,50 @@ async fn find(
 /// Inserts rows, and commits; what is deferred is checked then.
 async fn insert_and_commit(
     transaction: Transaction<'_>,
-    table: &LookupTable,
+    catalogue: Catalogue<'_>,
     rows: &[&CatalogueRow],
+    told: &mut Told,
 ) -> Result<u64, Error> {
-    let inserted = insert_rows(&transaction, table, rows).await?;
+    if !told.telling.on {
+        let inserted = insert_rows(&transaction, catalogue.table, rows, "").await?.0;
+        transaction.commit().await?;
+        return Ok(inserted);
+    }
+    let returned = format!(" RETURNING {}", catalogue.columns());
+    let (inserted, new) = insert_rows(&transaction, catalogue.table, rows, &returned).await?;
+    let changes = catalogue.changes(&transaction, rows, &new).await?;
+    told.telling.keep(&transaction, &changes).await?;
     transaction.commit().await?;
+    told.changes.extend(changes);
     Ok(inserted)
 }
 
+/// Inserts rows. Gives how many were, and what is `returned` of them.
 async fn insert_rows(
     transaction: &Transaction<'_>,
     table: &LookupTable,
     rows: &[&CatalogueRow],
-) -> Result<u64, Error> {
+    returned: &str,
+) -> Result<(u64, Vec<Row>), Error> {
     let columns: Vec<&PhysicalColumn> = table.key.iter().chain(&table.columns).collect();
     let names = columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
     let places = (1..=columns.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
     let or_not = if table.is_deferrable { "" } else { " ON CONFLICT DO NOTHING" };
-    let insert = |values: String| format!("INSERT INTO {} ({names}) {values}{or_not}", table.name);
+    let insert =
+        |values: String| format!("INSERT INTO {} AS t ({names}) {values}{or_not}{returned}", table.name);
     // Of arrays there are no arrays.
     if columns.iter().any(|column| column.ty.array_oid == 0) {
         let sql = insert(format!("VALUES ({places})"));
-        let mut inserted = 0;
+        let (mut inserted, mut new) = (0, Vec::new());
         for row in rows {
             let cells = columns.iter().zip(row.key.cells().chain(row.columns.cells()));
             let params: Vec<Param> =
                 cells.map(|(column, cell)| Param::scalar(column.ty.oid, cell.bytes())).collect();
-            inserted += transaction.execute_typed(&sql, &typed(&params)).await?;
+            let (count, rows) = run(transaction, &sql, &params, returned).await?;
+            inserted += count;
+            new.extend(rows);
         }
-        return Ok(inserted);
+        return Ok((inserted, new));
     }
     let mut arrays: Vec<ArrayBuilder> =
         columns.iter().map(|column| ArrayBuilder::new(column.ty.oid, column.ty.array_oid)).collect();
@@ -188,7 +249,20 @@ async fn insert_rows(
     }
     let params: Vec<Param> = arrays.into_iter().map(ArrayBuilder::finish).collect();
     let sql = insert(format!("SELECT * FROM unnest({places})"));
-    Ok(transaction.execute_typed(&sql, &typed(&params)).await?)
+    run(transaction, &sql, &params, returned).await
+}
+
+async fn run(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    params: &[Param],
+    returned: &str,
+) -> Result<(u64, Vec<Row>), Error> {
+    if returned.is_empty() {
+        return Ok((transaction.execute_typed(sql, &typed(params)).await?, Vec::new()));
+    }
+    let rows = transaction.query_typed(sql, &typed(params)).await?;
+    Ok((rows.len() as u64, rows))
 }
 
 async fn convert_all(

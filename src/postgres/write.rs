@@ -16,8 +16,8 @@ use tokio_postgres::types::Type;
 
 use crate::error::{Error, ErrorKind};
 use crate::mapping::{Mapping, RelationIx};
-use crate::plan::{Action, Plan, Sides, Step};
-use crate::postgres::fetch::{matching, raw, referable};
+use crate::plan::{Action, Batch, Plan, Sides, Step};
+use crate::postgres::fetch::{raw, referable};
 use crate::postgres::quote;
 use crate::postgres::turns::Turns;
 use crate::postgres::wire::{ArrayBuilder, Param, typed};
@@ -88,46 +88,22 @@ pub(crate) async fn transaction_time(
     Ok(raw(&row, 0)?.map(<[u8]>::to_vec))
 }
 
-/// Sets the mark of root rows that are missing from a complete feed, or takes it from them; given are their keys.
-/// Gives how many were changed.
-pub(crate) async fn mark_absent(
-    transaction: &Transaction<'_>,
-    schema: &Schema,
-    keys: &[Tuple],
-    is_absent: bool,
-) -> Result<u64, Error> {
-    let table = &schema.tables[0];
-    let Some(column) = table.marks.absent.as_ref().filter(|_| !keys.is_empty()) else { return Ok(0) };
-    let name = quote(&column.name);
-    let (value, now) = if is_absent { ("now()", "IS NULL") } else { ("NULL", "IS NOT NULL") };
-    let mut changed = 0;
-    for (condition, params) in matching("t", &table.key_columns(), keys) {
-        let sql = format!(
-            "UPDATE {table} SET {name} = {value} WHERE {name} {now} \
-             AND (tableoid, ctid) IN (SELECT t.tableoid, t.ctid FROM {table} t{condition})",
-            table = table.name
-        );
-        changed += transaction.execute_typed(&sql, &typed(&params)).await?;
-    }
-    Ok(changed)
-}
-
 impl<'a> Writer<'a> {
-    /// Allocates the ids of new rows that a plan needs to know, and prepares to write. `rewritten`: stored rows that
-    /// this transaction wrote already.
+    /// Allocates the ids of new rows that a plan needs to know, or all of them where they are `told`, and prepares to
+    /// write. `rewritten`: stored rows that this transaction wrote already.
     pub async fn new(
         transaction: &'a Transaction<'a>,
-        mapping: &'a Mapping,
-        schema: &'a Schema,
-        sides: &'a [Sides],
+        Batch { mapping, schema, sides, .. }: Batch<'a>,
         marking: Option<&'a Marking>,
         plan: &Plan,
         rewritten: Locators,
+        told: bool,
     ) -> Result<Self, Error> {
         let references = Vec::new();
         let fills =
             |ix| plan.steps.iter().any(|s| s.relation == ix && matches!(s.action, Action::Fill { .. }));
-        let draws = (0..sides.len()).map(|ix| mapping.enclosed(ix).next().is_some() || fills(ix)).collect();
+        let draws =
+            (0..sides.len()).map(|ix| told || mapping.enclosed(ix).next().is_some() || fills(ix)).collect();
         let (traced, places) = (schema.tables.iter().map(Table::is_rewritten).collect(), Places::new());
         let mut writer = Writer {
             transaction,

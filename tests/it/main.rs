@@ -5,6 +5,7 @@
 mod agreement;
 mod atomic;
 mod catalog_check;
+mod changes;
 mod conformance;
 mod constraints;
 mod ddl;

@@ -8,7 +8,7 @@ mod drift;
 pub mod feed;
 mod kinds;
 mod print;
-mod rewriting;
+pub mod rewriting;
 pub mod shape;
 mod spelling;
 pub mod value;

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use rowdelta::document::{Document, Origin};
 use rowdelta::engine::report::Report;
 use rowdelta::engine::verify::{RelationDifferences, Verification, VerifyOptions};
-use rowdelta::engine::{Engine, FeedItem};
+use rowdelta::engine::{Builder, Engine, FeedItem};
 use rowdelta::mapping::Mapping;
 use tokio_postgres::NoTls;
 
@@ -89,18 +89,28 @@ pub fn is_by_relation(seed: u64) -> bool {
     seed % 4 == 3
 }
 
-pub fn write(dir: &Path, name: &str, text: &str) -> Result<()> {
-    std::fs::write(dir.join(name), text).map_err(|error| error.to_string())
+pub fn write(dir: &Path, name: &str, text: impl AsRef<str>) -> Result<()> {
+    std::fs::write(dir.join(name), text.as_ref()).map_err(|error| error.to_string())
 }
 
 /// An engine whose batches are so small that moves cross them.
 pub async fn engine(database: &Database, toml: &str, rng: &mut Rng) -> Result<Engine> {
+    engine_with(database, toml, rng, |builder| builder).await
+}
+
+/// As [`engine`], set up further.
+pub async fn engine_with(
+    database: &Database,
+    toml: &str,
+    rng: &mut Rng,
+    more: impl FnOnce(Builder) -> Builder,
+) -> Result<Engine> {
     let mapping = Mapping::from_toml(toml).map_err(|error| format!("{error}\n{toml}"))?;
     let workers = rng.usize(1..4);
     let manager = PostgresConnectionManager::new_from_stringlike(database.url(), NoTls);
     let manager = manager.map_err(|error| error.to_string())?;
     let pool = bb8::Pool::builder().max_size(workers as u32 + 1).build(manager).await;
-    let builder = Engine::builder(mapping).workers(workers).batch_documents_max(rng.usize(1..6));
+    let builder = more(Engine::builder(mapping).workers(workers).batch_documents_max(rng.usize(1..6)));
     builder.build(pool.map_err(|error| error.to_string())?).await.map_err(|error| error.to_string())
 }
 
@@ -315,7 +325,7 @@ fn expected(found: &Verification) -> Edits {
 }
 
 /// What the report says was written, by table.
-fn reported(report: &Report) -> Edits {
+pub fn reported(report: &Report) -> Edits {
     let mut edits = Edits::new();
     for counts in &report.relations {
         let edit =

@@ -6,7 +6,7 @@ use super::shape::{Place, Shape, name};
 use super::value::Ty;
 
 /// Table and column of each trigger.
-pub struct Rewriting(Vec<(String, String)>);
+pub struct Rewriting(pub Vec<(String, String)>);
 
 impl Rewriting {
     /// In every second case, where there is a text that identifies nothing by itself.

@@ -1,0 +1,134 @@
+//! Who is told, and in which order.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, mpsc};
+use tokio_postgres::Transaction;
+
+use crate::error::Error;
+use crate::postgres::changes::{Change, Telling, Told};
+
+/// Where the changes of a run go.
+pub(crate) struct Outlet {
+    listener: Option<mpsc::Sender<Change>>,
+    /// The mapping under which they are kept.
+    history: Option<i32>,
+    turns: Turns,
+}
+
+impl Outlet {
+    pub fn new(listener: Option<mpsc::Sender<Change>>, history: Option<i32>) -> Self {
+        Outlet { listener, history, turns: Turns::default() }
+    }
+
+    /// Whether anybody wants to know. Of a listener that went away nobody does.
+    pub fn telling(&self) -> Telling {
+        let heard = self.listener.as_ref().is_some_and(|listener| !listener.is_closed());
+        Telling { on: heard || self.history.is_some(), history: self.history }
+    }
+
+    /// Keeps changes, if they are to be kept, and has them wait for the commit, which must follow.
+    pub async fn pend(
+        &self,
+        transaction: &Transaction<'_>,
+        changes: Vec<Change>,
+    ) -> Result<Pending<'_>, Error> {
+        self.telling().keep(transaction, &changes).await?;
+        Ok(Pending { changes, ..self.reserve() })
+    }
+
+    /// Takes the turn of what will be committed, and kept, elsewhere.
+    pub fn reserve(&self) -> Pending<'_> {
+        Pending { outlet: self, turn: self.turns.take(), changes: Vec::new() }
+    }
+}
+
+/// Changes that are told if their transaction is committed. Dropped, they never are.
+pub(crate) struct Pending<'o> {
+    outlet: &'o Outlet,
+    turn: u64,
+    changes: Vec<Change>,
+}
+
+impl Pending<'_> {
+    /// Tells them: the transaction is committed, and its connection is free again.
+    pub async fn tell(mut self) {
+        let changes = std::mem::take(&mut self.changes);
+        let Some(listener) = self.outlet.listener.as_ref().filter(|_| !changes.is_empty()) else { return };
+        self.outlet.turns.wait(self.turn).await;
+        for change in changes {
+            if listener.send(change).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Tells what was committed under a turn that was taken before.
+    pub async fn tell_all(mut self, told: Told) {
+        self.changes = told.changes;
+        self.tell().await;
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.outlet.turns.end(self.turn);
+    }
+}
+
+/// Turns that were taken and are not over.
+#[derive(Default)]
+struct Turns {
+    state: Mutex<(u64, BTreeSet<u64>)>,
+    over: Notify,
+}
+
+impl Turns {
+    fn lock(&self) -> MutexGuard<'_, (u64, BTreeSet<u64>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> u64 {
+        let (next, open) = &mut *self.lock();
+        *next += 1;
+        open.insert(*next);
+        *next
+    }
+
+    /// Waits until all earlier ones are over.
+    async fn wait(&self, turn: u64) {
+        loop {
+            // It listens before it looks, so that no end is missed.
+            let over = self.over.notified();
+            if self.lock().1.first().is_none_or(|first| *first >= turn) {
+                return;
+            }
+            over.await;
+        }
+    }
+
+    fn end(&self, turn: u64) {
+        self.lock().1.remove(&turn);
+        self.over.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_later_waits_for_who_comes_before_even_if_that_one_fails() {
+        let turns = Turns::default();
+        let [first, second, third] = [turns.take(), turns.take(), turns.take()];
+        turns.wait(first).await;
+        let waits = turns.wait(third);
+        tokio::pin!(waits);
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        turns.end(second);
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        turns.end(first);
+        waits.await;
+    }
+}
