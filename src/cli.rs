@@ -4,6 +4,7 @@ pub mod args;
 pub mod connect;
 pub mod demo;
 pub mod doctor;
+pub mod init;
 pub mod input;
 pub mod output;
 pub mod schema;

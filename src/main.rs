@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::cli::args::{Cli, Command, Log};
 use crate::cli::output::Exit;
-use crate::cli::{demo, doctor, schema, status, sync, verify};
+use crate::cli::{demo, doctor, init, schema, status, sync, verify};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Demo(args) => demo::demo(args).await,
             Command::Doctor(args) => doctor::doctor(args).await,
+            Command::Init(args) => init::init(&args),
             Command::Install(args) => sync::install(args).await,
             Command::Schema(args) => schema::schema(args).await,
             Command::Status(args) => status::status(args).await,

@@ -25,6 +25,8 @@ pub enum Command {
     Demo(Demo),
     /// Say what would hurt a sync, what it costs, and print the statements that mend it.
     Doctor(Doctor),
+    /// Propose a mapping for a feed, with the evidence as comments: where to begin.
+    Init(Init),
     /// Install the schema `rowdelta`, in which state and ledger are kept, or upgrade it.
     Install(Install),
     /// Print the tables of a mapping as SQL, with types given in it or inferred from a feed.
@@ -94,6 +96,54 @@ pub struct Database {
     /// A PostgreSQL managed by rowdelta instead, started for this command; its data is kept in the user's data directory.
     #[arg(long, conflicts_with = "database")]
     pub local: bool,
+}
+
+/// Propose a mapping for a feed, with the evidence as comments: where to begin.
+///
+/// The documents are read once, and nothing else is needed: no database, no tables. What is proposed works as it is, and
+/// is meant to be read: which field is the key, which list becomes which table, what each column's type is, and what was
+/// seen that speaks for it. Then:
+///
+///   rowdelta init calls.ndjson.gz -o map.toml
+///
+///   rowdelta schema -m map.toml --create -d URL calls.ndjson.gz
+///
+///   rowdelta sync -m map.toml --install -d URL calls.ndjson.gz
+#[derive(Debug, Args)]
+pub struct Init {
+    /// What the mapping is called, in the database and in reports. Default: the feed's file name, without digits at its
+    /// end.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// The table that has one row a document; the names of the others begin with it. Default: the mapping's name.
+    #[arg(long, value_name = "[SCHEMA.]TABLE")]
+    pub table: Option<String>,
+
+    /// The field that tells documents apart, as a path (`id`, `meta.number`); several times for a key of several fields.
+    /// Default: one that every document of the sample has, no two the same.
+    #[arg(long, value_name = "FIELD")]
+    pub key: Vec<String>,
+
+    /// Read so many documents at most. More are better evidence; memory does not grow with them.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: u64,
+
+    /// Write the mapping to a file instead of standard output. One that exists is not overwritten.
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+
+    /// Overwrite it.
+    #[arg(long, requires = "out")]
+    pub force: bool,
+
+    /// Documents longer than this are passed over, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    pub document_bytes_max: usize,
+
+    /// Files of one feed, or directories of them, as for `sync`; `-` for standard input.
+    #[arg(required = true, value_name = "FEED")]
+    pub feed: Vec<PathBuf>,
 }
 
 /// Install the schema `rowdelta`, or upgrade it.
