@@ -18,6 +18,15 @@ pub struct Cli {
     pub log: Log,
 }
 
+/// From a feed to tables that are in step with it.
+const INIT_NEXT: &str = "\
+From a feed to tables that are in step with it:
+  rowdelta init calls.ndjson.gz -o map.toml
+  rowdelta schema -m map.toml --create -d URL
+  rowdelta sync -m map.toml --install -d URL calls.ndjson.gz
+
+Exit codes: 0 proposed, 2 nothing to propose: a feed that cannot be read, or no field that tells documents apart.";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -26,6 +35,11 @@ pub enum Command {
     /// Say what would hurt a sync, what it costs, and print the statements that mend it.
     Doctor(Doctor),
     /// Propose a mapping for a feed, with the evidence as comments: where to begin.
+    ///
+    /// The documents are read once, and nothing else is needed: no database, no tables. What is proposed works as it is,
+    /// and is meant to be read: which field is the key, which list becomes which table, the type of each column, and
+    /// what was seen that speaks for it.
+    #[command(after_help = INIT_NEXT)]
     Init(Init),
     /// Install the schema `rowdelta`, in which state and ledger are kept, or upgrade it.
     Install(Install),
@@ -98,21 +112,10 @@ pub struct Database {
     pub local: bool,
 }
 
-/// Propose a mapping for a feed, with the evidence as comments: where to begin.
-///
-/// The documents are read once, and nothing else is needed: no database, no tables. What is proposed works as it is, and
-/// is meant to be read: which field is the key, which list becomes which table, what each column's type is, and what was
-/// seen that speaks for it. Then:
-///
-///   rowdelta init calls.ndjson.gz -o map.toml
-///
-///   rowdelta schema -m map.toml --create -d URL calls.ndjson.gz
-///
-///   rowdelta sync -m map.toml --install -d URL calls.ndjson.gz
+/// Propose a mapping for a feed, with the evidence as comments.
 #[derive(Debug, Args)]
 pub struct Init {
-    /// What the mapping is called, in the database and in reports. Default: the feed's file name, without digits at its
-    /// end.
+    /// The mapping's name, in the database and in reports. Default: that of the feed's file, without digits at its end.
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
@@ -120,20 +123,20 @@ pub struct Init {
     #[arg(long, value_name = "[SCHEMA.]TABLE")]
     pub table: Option<String>,
 
-    /// The field that tells documents apart, as a path (`id`, `meta.number`); several times for a key of several fields.
-    /// Default: one that every document of the sample has, no two the same.
+    /// The field that tells documents apart, as a path: `id`, `meta.number`. Repeat it for a key of several fields.
+    /// Default: the best of those that every document has, no two alike.
     #[arg(long, value_name = "FIELD")]
     pub key: Vec<String>,
 
-    /// Read so many documents at most. More are better evidence; memory does not grow with them.
+    /// Read so many documents at most: more are better evidence.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub sample: u64,
 
-    /// Write the mapping to a file instead of standard output. One that exists is not overwritten.
+    /// Write the mapping to a file, not to standard output. One that exists stays as it is.
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 
-    /// Overwrite it.
+    /// Overwrite the file of --out.
     #[arg(long, requires = "out")]
     pub force: bool,
 
@@ -141,7 +144,8 @@ pub struct Init {
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
     pub document_bytes_max: usize,
 
-    /// Files of one feed, or directories of them, as for `sync`; `-` for standard input.
+    /// Files of one feed, or directories of them: JSON objects, one a line or over several, or arrays of them;
+    /// plain, .gz or .zst; `-` for standard input.
     #[arg(required = true, value_name = "FEED")]
     pub feed: Vec<PathBuf>,
 }

@@ -114,7 +114,7 @@ fn written(file: &Path, mapping: &Mapping, documents: u64, args: &args::Init) ->
     let feed: Vec<String> = args.feed.iter().map(|path: &PathBuf| path.display().to_string()).collect();
     let (file, feed) = (file.display(), feed.join(" "));
     format!(
-        "{file}: {tables}, from {}\nread it, then:\n  rowdelta schema -m {file} --create -d URL {feed}\n  \
+        "{file}: {tables}, from {}\nread it, then:\n  rowdelta schema -m {file} --create -d URL\n  \
          rowdelta sync -m {file} --install -d URL {feed}\n",
         plural(documents, "document")
     )

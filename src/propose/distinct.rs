@@ -120,11 +120,12 @@ impl Contents {
     }
 }
 
-/// The hash of a scalar. A number is the string of its digits: in a column of text they are the same.
+/// The hash of a scalar. A number is the string of its digits, as in a column of text.
 fn scalar(json: &Json<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     match json {
         Json::Bool(value) => value.hash(&mut hasher),
+        Json::Number("-0") => "0".hash(&mut hasher),
         Json::Number(text) => text.hash(&mut hasher),
         // A uuid is the same in capitals.
         Json::String(text) if text.len() == 36 => text.to_ascii_lowercase().hash(&mut hasher),

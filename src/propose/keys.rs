@@ -90,7 +90,8 @@ fn can_be_key(field: &Field<'_>) -> bool {
         field.node.guess.name(),
         Some("bigint" | "uuid" | "text" | "date" | "timestamp" | "timestamptz")
     );
-    let is_known = !field.node.values.is_hopeless && !field.node.nul;
+    // As text a number has more than one spelling.
+    let is_known = !field.node.values.is_hopeless && !field.node.nul && field.node.kinds.count_ones() == 1;
     is_type && is_known && matches!(field.shape, Shape::Scalar) && field.is_always()
 }
 

@@ -476,5 +476,6 @@ fn is_catalogue(list: &Node, items: &Items, fields: &[Field<'_>]) -> bool {
 
 fn can_be_in_catalogue(field: &Field<'_>) -> bool {
     let is_type = matches!(field.node.guess.name(), Some("text" | "bigint" | "uuid" | "boolean" | "date"));
-    matches!(field.shape, Shape::Scalar) && is_type && field.is_always() && !field.node.nul
+    let is_of_one_kind = field.node.kinds.count_ones() == 1 && !field.node.nul;
+    matches!(field.shape, Shape::Scalar) && is_type && is_of_one_kind && field.is_always()
 }

@@ -66,7 +66,8 @@ fn the_key_is_a_field_that_sounds_like_one_and_never_repeats() {
         r#"{"id": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "n": 1}"#,
         r#"{"id": "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "n": 1}"#,
     ];
-    for documents in [&[r#"{"id": true}"#][..], &[r#"{"id": 1.5}"#], &[&long], &uuid] {
+    let mixed = [r#"{"id": "1.50"}"#, r#"{"id": 1.5}"#];
+    for documents in [&[r#"{"id": true}"#][..], &[r#"{"id": 1.5}"#], &[&long], &uuid, &mixed] {
         assert!(key(documents).unwrap_err().to_string().contains("--key"), "{documents:?}");
     }
 }
