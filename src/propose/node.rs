@@ -56,6 +56,8 @@ pub(super) struct Items {
     pub node: Node,
     /// Items that stood in a list with others.
     pub siblings: u64,
+    /// The shortest and the longest list that was not empty.
+    pub lengths: (usize, usize),
     /// Whole items, while they are scalars or flat objects.
     pub contents: Option<Contents>,
 }
@@ -65,6 +67,16 @@ pub(super) struct Items {
 pub(super) struct Fields {
     pub nodes: Vec<(String, Node)>,
     places: HashMap<String, usize>,
+}
+
+impl Items {
+    /// Whether the lists look like tuples, of which each place means something else: numbers, always as many.
+    pub fn are_tuples(&self) -> bool {
+        let (shortest, longest) = self.lengths;
+        let lists = self.node.present / longest.max(1) as u64;
+        let are_numbers = self.node.kinds == NUMBER && self.node.scalars == self.node.present;
+        are_numbers && shortest == longest && longest > 1 && lists > 1
+    }
 }
 
 /// What the values at a place are, taken together.
@@ -152,6 +164,7 @@ impl Node {
         }
         self.filled += 1;
         let items = self.items.get_or_insert_default();
+        items.lengths = (items.lengths.0.min(list.len()), items.lengths.1.max(list.len()));
         if list.len() > 1 {
             items.siblings += list.len() as u64;
         }
@@ -208,6 +221,7 @@ impl Node {
             let own = self.items.get_or_insert_default();
             own.node.absorb(items.node);
             own.siblings += items.siblings;
+            own.lengths = (own.lengths.0.min(items.lengths.0), own.lengths.1.max(items.lengths.1));
             own.contents = None;
         }
     }
@@ -241,7 +255,12 @@ impl Node {
 
 impl Default for Items {
     fn default() -> Self {
-        Items { node: Node::default(), siblings: 0, contents: Some(Contents::default()) }
+        Items {
+            node: Node::default(),
+            siblings: 0,
+            lengths: (usize::MAX, 0),
+            contents: Some(Contents::default()),
+        }
     }
 }
 

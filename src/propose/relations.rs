@@ -176,9 +176,7 @@ impl Drafter<'_> {
             };
             match relation {
                 Some(relation) => relations.push(relation),
-                None => {
-                    body.add(field, Some("lists of what has no columns: whole, in their order".to_owned()))
-                }
+                None => body.add(field, Some(whole_list(field.shape))),
             }
         }
         relations
@@ -187,6 +185,7 @@ impl Drafter<'_> {
     fn list(&mut self, field: &Field<'_>, items: &Items, outer: &Outer<'_>) -> Option<Relation> {
         let count = items.node.present;
         let (own, unknown) = match items.node.shape() {
+            Shape::Scalar if items.are_tuples() => return None,
             Shape::Scalar => (vec![itself(&items.node, count)], Vec::new()),
             Shape::Object => fields(&items.node, count),
             Shape::Map(_) => (vec![Field { shape: Shape::Mixed, ..itself(&items.node, count) }], Vec::new()),
@@ -208,7 +207,7 @@ impl Drafter<'_> {
         seen += "; ";
         seen += match &key {
             Some(key) => &key.evidence,
-            None if is_scalar => "told apart by their value, equal ones counted",
+            None if is_scalar => "told apart by their value, equal ones counted, in no order",
             None => "no field surely tells them apart, so their whole content does",
         };
         seen.push('.');
@@ -432,6 +431,16 @@ fn column_notes(field: &Field<'_>, note: Option<String>) -> Vec<String> {
         notes.push("U+0000 in it, which PostgreSQL cannot store, is left out".to_owned());
     }
     notes
+}
+
+/// In words, why a list is not taken apart.
+fn whole_list(shape: Shape<'_>) -> String {
+    match shape {
+        Shape::List(items) if items.are_tuples() => {
+            format!("{} numbers each: whole, in their order", number(items.lengths.1 as u64))
+        }
+        _ => "lists of what has no columns: whole, in their order".to_owned(),
+    }
 }
 
 /// In words, which kinds of scalars there are.

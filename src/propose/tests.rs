@@ -1,7 +1,7 @@
 //! What is proposed for what, without a database.
 
 use super::*;
-use crate::mapping::{Mapping, Relation, UniqueIn};
+use crate::mapping::{Mapping, Relation, RelationKind, UniqueIn};
 
 /// The mapping's text for some documents.
 fn proposed(documents: &[String], options: &Options) -> Result<String, ProposeError> {
@@ -105,15 +105,18 @@ fn a_key_is_unique_in_all_only_where_a_thousand_items_say_so() {
 fn items_that_come_again_and_again_are_a_catalogue() {
     let kind = |item: fn(u64) -> String| {
         let documents = documents(20, |n| format!(r#""l": [{}, {}]"#, item(n), item(n + 1)));
-        let relation = relations(&documents)[0].clone();
-        format!("{:?}", relation.kind)
+        relations(&documents)[0].kind
     };
-    assert_eq!(kind(|n| format!("\"{}\"", n % 4)), "Link");
-    assert_eq!(kind(|n| format!(r#"{{"code": {}, "text": {{"en": "t{}"}}}}"#, n % 4, n % 4)), "Link");
+    assert_eq!(kind(|n| format!("\"{}\"", n % 4)), RelationKind::Link);
+    assert_eq!(
+        kind(|n| format!(r#"{{"code": {}, "text": {{"en": "t{}"}}}}"#, n % 4, n % 4)),
+        RelationKind::Link
+    );
     // Numbers are no names of things; what is mostly new is not closed; nor may a value be missing.
-    assert_eq!(kind(|n| (n % 4).to_string()), "Child");
-    assert_eq!(kind(|n| format!("\"{n}\"")), "Child");
-    assert_eq!(kind(|n| format!(r#"{{"code": "{}", "text": null}}"#, n % 4)), "Child");
+    let numbers = documents(20, |n| format!(r#""l": [{}{}]"#, n % 4, if n % 2 == 0 { ", 7" } else { "" }));
+    assert_eq!(relations(&numbers)[0].kind, RelationKind::Child);
+    assert_eq!(kind(|n| format!("\"{n}\"")), RelationKind::Child);
+    assert_eq!(kind(|n| format!(r#"{{"code": "{}", "text": null}}"#, n % 4)), RelationKind::Child);
     let twice = documents(20, |_| r#""l": ["a", "a"]"#.to_owned());
     assert!(relations(&twice)[0].key.is_empty(), "two equal rows are two");
 }
@@ -136,16 +139,17 @@ fn objects_whose_names_are_data_are_maps() {
 #[test]
 fn what_has_no_columns_is_kept_whole() {
     let cases: &[(&[&str], &str)] = &[
-        (&["null"], "never a value: jsonb takes whatever comes; null in 2"),
+        (&["null"], "never a value: jsonb takes whatever comes"),
         (&["[]"], "only empty lists: jsonb takes whatever comes"),
         (&["{}"], "only empty objects: jsonb takes whatever comes"),
         (&["1", "{\"a\": 1}"], "plain values and objects"),
         (&["[[1]]"], "lists of what has no columns: whole, in their order"),
+        (&["[1, 2.5]", "[]", "[3, 4]"], "2 numbers each: whole, in their order"),
         (&["[1, {\"a\": 1}]"], "lists of what has no columns: whole, in their order"),
         (&["[{\"a\": [1]}]"], "lists of what has no columns: whole, in their order"),
     ];
     for (values, note) in cases {
-        let documents = documents(2, |n| format!("\"v\": {}", values[n as usize % values.len()]));
+        let documents = documents(6, |n| format!("\"v\": {}", values[n as usize % values.len()]));
         let line = column(&documents, "v");
         assert_eq!(
             line,

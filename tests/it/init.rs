@@ -88,8 +88,10 @@ async fn real_calls_sync_as_proposed_and_a_night_in_another_order_writes_nothing
     assert_eq!(first.documents("new"), 3_149);
     site.sync_nothing(&nights[1]);
     // Calls of other years, which the sample did not have.
-    let all = site.sync(&feed::real("bdns/real-all.ndjson.gz").unwrap());
+    let path = feed::real("bdns/real-all.ndjson.gz").unwrap();
+    let all = site.sync(&path);
     assert_eq!((all.documents("unchanged"), all.documents("new")), (3_149, 5_627));
+    site.sync_nothing(&path);
 }
 
 #[tokio::test]
