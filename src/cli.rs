@@ -6,6 +6,7 @@ pub mod connect;
 pub mod demo;
 pub mod doctor;
 pub mod history;
+pub mod init;
 pub mod input;
 pub mod metrics;
 pub mod output;

@@ -74,6 +74,7 @@ pub mod json;
 pub mod mapping;
 pub mod plan;
 pub mod postgres;
+pub mod propose;
 pub mod row;
 pub mod sample;
 pub mod schema;

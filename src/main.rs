@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use crate::cli::args::{Cli, Command, Log};
 use crate::cli::output::Exit;
-use crate::cli::{demo, doctor, history, plan, progress, schema, status, sync, verify};
+use crate::cli::{demo, doctor, history, init, plan, progress, schema, status, sync, verify};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
             Command::Demo(args) => demo::demo(args).await,
             Command::Doctor(args) => doctor::doctor(args).await,
             Command::History(args) => history::history(args).await,
+            Command::Init(args) => init::init(&args),
             Command::Install(args) => sync::install(args).await,
             Command::Plan(args) => plan::plan(args).await,
             Command::Schema(args) => schema::schema(args).await,

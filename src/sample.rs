@@ -128,7 +128,7 @@ impl<'m> Sample<'m> {
             let names = lookup.key.iter().chain(lookup.columns.iter().map(|(name, _)| name));
             let guesses = seen.key.iter().chain(&seen.columns);
             let of_name = names.zip(guesses).filter(|(column, _)| lookup.table == *table && *column == name);
-            guess = of_name.fold(guess, |guess, (_, other)| Guess(guess.0 & other.0));
+            guess = of_name.fold(guess, |guess, (_, other)| guess.and(*other));
         }
         guess.name()
     }
@@ -213,7 +213,7 @@ impl Reader<'_> {
 
 /// The types that are still possible, a bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Guess(u16);
+pub(crate) struct Guess(u16);
 
 const BOOLEAN: u16 = 1;
 const BIGINT: u16 = 1 << 1;
@@ -246,16 +246,28 @@ const fn of_kind(kind: Kind) -> ColumnType {
 
 impl Guess {
     /// No value has been seen: every value excludes some type.
-    const ANY: Guess = Guess((1 << CANDIDATES.len()) - 1);
+    pub(crate) const ANY: Guess = Guess((1 << CANDIDATES.len()) - 1);
 
     /// That of a column which is the same in every row.
     fn constant(value: &Scalar) -> Self {
         possible(&value.json(), Self::ANY.0, false).map_or(Self::ANY, Guess)
     }
 
-    fn name(self) -> Option<&'static str> {
+    /// The narrowest type that is possible; `None` if no value was seen.
+    pub(crate) fn name(self) -> Option<&'static str> {
         let possible = CANDIDATES.iter().find(|(bit, ..)| self.0 & bit != 0);
         possible.filter(|_| self != Guess::ANY).map(|(_, name, _)| *name)
+    }
+
+    /// Takes a value into account that is not null.
+    pub(crate) fn see(&mut self, value: &Json<'_>, zoned: bool) -> Result<(), ValueError> {
+        self.0 &= possible(value, self.0, zoned)?;
+        Ok(())
+    }
+
+    /// What is possible for the values of both.
+    pub(crate) fn and(self, other: Guess) -> Guess {
+        Guess(self.0 & other.0)
     }
 
     /// Looks at the value of a column. False where it is null or absent.
@@ -266,13 +278,12 @@ impl Guess {
         };
         // A place is made by the item, and never null: it comes from the first path that asks for one.
         let is_index = matches!(value, Cow::Owned(_)) && place_of(paths) == Some(&Segment::Index);
-        let possible = match is_index {
-            true => BIGINT | NUMERIC | TEXT | JSONB,
+        match is_index {
+            true => self.0 &= BIGINT | NUMERIC | TEXT | JSONB,
             false => {
-                possible(&in_form(&value, form).0, self.0, zoned).map_err(|ValueError(message)| message)?
+                self.see(&in_form(&value, form).0, zoned).map_err(|ValueError(message)| message)?;
             }
-        };
-        self.0 &= possible;
+        }
         Ok(true)
     }
 }

@@ -18,6 +18,15 @@ pub struct Cli {
     pub log: Log,
 }
 
+/// From a feed to tables that are in step with it.
+const INIT_NEXT: &str = "\
+From a feed to tables that are in step with it:
+  rowdelta init calls.ndjson.gz -o map.toml
+  rowdelta schema -m map.toml --create -d URL
+  rowdelta sync -m map.toml --install -d URL calls.ndjson.gz
+
+Exit codes: 0 proposed, 2 nothing to propose: a feed that cannot be read, or no field that tells documents apart.";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -27,6 +36,13 @@ pub enum Command {
     Doctor(Doctor),
     /// Print what is noted of a document: which rows changed, when, and how.
     History(History),
+    /// Propose a mapping for a feed, with the evidence as comments: where to begin.
+    ///
+    /// The documents are read once, and nothing else is needed: no database, no tables. What is proposed works as it is,
+    /// and is meant to be read: which field is the key, which list becomes which table, the type of each column, and
+    /// what was seen that speaks for it.
+    #[command(after_help = INIT_NEXT)]
+    Init(Init),
     /// Install the schema `rowdelta`, in which state and ledger are kept, or upgrade it.
     Install(Install),
     /// Say what a sync would do with a feed: which rows it would add, change, move and remove. Nothing is written.
@@ -98,6 +114,44 @@ pub struct Database {
     /// A PostgreSQL managed by rowdelta instead, started for this command; its data is kept in the user's data directory.
     #[arg(long, conflicts_with = "database")]
     pub local: bool,
+}
+
+/// Propose a mapping for a feed, with the evidence as comments.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The mapping's name, in the database and in reports. Default: that of the feed's file, without digits at its end.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// The table that has one row a document; the names of the others begin with it. Default: the mapping's name.
+    #[arg(long, value_name = "[SCHEMA.]TABLE")]
+    pub table: Option<String>,
+
+    /// The field that tells documents apart, as a path: `id`, `meta.number`. Repeat it for a key of several fields.
+    /// Default: the best of those that every document has, no two alike.
+    #[arg(long, value_name = "FIELD")]
+    pub key: Vec<String>,
+
+    /// Read so many documents at most: more are better evidence.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: u64,
+
+    /// Write the mapping to a file, not to standard output. One that exists stays as it is.
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+
+    /// Overwrite the file of --out.
+    #[arg(long, requires = "out")]
+    pub force: bool,
+
+    /// Documents longer than this are passed over, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    pub document_bytes_max: usize,
+
+    /// Files of one feed, or directories of them: JSON objects, one a line or over several, or arrays of them;
+    /// plain, .gz or .zst; `-` for standard input.
+    #[arg(required = true, value_name = "FEED")]
+    pub feed: Vec<PathBuf>,
 }
 
 /// Install the schema `rowdelta`, or upgrade it.

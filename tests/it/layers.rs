@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The stages of the core, each of which may use those before it.
-const CORE: [&str; 12] = [
+const CORE: [&str; 13] = [
     "json",
     "document",
     "mapping",
@@ -14,6 +14,7 @@ const CORE: [&str; 12] = [
     "diff",
     "shred",
     "sample",
+    "propose",
     "ddl",
     "plan",
 ];

@@ -19,6 +19,7 @@ mod fingerprints;
 mod found;
 mod identity;
 mod ignored;
+mod init;
 mod inputs;
 mod lanes;
 mod layers;
