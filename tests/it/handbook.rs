@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::command::Scratch;
+use crate::support::command::{Scratch, output};
 use crate::support::db;
 
 /// What separates the outputs of commands.
@@ -92,9 +92,9 @@ fn is_shown(shown: &[String], printed: &[&str]) -> bool {
     match shown.split_first() {
         None => printed.is_empty(),
         Some((line, shown)) if line == "…" => (0..=printed.len()).any(|at| is_shown(shown, &printed[at..])),
-        Some((line, shown)) => {
-            printed.split_first().is_some_and(|(first, printed)| is_line(line, first) && is_shown(shown, printed))
-        }
+        Some((line, shown)) => printed
+            .split_first()
+            .is_some_and(|(first, printed)| is_line(line, first) && is_shown(shown, printed)),
     }
 }
 
@@ -146,9 +146,36 @@ fn every_link_of_the_handbook_and_of_the_readme_leads_somewhere() {
     }
 }
 
+/// `docs/command.md`: what every command says of itself. With `ROWDELTA_BLESS=1` it is written.
+#[test]
+fn the_page_of_the_command_is_what_the_command_says() {
+    let (_, all, _) = output(&["--help"]);
+    let listed =
+        all.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    let mut page = include_str!("handbook/command.md").to_owned();
+    for name in names {
+        let (code, help, _) = output(&[name, "--help"]);
+        assert_eq!(code, 0, "{name}");
+        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+        page += &format!("\n## rowdelta {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end());
+    }
+    let path = docs().join("command.md");
+    if std::env::var_os("ROWDELTA_BLESS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page,
+        "docs/command.md is old: ROWDELTA_BLESS=1 cargo test --test it -- handbook writes it"
+    );
+}
+
 #[test]
 fn a_line_is_compared_but_for_what_is_left_out() {
-    for (shown, printed) in [("a", "a"), ("a…", "abc"), ("…c", "abc"), ("a…c", "abbc"), ("a … c", "a b c"), ("…", "")] {
+    for (shown, printed) in
+        [("a", "a"), ("a…", "abc"), ("…c", "abc"), ("a…c", "abbc"), ("a … c", "a b c"), ("…", "")]
+    {
         assert!(is_line(shown, printed), "{shown} {printed}");
     }
     for (shown, printed) in [("a", "ab"), ("a…c", "abcd"), ("b…", "ab"), ("a…x…c", "abc")] {

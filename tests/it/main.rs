@@ -17,6 +17,7 @@ mod faults;
 mod feeds;
 mod fingerprints;
 mod found;
+mod handbook;
 mod identity;
 mod ignored;
 mod init;
