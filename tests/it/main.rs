@@ -21,6 +21,7 @@ mod ignored;
 mod inputs;
 mod lanes;
 mod layers;
+mod library;
 mod lists;
 mod local;
 mod locks;
