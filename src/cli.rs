@@ -5,6 +5,7 @@ pub mod connect;
 pub mod demo;
 pub mod doctor;
 pub mod input;
+pub mod manual;
 pub mod metrics;
 pub mod output;
 pub mod progress;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use crate::cli::args::{Cli, Command, Log};
 use crate::cli::output::Exit;
-use crate::cli::{demo, doctor, progress, schema, status, sync, verify};
+use crate::cli::{demo, doctor, manual, progress, schema, status, sync, verify};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -20,9 +20,11 @@ fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match cli.command {
+            Command::Completions(args) => manual::completions(args),
             Command::Demo(args) => demo::demo(args).await,
             Command::Doctor(args) => doctor::doctor(args).await,
             Command::Install(args) => sync::install(args).await,
+            Command::Man(args) => manual::man(args),
             Command::Schema(args) => schema::schema(args).await,
             Command::Status(args) => status::status(args).await,
             Command::Sync(args) => sync::sync(args).await,

@@ -26,6 +26,7 @@ mod lists;
 mod local;
 mod locks;
 mod moves;
+mod nightly;
 mod nights;
 mod oracle;
 mod oracle_checked;
