@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod history;
 pub mod init;
 pub mod input;
+pub mod manual;
 pub mod metrics;
 pub mod output;
 pub mod plan;

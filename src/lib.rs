@@ -8,8 +8,9 @@
 //!
 //! ```
 //! use bb8_postgres::PostgresConnectionManager;
+//! use rowdelta::engine::documents;
 //! use rowdelta::postgres::{install, local};
-//! use rowdelta::{Document, Engine, Mapping};
+//! use rowdelta::{Engine, Mapping};
 //! use tokio_postgres::NoTls;
 //!
 //! const MAPPING: &str = r#"
@@ -43,22 +44,23 @@
 //! # install::install(&mut client).await?;
 //! # }
 //! let engine = Engine::builder(Mapping::from_toml(MAPPING)?).build(pool).await?;
-//! let feed = |json: &str| futures_util::stream::iter([Ok(Document::from(json))]);
 //!
 //! let first = r#"{"number": "7", "customer": {"name": "Ana"}, "lines": [{"sku": "a", "qty": 1}, {"sku": "b", "qty": 2}]}"#;
-//! assert_eq!(engine.sync(feed(first)).await?.rows_written(), 3);
+//! assert_eq!(engine.sync(documents::of([first])).await?.rows_written(), 3);
 //!
 //! // Another order, other white space: nothing to write. Another quantity: one UPDATE of one column.
 //! let same = r#"{"lines": [{"qty": 2, "sku": "b"}, {"qty": 1, "sku": "a"}], "customer": {"name": "Ana"}, "number": "7"}"#;
-//! assert_eq!(engine.sync(feed(same)).await?.rows_written(), 0);
+//! assert_eq!(engine.sync(documents::of([same])).await?.rows_written(), 0);
 //! let changed = r#"{"number": "7", "customer": {"name": "Ana"}, "lines": [{"sku": "a", "qty": 1}, {"sku": "b", "qty": 3}]}"#;
-//! assert_eq!(engine.sync(feed(changed)).await?.relations[1].updated, 1);
+//! assert_eq!(engine.sync(documents::of([changed])).await?.relations[1].updated, 1);
 //! # Ok(()) })
 //! # }
 //! ```
 //!
 //! A run with failed documents is an `Err` that carries the report ([`SyncError::Failed`]): what succeeded is in, and is
-//! skipped when the run is tried again.
+//! skipped when the run is tried again. [`engine::documents`] makes feeds of what a program has: bytes, JSON values, its own
+//! types. [`Engine::sync_in`] syncs inside a transaction of the caller's; [`Engine::progress`] shows how far a run is. What
+//! is recorded by `tracing` and [`metrics`](engine::metrics) is in `docs/observability.md`, whole programs in `examples/`.
 //!
 //! The modules from [`json`] to [`plan`] are the core: plain data and functions, no I/O. [`postgres`] talks to the
 //! database, [`engine`] drives it. How a mapping is written is in `docs/mapping.md`, which values count as the same in

@@ -20,12 +20,14 @@ fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match cli.command {
+            Command::Completions(args) => manual::completions(args),
             Command::Demo(args) => demo::demo(args).await,
             Command::Doctor(args) => doctor::doctor(args).await,
             Command::History(args) => history::history(args).await,
             Command::Init(args) => init::init(&args),
             Command::Install(args) => sync::install(args).await,
             Command::Plan(args) => plan::plan(args).await,
+            Command::Man(args) => manual::man(args),
             Command::Schema(args) => schema::schema(args).await,
             Command::Status(args) => status::status(args).await,
             Command::Sync(args) => sync::sync(args).await,

@@ -55,7 +55,40 @@ pub enum Command {
     Sync(Sync),
     /// Compare what is stored with a feed or with what was recorded, and name what differs.
     Verify(Verify),
+    /// Print a script of completions for a shell.
+    Completions(Completions),
+    /// Print the manual page, or write one for every command.
+    Man(Man),
 }
+
+/// Print a script of completions for a shell.
+///
+/// For bash: rowdelta completions bash > ~/.local/share/bash-completion/completions/rowdelta
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell.
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// Print the manual page, or write one for every command.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write a page for every command into this directory: rowdelta.1, rowdelta-sync.1 and so on.
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// What the exit codes of `sync` mean.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0         done
+  1         documents failed, and trying again does not help; the others are in
+  2         could not run, or not to the end: usage, mapping, connection, feed
+  3         deletions were withheld; the rest is in
+  4         another run of the mapping is at work
+  6         documents failed, and trying again can help some
+  130, 143  stopped by a signal; what was in hand is finished";
 
 /// Show four nights on a PostgreSQL of its own: what each wrote, beside deleting and re-creating.
 #[derive(Debug, Args)]
@@ -240,6 +273,7 @@ pub struct Schema {
 
 /// Bring the tables in step with a feed.
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub struct Sync {
     /// The mapping, a TOML file.
     #[arg(short, long, value_name = "MAP")]
@@ -318,10 +352,12 @@ pub struct Sync {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Progress {
     /// When to draw a progress bar on standard error.
+    ///
+    /// At the end a summary says what was written, and what was not, whatever stands here.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
     pub progress: When,
 
-    /// Where no bar is drawn, a line in the log says this often how far the run is, in seconds.
+    /// How often a line in the log says how far the run is, in seconds, where no bar is drawn.
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     pub progress_every: u64,
 }

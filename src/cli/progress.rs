@@ -200,17 +200,19 @@ fn tail(watched: &Watched, now: &Snapshot, pace: &Pace, left: Option<Duration>) 
         Phase::Finish => "the last batches, second tries",
         Phase::Sweep => "removing what the feed does not have",
         Phase::Merge => "packing what is recorded",
-        Phase::Feed => return feed(&watched.bytes, pace, left),
+        Phase::Feed => return feed(&watched.bytes, now, pace, left),
         _ => "done",
     };
     doing.to_owned()
 }
 
-fn feed(bytes: &FeedBytes, pace: &Pace, left: Option<Duration>) -> String {
-    let read = BinaryBytes(bytes.read());
+fn feed(bytes: &FeedBytes, now: &Snapshot, pace: &Pace, left: Option<Duration>) -> String {
+    let read = bytes.read();
     let mut words = match bytes.total {
-        Some(total) => format!("{} % of {}", percent(bytes.read(), total), BinaryBytes(total)),
-        None => format!("{read} read"),
+        // Files are read ahead of what is done with them.
+        Some(total) if read >= total => return format!("all read, {} in hand", HumanCount(in_hand(now))),
+        Some(total) => format!("{} % of {}", percent(read, total), BinaryBytes(total)),
+        None => format!("{} read", BinaryBytes(read)),
     };
     if let Some(rate) = pace.rate() {
         words += &format!(", {} a second", HumanCount(rate as u64));
@@ -219,6 +221,11 @@ fn feed(bytes: &FeedBytes, pace: &Pace, left: Option<Duration>) -> String {
         }
     }
     words
+}
+
+/// Documents of which it is not decided yet what becomes of them.
+fn in_hand(now: &Snapshot) -> u64 {
+    now.read.saturating_sub(now.repeated + now.unchanged + now.new + now.changed + now.failed + now.withheld)
 }
 
 /// What became of the documents so far.

@@ -280,7 +280,7 @@ async fn transact_on<'r>(
         return Ok((Tried::Conflicts(conflicts), None));
     }
     let plan = planned(run, &transaction, &batch, &compared.sides, holds).await?;
-    tracing::debug!(documents = batch.documents.len(), ?round, plan = %plan.describe(&run.mapping), "planned");
+    tracing::debug!(documents = batch.documents.len(), round = round.as_str(), plan = %plan.describe(&run.mapping), "planned");
     *groups = batch.groups(&plan, &giving);
     let (reservation, removed) = match reserve(run, &transaction, &batch, &compared.sides).await? {
         Ok(reserved) => reserved,

@@ -26,12 +26,10 @@
 //!
 //! let typed = documents::of_serde([Order { number: "7", lines: vec![1, 2] }]);
 //! let bytes = documents::of([r#"{"number":"7","lines":[1,2]}"#]);
-//! # fn main() {
 //! # use futures_util::{FutureExt as _, StreamExt as _};
 //! let (typed, bytes): (Vec<_>, Vec<_>) =
 //!     (typed.collect().now_or_never().unwrap(), bytes.collect().now_or_never().unwrap());
 //! assert_eq!(typed, bytes);
-//! # }
 //! ```
 
 use std::fmt::Display;

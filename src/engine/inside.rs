@@ -14,7 +14,7 @@ use tokio_postgres::Transaction;
 use tracing::Instrument as _;
 
 use crate::document::{Document, Origin};
-use crate::engine::report::{DocumentCounts, Failure, Report, Status, SyncError};
+use crate::engine::report::{DocumentCounts, Failure, RelationCounts, Report, Status, SyncError};
 use crate::engine::{Engine, FeedItem, metrics, spans};
 use crate::error::{Error, ErrorKind};
 use crate::json::Json;
@@ -206,10 +206,7 @@ impl Inside<'_, '_, '_> {
         let because = told["withheld_because"].as_str();
         report.withheld_because = report.withheld_because.take().or(because.map(str::to_owned));
         for relation in told["relations"].as_array().into_iter().flatten() {
-            let of_name = |counts: &&mut _| {
-                let counts: &crate::engine::report::RelationCounts = counts;
-                relation["name"] == counts.name.as_str()
-            };
+            let of_name = |counts: &&mut RelationCounts| relation["name"] == counts.name.as_str();
             let Some(counts) = report.relations.iter_mut().find(of_name) else { continue };
             counts.added += number(&relation["added"]);
             counts.updated += number(&relation["updated"]);

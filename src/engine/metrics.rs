@@ -1,4 +1,4 @@
-//! What runs record by the [`metrics`](::metrics) facade, under names and labels that stay.
+//! What runs record by the [`metrics`] facade, under names and labels that stay.
 //!
 //! Whoever installs a recorder has them; without one they cost next to nothing. Nothing is recorded for a document that
 //! is passed over: transactions are recorded one by one, all else once a run, from its report. Every metric has the
