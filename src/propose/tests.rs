@@ -234,6 +234,22 @@ fn memory_is_bounded_and_what_is_forgotten_is_said() {
 }
 
 #[test]
+fn names_of_tables_are_never_cut_by_the_server() {
+    let long = "ñ".repeat(32);
+    let documents = documents(1, |_| r#""l": [1]"#.to_owned());
+    let error = proposed(&documents, &Options::named(&long)).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!("the name {long:?} of the table is longer than the 63 bytes that PostgreSQL keeps of it")
+    );
+    assert_eq!(name_from(&long).len(), 62);
+    let mapping =
+        Mapping::from_toml(&proposed(&documents, &Options::named(&name_from(&long))).unwrap()).unwrap();
+    assert!(mapping.relations.iter().all(|relation| relation.table.table.len() <= 63));
+    assert_ne!(mapping.relations[0].table, mapping.relations[1].table);
+}
+
+#[test]
 fn names_of_files_are_names_without_their_dates() {
     for (file, name) in [
         ("releases-2026-01-13", "releases"),
