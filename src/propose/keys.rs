@@ -6,6 +6,7 @@ use super::names::key_class;
 use super::node::{Items, Shape};
 use super::print::{number, plural, quoted_list};
 use super::{Options, ProposeError, Survey};
+use crate::mapping::Path;
 
 /// Siblings that must have been compared, none alike, before a field is the key of a list's items: if it is called `id`,
 /// if it sounds like a key, and if it only sounds like something particular. Wrong, it fails a document some night.
@@ -153,10 +154,32 @@ fn no_key(survey: &Survey, fields: &[Field<'_>]) -> ProposeError {
             format!("no field tells the {} documents apart: in each of them, no two alike", number(count))
         }
     };
+    if let Some((list, items)) = envelope(survey, fields) {
+        return ProposeError(format!(
+            "one document alone does not show its key; if the documents are the {} of `{list}`, let those be the feed:\n  \
+             jq -c '.{list}[]' FILE | rowdelta init -",
+            plural(items, "item")
+        ));
+    }
     let nearest = if nearest.is_empty() { nearest } else { format!("; the nearest:{nearest}") };
     ProposeError(format!(
         "{looked_for}{nearest}\nname the key with --key FIELD; several times, if it takes several fields"
     ))
+}
+
+/// The longest list of objects in what may be the answer of an API around the documents.
+fn envelope<'f>(survey: &Survey, fields: &'f [Field<'_>]) -> Option<(&'f Path, u64)> {
+    let lists = fields.iter().filter_map(|field| match field.shape {
+        Shape::List(items) if items.node.objects > 1 => Some((&field.path, items.node.objects)),
+        _ => None,
+    });
+    // What `jq` would write otherwise is not worth a hint.
+    let lists = lists.filter(|(path, _)| is_plain(&path.to_string()));
+    lists.filter(|_| survey.documents() == 1).max_by_key(|(_, items)| *items)
+}
+
+fn is_plain(path: &str) -> bool {
+    path.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_' || letter == '.')
 }
 
 /// The key of the items of a list, if one field is enough.

@@ -73,6 +73,17 @@ fn the_key_is_a_field_that_sounds_like_one_and_never_repeats() {
 }
 
 #[test]
+fn the_answer_of_an_api_is_told_from_a_document() {
+    let answer = r#"{"total": 2, "page": {"rows": [{"id": 1}, {"id": 2}]}, "tags": ["a"]}"#.to_owned();
+    let error = proposed(&[answer], &Options::named("t")).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "one document alone does not show its key; if the documents are the 2 items of `page.rows`, let those be the \
+         feed:\n  jq -c '.page.rows[]' FILE | rowdelta init -"
+    );
+}
+
+#[test]
 fn a_key_of_items_takes_as_much_evidence_as_its_name_lacks() {
     let lists = |field: &str, count: u64| {
         let documents = documents(count, |n| {
