@@ -34,7 +34,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod catalogue;
+mod columns;
 mod distinct;
+mod draft;
 mod fields;
 mod keys;
 mod names;
@@ -81,10 +84,16 @@ impl std::error::Error for ProposeError {}
 /// Proposes a mapping for the documents that were surveyed, as TOML.
 ///
 /// # Errors
-/// There is no document, or no key to tell them apart.
+/// There is no document, or no key to tell them apart; or the table's name is too long.
 pub fn propose(mut survey: Survey, options: &Options) -> Result<String, ProposeError> {
     if survey.documents() == 0 {
         return Err(ProposeError("there are no documents to propose a mapping from".into()));
+    }
+    if let Some(name) = options.table.split('.').find(|name| name.len() > names::NAME_BYTES_MAX) {
+        return Err(ProposeError(format!(
+            "the name {name:?} of the table is longer than the {} bytes that PostgreSQL keeps of it",
+            names::NAME_BYTES_MAX
+        )));
     }
     survey.root.settle();
     let draft = relations::draft(&survey, options)?;
@@ -97,5 +106,5 @@ pub fn name_from(text: &str) -> String {
     while words.len() > 1 && words.last().is_some_and(|word| word.chars().all(|letter| letter.is_numeric())) {
         words.pop();
     }
-    names::snake(&words.join(" "), "documents")
+    names::cut(&names::snake(&words.join(" "), "documents"), names::NAME_BYTES_MAX).to_owned()
 }

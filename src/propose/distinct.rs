@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use crate::json::Json;
 
 /// Hashes of all places together before half of them are forgotten: some 64 MiB.
-pub(super) const HASHES_MAX: usize = 4 << 20;
+const HASHES_MAX: usize = 4 << 20;
 /// Longer strings are no keys: an index entry has room for some 2,700 bytes.
 pub(super) const KEY_BYTES_MAX: usize = 200;
 /// After so many repeats a field is no key, whatever else comes.
@@ -19,16 +19,23 @@ const REPEATS_MAX: u64 = 10_000;
 const CONTENTS_MAX: usize = 4_096;
 
 /// What all places share while documents are read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Tally {
     /// Places that are told apart.
     pub nodes: usize,
-    /// Hashes remembered.
+    /// Hashes remembered, and how many may be.
     pub hashes: usize,
+    pub hashes_max: usize,
     /// How many zero bits a hash must end in to be looked at.
     pub bits: u32,
     /// In how many lists the value is that is being read.
     pub depth: usize,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Tally { nodes: 0, hashes: 0, hashes_max: HASHES_MAX, bits: 0, depth: 0 }
+    }
 }
 
 /// Which scalars were seen at one place.

@@ -4,8 +4,9 @@ use super::distinct::KEY_BYTES_MAX;
 use super::fields::Field;
 use super::names::key_class;
 use super::node::{Items, Shape};
-use super::print::{number, quoted_list};
+use super::print::{number, plural, quoted_list};
 use super::{Options, ProposeError, Survey};
+use crate::mapping::Path;
 
 /// Siblings that must have been compared, none alike, before a field is the key of a list's items: if it is called `id`,
 /// if it sounds like a key, and if it only sounds like something particular. Wrong, it fails a document some night.
@@ -18,8 +19,8 @@ const FEW: u64 = 20;
 /// Names in a comment or message.
 const NAMED_MAX: usize = 5;
 
-/// A key, by places among the fields, and the evidence for it.
-#[derive(Clone, Debug)]
+/// A key, by places among the fields, and the evidence for it. Of no field: what has it is told apart by content.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Key {
     pub fields: Vec<usize>,
     pub unique_in_all: bool,
@@ -128,9 +129,10 @@ fn chosen(fields: &[Field<'_>], names: &[String]) -> Result<Key, ProposeError> {
 /// What keeps a field from being the key.
 fn blemishes(field: &Field<'_>, alone: bool) -> impl Iterator<Item = String> {
     let lacking = field.of - field.filled();
-    let lacks = (lacking > 0).then(|| format!("is null or absent in {}", number(lacking)));
+    let lacks = (lacking > 0).then(|| format!("is null or absent in {}", plural(lacking, "document")));
     let repeated = field.node.values.repeated;
-    let repeats = (alone && repeated > 0).then(|| format!("repeats in {}", number(repeated)));
+    let repeats = (alone && repeated > 0)
+        .then(|| format!("has in {} a value that another has", plural(repeated, "document")));
     let long = field.node.values.is_hopeless && field.node.bytes_max > KEY_BYTES_MAX;
     let is_long = long.then(|| format!("is up to {} bytes long", number(field.node.bytes_max as u64)));
     lacks.into_iter().chain(repeats).chain(is_long)
@@ -146,12 +148,38 @@ fn no_key(survey: &Survey, fields: &[Field<'_>]) -> ProposeError {
         (!blemishes.is_empty()).then(|| format!("\n  `{}` {}", field.path, blemishes.join(", and ")))
     });
     let nearest: String = said.collect();
+    let looked_for = match survey.documents() {
+        1 => "one document alone does not show its key, and no field of it is called like one".to_owned(),
+        count => {
+            format!("no field tells the {} documents apart: in each of them, no two alike", number(count))
+        }
+    };
+    if let Some((list, items)) = envelope(survey, fields) {
+        return ProposeError(format!(
+            "one document alone does not show its key; if the documents are the {} of `{list}`, let those be the feed:\n  \
+             jq -c '.{list}[]' FILE | rowdelta init -",
+            plural(items, "item")
+        ));
+    }
+    let nearest = if nearest.is_empty() { nearest } else { format!("; the nearest:{nearest}") };
     ProposeError(format!(
-        "no field tells the {} documents apart: one that each of them has, and no two alike{}{nearest}\n\
-         name the key with --key FIELD; several times, if it takes several fields",
-        number(survey.documents()),
-        if nearest.is_empty() { "." } else { ". The nearest:" },
+        "{looked_for}{nearest}\nname the key with --key FIELD; several times, if it takes several fields"
     ))
+}
+
+/// The longest list of objects in what may be the answer of an API around the documents.
+fn envelope<'f>(survey: &Survey, fields: &'f [Field<'_>]) -> Option<(&'f Path, u64)> {
+    let lists = fields.iter().filter_map(|field| match field.shape {
+        Shape::List(items) if items.node.objects > 1 => Some((&field.path, items.node.objects)),
+        _ => None,
+    });
+    // What `jq` would write otherwise is not worth a hint.
+    let lists = lists.filter(|(path, _)| is_plain(&path.to_string()));
+    lists.filter(|_| survey.documents() == 1).max_by_key(|(_, items)| *items)
+}
+
+fn is_plain(path: &str) -> bool {
+    path.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_' || letter == '.')
 }
 
 /// The key of the items of a list, if one field is enough.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 /// PostgreSQL cuts longer names.
-const NAME_BYTES_MAX: usize = 63;
+pub(super) const NAME_BYTES_MAX: usize = 63;
 /// Columns that every table has already.
 const SYSTEM: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
 
@@ -63,7 +63,8 @@ impl Names {
     }
 }
 
-fn cut(name: &str, bytes_max: usize) -> &str {
+/// As much of a name as fits.
+pub(super) fn cut(name: &str, bytes_max: usize) -> &str {
     let mut end = name.len().min(bytes_max);
     while !name.is_char_boundary(end) {
         end -= 1;

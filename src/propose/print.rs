@@ -3,7 +3,8 @@
 use std::fmt::{self, Write as _};
 
 use super::Survey;
-use super::relations::{Absent, Column, Draft, Lookup, Relation};
+use super::draft::{Absent, Column, Draft, Link, Lookup, Relation};
+use crate::mapping::Path;
 
 /// Where comments are wrapped.
 const WIDTH: usize = 100;
@@ -15,8 +16,7 @@ pub(super) fn toml(draft: &Draft, survey: &Survey) -> Result<String, fmt::Error>
         comment(&mut text, &paragraph)?;
     }
     writeln!(text, "version = 1\nname = {}", quoted(&draft.name))?;
-    let has_absent = matches!(draft.absent, Absent::Nothing(_));
-    relation(&mut text, &draft.root, "root", Some(draft.absent), has_absent)?;
+    relation(&mut text, &draft.root, "root", draft.absent)?;
     for lookup in &draft.lookups {
         print_lookup(&mut text, lookup)?;
     }
@@ -32,52 +32,50 @@ fn head(survey: &Survey) -> Vec<String> {
         write!(counts, " ({} more could not be read)", number(survey.passed_over())).unwrap_or_default();
     }
     vec![
-        format!("Proposed by rowdelta init from {counts}."),
-        "A sample proves nothing about what comes: read it, rename what you like, then let".to_owned(),
-        "`rowdelta schema` make the tables, and `rowdelta sync` fill them. What each key means is in \
-         docs/mapping.md; comments say what was seen."
+        format!("Proposed by rowdelta init from {counts}; comments say what was seen."),
+        "A sample proves nothing about what comes. Read this, rename what you like, then let `rowdelta schema` make \
+         the tables and `rowdelta sync` fill them. What each key means: docs/mapping.md."
             .to_owned(),
     ]
 }
 
-fn relation(
-    text: &mut String,
-    relation: &Relation,
-    place: &str,
-    root: Option<Absent>,
-    has_absent: bool,
-) -> fmt::Result {
+fn relation(text: &mut String, relation: &Relation, place: &str, absent: Absent) -> fmt::Result {
+    let is_root = relation.parent.is_empty();
     writeln!(text)?;
     relation.notes.iter().try_for_each(|note| comment(text, note))?;
-    if root.is_some() {
-        writeln!(text, "[{place}]")?
+    writeln!(text, "{}", if is_root { format!("[{place}]") } else { format!("[[{place}]]") })?;
+    if is_root {
+        writeln!(text, "table = {}\nkey = {}", quoted(&relation.table), names(&relation.key))?;
+        absent_columns(text, absent)?;
     } else {
-        writeln!(text, "[[{place}]]")?
+        inner_keys(text, relation, absent)?;
     }
-    if root.is_none() {
-        writeln!(text, "name = {}", quoted(&relation.name))?;
-        let path = relation.path.to_string();
-        if path != relation.name {
-            writeln!(text, "path = {}", quoted(&path))?;
-        }
+    if !relation.columns.is_empty() {
+        writeln!(text, "\n[{place}.columns]")?;
+        relation.columns.iter().try_for_each(|each| column(text, each, true))?;
+    }
+    relation.inner.iter().try_for_each(|inner| {
+        let list = if inner.link.is_some() { "links" } else { "children" };
+        self::relation(text, inner, &format!("{place}.{list}"), absent)
+    })
+}
+
+/// The keys of a child or link, but for its columns.
+fn inner_keys(text: &mut String, relation: &Relation, absent: Absent) -> fmt::Result {
+    writeln!(text, "name = {}", quoted(&relation.name))?;
+    let path = relation.path.to_string();
+    if path != relation.name {
+        writeln!(text, "path = {}", quoted(&path))?;
     }
     writeln!(text, "table = {}", quoted(&relation.table))?;
-    if !relation.parent.is_empty() {
-        writeln!(text, "parent = {}", one_or_list(&relation.parent))?;
-    }
+    writeln!(text, "parent = {}", one_or_list(&relation.parent))?;
     if let Some(link) = &relation.link {
-        let matching: Vec<String> = link
-            .matching
-            .iter()
-            .map(|(name, path)| format!("{} = {}", key(name), quoted(&path.to_string())))
-            .collect();
-        writeln!(text, "target = {}\nlookup = {}", quoted(&link.target), quoted(&link.lookup))?;
-        writeln!(text, "match = {{ {} }}", matching.join(", "))?;
+        link_keys(text, link)?;
     }
     if !relation.key.is_empty() {
         writeln!(text, "key = {}", names(&relation.key))?;
     }
-    if relation.unique_in_all && root.is_none() {
+    if relation.unique_in_all {
         writeln!(text, "unique_in = \"all\"")?;
     }
     if let Some(id) = &relation.id {
@@ -86,19 +84,17 @@ fn relation(
     if relation.single {
         writeln!(text, "when_single = \"item\"")?;
     }
-    if has_absent && root.is_none() {
-        writeln!(text, "when_absent = \"empty\"")?;
+    match absent {
+        Absent::Nothing(_) => writeln!(text, "when_absent = \"empty\""),
+        Absent::Never | Absent::Unclear(..) => Ok(()),
     }
-    root.map_or(Ok(()), |absent| absent_columns(text, absent))?;
-    if !relation.columns.is_empty() {
-        writeln!(text, "\n[{place}.columns]")?;
-        relation.columns.iter().try_for_each(|each| column(text, each, true))?;
-    }
-    for inner in &relation.inner {
-        let list = if inner.link.is_some() { "links" } else { "children" };
-        self::relation(text, inner, &format!("{place}.{list}"), None, has_absent)?;
-    }
-    Ok(())
+}
+
+fn link_keys(text: &mut String, link: &Link) -> fmt::Result {
+    writeln!(text, "target = {}\nlookup = {}", quoted(&link.target), quoted(&link.lookup))?;
+    let pair = |(name, path): &(String, Path)| format!("{} = {}", key(name), quoted(&path.to_string()));
+    let pairs: Vec<String> = link.matching.iter().map(pair).collect();
+    writeln!(text, "match = {{ {} }}", pairs.join(", "))
 }
 
 /// What fields that are not there mean, and why.

@@ -1,86 +1,15 @@
 //! From what was seen to the relations of a mapping: which list becomes which table.
 
+use super::catalogue::is_catalogue;
+use super::columns::{Body, is_column, whole_list};
+use super::draft::{Absent, Draft, Link, Lookup, Relation};
 use super::fields::{Field, absences, fields};
 use super::keys::{self, Key};
 use super::names::{Names, snake};
-use super::node::{BOOLEAN, Items, NUMBER, Node, STRING, Shape};
-use super::print::{list_of, number, plural};
+use super::node::{Items, Node, Shape};
+use super::print::{number, plural};
 use super::{Options, ProposeError, Survey};
 use crate::mapping::{Path, Segment};
-
-/// Items that a list must have had before they can be a catalogue, and lists.
-const CATALOGUE_MIN: (u64, u64) = (20, 10);
-/// How often each item of a catalogue is used, at least, on average.
-const CATALOGUE_USES_MIN: u64 = 3;
-/// One item in so many, at most, may be the only one like it: as many of those that come will be new.
-const CATALOGUE_ONCE: u64 = 8;
-/// All columns of a catalogue's key fit into an index entry.
-const CATALOGUE_BYTES_MAX: usize = 1_000;
-
-/// A proposed mapping, ready to be printed.
-#[derive(Clone, Debug)]
-pub(super) struct Draft {
-    pub name: String,
-    /// What an absent field means, if any was absent.
-    pub absent: Absent,
-    pub root: Relation,
-    pub lookups: Vec<Lookup>,
-}
-
-/// What a field that is not there says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Absent {
-    /// Every field was there in every document.
-    Never,
-    /// That it has no value: this is how the feed says so.
-    Nothing(u64),
-    /// Not certain: the feed writes null, too.
-    Unclear(u64, u64),
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Relation {
-    /// The evidence.
-    pub notes: Vec<String>,
-    pub name: String,
-    /// Empty for the root.
-    pub path: Path,
-    pub table: String,
-    pub id: Option<String>,
-    pub parent: Vec<String>,
-    pub key: Vec<String>,
-    pub unique_in_all: bool,
-    pub single: bool,
-    pub link: Option<Link>,
-    pub columns: Vec<Column>,
-    pub inner: Vec<Relation>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Link {
-    pub target: String,
-    pub lookup: String,
-    /// Columns of the catalogue, and paths in the item.
-    pub matching: Vec<(String, Path)>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Column {
-    pub name: String,
-    pub path: Path,
-    pub ty: &'static str,
-    /// Whether U+0000 is in it.
-    pub nul: bool,
-    pub notes: Vec<String>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Lookup {
-    pub name: String,
-    pub table: String,
-    pub id: String,
-    pub columns: Vec<Column>,
-}
 
 /// What rows of inner relations refer to.
 struct Outer<'o> {
@@ -89,12 +18,13 @@ struct Outer<'o> {
     parent: Vec<String>,
 }
 
-/// What the items at a place become.
-struct Body {
-    notes: Vec<String>,
-    columns: Vec<Column>,
-    /// Names of the columns so far.
-    taken: Names,
+/// The rows of a list or map.
+struct Rows<'n> {
+    fields: Vec<Field<'n>>,
+    /// Fields that no path can name.
+    unknown: Vec<Path>,
+    key: Key,
+    note: String,
 }
 
 /// Drafts the mapping of what was surveyed.
@@ -134,35 +64,19 @@ struct Drafter<'s> {
 
 impl Drafter<'_> {
     fn root(&mut self, options: &Options) -> Result<Relation, ProposeError> {
-        let documents = self.survey.documents();
-        let (fields, unknown) = fields(&self.survey.root, documents);
+        let (fields, unknown) = fields(&self.survey.root, self.survey.documents());
         let key = keys::of_documents(self.survey, &fields, options)?;
-        let mut body =
-            Body { notes: vec![key.evidence.clone()], columns: Vec::new(), taken: Names::default() };
+        let mut body = Body::with(key.evidence.clone());
         if let Some(rest) = &self.survey.root.rest {
             body.notes.push(format!("Left out: {} of more than 500 fields.", plural(rest.present, "value")));
         }
         body.leave_out(&unknown);
         let key = body.add_all(&fields, &key);
-        let inner = self.inner(
-            &fields,
-            &mut body,
-            &Outer { name: &self.root.clone(), parent: parents(&self.root, &key) },
-        );
-        Ok(Relation {
-            notes: body.notes,
-            name: options.name.clone(),
-            path: Path::default(),
-            table: options.table.clone(),
-            id: None,
-            parent: Vec::new(),
-            key,
-            unique_in_all: true,
-            single: false,
-            link: None,
-            columns: body.columns,
-            inner,
-        })
+        let name = self.root.clone();
+        let inner = self.inner(&fields, &mut body, &Outer { name: &name, parent: parents(&name, &key) });
+        let (name, table) = (options.name.clone(), options.table.clone());
+        let Body { notes, columns, .. } = body;
+        Ok(Relation { notes, name, table, key, columns, inner, ..Relation::default() })
     }
 
     /// The relations of the lists and maps among the fields. What has no place in one becomes a column.
@@ -182,36 +96,25 @@ impl Drafter<'_> {
         relations
     }
 
+    /// The relation of a list; `None` if its items have no columns.
     fn list(&mut self, field: &Field<'_>, items: &Items, outer: &Outer<'_>) -> Option<Relation> {
-        let count = items.node.present;
-        let (own, unknown) = match items.node.shape() {
-            Shape::Scalar if items.are_tuples() => return None,
-            Shape::Scalar => (vec![itself(&items.node, count)], Vec::new()),
-            Shape::Object => fields(&items.node, count),
-            Shape::Map(_) => (vec![Field { shape: Shape::Mixed, ..itself(&items.node, count) }], Vec::new()),
-            Shape::Never | Shape::List(_) | Shape::Mixed => return None,
-        };
-        if !own.iter().any(|field| is_column(field)) {
-            return None;
-        }
+        let (fields, unknown) = fields_of_items(items)?;
         let name = self.name(field, outer);
-        let mut seen = format!("{} in {}", plural(count, "item"), plural(field.node.filled, "list"));
-        if unknown.is_empty() && is_catalogue(field.node, items, &own) {
-            return Some(self.link(field, items, &own, name, outer, seen));
+        let lists = field.node.filled;
+        let seen = format!("{} in {}", plural(items.node.present, "item"), plural(lists, "list"));
+        if unknown.is_empty() && is_catalogue(field.node, items, &fields) {
+            return Some(self.link(field, items, &fields, name, outer, &seen));
         }
         let is_scalar = matches!(items.node.shape(), Shape::Scalar);
-        let key = match is_scalar {
-            true => None,
-            false => keys::of_items(self.survey, &own, field.node.filled, items),
-        };
-        seen += "; ";
-        seen += match &key {
+        let key = if is_scalar { None } else { keys::of_items(self.survey, &fields, lists, items) };
+        let told_apart = match &key {
             Some(key) => &key.evidence,
             None if is_scalar => "told apart by their value, equal ones counted, in no order",
             None => "no field surely tells them apart, so their whole content does",
         };
-        seen.push('.');
-        let mut relation = self.child(field, name, &own, &unknown, key, outer, vec![seen]);
+        let note = format!("{seen}; {told_apart}.");
+        let rows = Rows { fields, unknown, key: key.unwrap_or_default(), note };
+        let mut relation = self.child(field, name, &rows, outer);
         if field.node.singles > 0 {
             let singles = number(field.node.singles);
             relation.notes.push(format!("{singles} times one item stands there without a list around it."));
@@ -222,79 +125,43 @@ impl Drafter<'_> {
 
     /// A table of an object's members, by their names.
     fn map(&mut self, field: &Field<'_>, values: &Node, outer: &Outer<'_>) -> Relation {
-        let count = values.present;
         let name = self.name(field, outer);
-        let (mut own, mut unknown) = match values.shape() {
-            Shape::Object => fields(values, count),
-            Shape::Scalar => (vec![itself(values, count)], Vec::new()),
-            _ => (vec![Field { shape: Shape::Mixed, ..itself(values, count) }], Vec::new()),
-        };
-        if !own.iter().any(|field| is_column(field)) {
-            (own, unknown) = (vec![Field { shape: Shape::Mixed, ..itself(values, count) }], Vec::new());
-        }
+        let (mut fields, unknown) = fields_of_values(values);
         let names = plural(field.node.fields.nodes.len() as u64, "name");
         let note = format!(
             "A map: {} in {} have {names} that look like data. Each member is a row.",
-            plural(count, "value"),
+            plural(values.present, "value"),
             plural(field.node.objects, "object"),
         );
-        let key_of_map = Field {
-            path: Path(vec![Segment::Key]),
-            node: field.node,
-            shape: Shape::Scalar,
-            of: count,
-            cut_off: 0,
-        };
-        own.insert(0, key_of_map);
-        let key = Key { fields: vec![0], unique_in_all: false, evidence: String::new() };
-        self.child(field, name, &own, &unknown, Some(key), outer, vec![note])
+        fields.insert(0, Field { path: Path(vec![Segment::Key]), shape: Shape::Scalar, ..itself(values) });
+        let key = Key { fields: vec![0], ..Key::default() };
+        self.child(field, name, &Rows { fields, unknown, key, note }, outer)
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn child(
-        &mut self,
-        field: &Field<'_>,
-        name: String,
-        own: &[Field<'_>],
-        unknown: &[Path],
-        key: Option<Key>,
-        outer: &Outer<'_>,
-        notes: Vec<String>,
-    ) -> Relation {
-        let mut body = Body { notes, columns: Vec::new(), taken: Names::default() };
-        let parent: Vec<String> = outer.parent.iter().map(|column| body.taken.give(column)).collect();
-        body.leave_out(unknown);
-        let encloses = own.iter().any(|field| matches!(field.shape, Shape::List(_) | Shape::Map(_)));
-        let by_key = key.as_ref().is_some_and(|key| key.unique_in_all);
-        // Rows that nothing else identifies have an id, whose usual name a field may have.
-        let has_id = |field: &Field<'_>| is_column(field) && snake(&field.name(), "value") == "id";
-        let needs_id = (encloses && !by_key) || (key.is_none() && own.iter().any(has_id));
-        let id = needs_id.then(|| match own.iter().any(has_id) {
-            true => body.taken.give("row_id"),
-            false => body.taken.give("id"),
-        });
-        let key_columns = match &key {
-            Some(key) => body.add_all(own, key),
-            None => {
-                body.add_all(own, &Key { fields: Vec::new(), unique_in_all: false, evidence: String::new() })
-            }
-        };
-        let referred = id.as_ref().map_or(key_columns.as_slice(), std::slice::from_ref);
+    fn child(&mut self, field: &Field<'_>, name: String, rows: &Rows<'_>, outer: &Outer<'_>) -> Relation {
+        let mut body = Body::with(rows.note.clone());
+        let parent = outer.parent.iter().map(|column| body.taken.give(column)).collect();
+        body.leave_out(&rows.unknown);
+        let id = self::id(rows).map(|id| body.taken.give(id));
+        let key = body.add_all(&rows.fields, &rows.key);
+        let referred = id.as_ref().map_or(key.as_slice(), std::slice::from_ref);
         let inside = Outer { name: &name, parent: parents(&name, referred) };
-        let inner = self.inner(own, &mut body, &inside);
+        let inner = self.inner(&rows.fields, &mut body, &inside);
+        let (path, table) = (field.path.clone(), self.table(&name));
+        let unique_in_all = rows.key.unique_in_all;
+        let Body { notes, columns, .. } = body;
         Relation {
-            notes: body.notes,
-            path: field.path.clone(),
-            table: self.table(&name),
+            notes,
+            name,
+            path,
+            table,
             id,
             parent,
-            key: key_columns,
-            unique_in_all: by_key,
-            single: false,
-            link: None,
-            columns: body.columns,
+            key,
+            unique_in_all,
+            columns,
             inner,
-            name,
+            ..Relation::default()
         }
     }
 
@@ -302,10 +169,10 @@ impl Drafter<'_> {
         &mut self,
         field: &Field<'_>,
         items: &Items,
-        own: &[Field<'_>],
+        fields: &[Field<'_>],
         name: String,
         outer: &Outer<'_>,
-        seen: String,
+        seen: &str,
     ) -> Relation {
         let (different, once) = items.contents.as_ref().map_or((0, 0), |all| (all.different(), all.once()));
         let only_once = match once {
@@ -313,33 +180,26 @@ impl Drafter<'_> {
             once => format!("{} of them seen only once", number(once)),
         };
         let note = format!("A catalogue: {seen} are {} different ones, {only_once}.", number(different));
-        let mut body = Body { notes: vec![note], columns: Vec::new(), taken: Names::default() };
-        let has_id = own.iter().any(|field| snake(&field.name(), "value") == "id");
-        let id = body.taken.give(if has_id { "row_id" } else { "id" });
-        own.iter().for_each(|field| body.add(field, None));
-        let matching = body.columns.iter().map(|column| (column.name.clone(), column.path.clone())).collect();
         let table = self.table(&name);
-        // Reports name catalogues beside relations.
-        let lookup = self.relations.give(&format!("{name}_catalogue"));
-        let catalogue = self.table(&lookup);
-        self.lookups.push(Lookup { name: lookup.clone(), table: catalogue, id, columns: body.columns });
+        let (lookup, matching) = self.lookup(fields, &name);
         let mut taken = Names::default();
-        let parent: Vec<String> = outer.parent.iter().map(|column| taken.give(column)).collect();
-        let link = Link { target: taken.give(&format!("{name}_id")), lookup, matching };
-        Relation {
-            notes: body.notes,
-            name,
-            path: field.path.clone(),
-            table,
-            id: None,
-            parent,
-            key: Vec::new(),
-            unique_in_all: false,
-            single: false,
-            link: Some(link),
-            columns: Vec::new(),
-            inner: Vec::new(),
-        }
+        let parent = outer.parent.iter().map(|column| taken.give(column)).collect();
+        let link = Some(Link { target: taken.give(&format!("{name}_id")), lookup, matching });
+        let path = field.path.clone();
+        Relation { notes: vec![note], name, path, table, parent, link, ..Relation::default() }
+    }
+
+    /// A catalogue of the items of a list: its name, and the path of each column.
+    fn lookup(&mut self, fields: &[Field<'_>], relation: &str) -> (String, Vec<(String, Path)>) {
+        let mut body = Body::default();
+        let id = body.taken.give(if fields.iter().any(is_id) { "row_id" } else { "id" });
+        fields.iter().for_each(|field| body.add(field, None));
+        let matching = body.columns.iter().map(|column| (column.name.clone(), column.path.clone())).collect();
+        // Reports name catalogues beside relations.
+        let name = self.relations.give(&format!("{relation}_catalogue"));
+        let table = self.table(&name);
+        self.lookups.push(Lookup { name: name.clone(), table, id, columns: body.columns });
+        (name, matching)
     }
 
     /// A relation's name: its field's, with that of the enclosing one where another list has it already.
@@ -359,132 +219,54 @@ impl Drafter<'_> {
     }
 }
 
-impl Body {
-    /// Adds the columns of all fields that are some. Gives the names of those of the key.
-    fn add_all(&mut self, fields: &[Field<'_>], key: &Key) -> Vec<String> {
-        let mut names = vec![String::new(); key.fields.len()];
-        for (at, field) in fields.iter().enumerate().filter(|(_, field)| is_column(field)) {
-            self.add(field, None);
-            if let Some(place) = key.fields.iter().position(|key| *key == at) {
-                names[place] = self.columns[self.columns.len() - 1].name.clone();
-            }
-        }
-        names
-    }
+/// The fields of a list's items, and those that no path can name; `None` if there is no column among them.
+fn fields_of_items(items: &Items) -> Option<(Vec<Field<'_>>, Vec<Path>)> {
+    let found = match items.node.shape() {
+        Shape::Scalar if items.are_tuples() => return None,
+        Shape::Scalar => (vec![itself(&items.node)], Vec::new()),
+        Shape::Object => fields(&items.node, items.node.present),
+        Shape::Map(_) => (vec![whole(&items.node)], Vec::new()),
+        Shape::Never | Shape::List(_) | Shape::Mixed => return None,
+    };
+    found.0.iter().any(is_column).then_some(found)
+}
 
-    fn add(&mut self, field: &Field<'_>, note: Option<String>) {
-        let is_key_of_map = field.path.0 == [Segment::Key];
-        let name = if is_key_of_map { "key".to_owned() } else { snake(&field.name(), "value") };
-        let ty = match field.shape {
-            _ if is_key_of_map => "text",
-            Shape::Scalar => field.node.guess.name().unwrap_or("text"),
-            _ => "jsonb",
-        };
-        self.columns.push(Column {
-            name: self.taken.give(&name),
-            path: field.path.clone(),
-            ty,
-            nul: !is_key_of_map && field.node.holds_nul(),
-            notes: if is_key_of_map { Vec::new() } else { column_notes(field, note) },
-        });
-    }
-
-    fn leave_out(&mut self, unknown: &[Path]) {
-        if !unknown.is_empty() {
-            let names: Vec<String> = unknown.iter().map(|path| format!("{:?}", path.to_string())).collect();
-            self.notes.push(format!("Left out, because no path can name them: {}.", list_of(&names, 5)));
-        }
-    }
+/// The fields of a map's values, likewise. What has none is a column as a whole.
+fn fields_of_values(values: &Node) -> (Vec<Field<'_>>, Vec<Path>) {
+    let found = match values.shape() {
+        Shape::Object => fields(values, values.present),
+        Shape::Scalar => (vec![itself(values)], Vec::new()),
+        _ => (vec![whole(values)], Vec::new()),
+    };
+    if found.0.iter().any(is_column) { found } else { (vec![whole(values)], Vec::new()) }
 }
 
 /// The item itself, as the only field.
-fn itself(node: &Node, of: u64) -> Field<'_> {
-    Field { path: Path::default(), node, shape: node.shape(), of, cut_off: 0 }
+fn itself(node: &Node) -> Field<'_> {
+    Field { path: Path::default(), node, shape: node.shape(), of: node.present, cut_off: 0 }
 }
 
-fn is_column(field: &Field<'_>) -> bool {
-    !matches!(field.shape, Shape::List(_) | Shape::Map(_))
+/// The item itself, as it is.
+fn whole(node: &Node) -> Field<'_> {
+    Field { shape: Shape::Mixed, ..itself(node) }
+}
+
+/// The usual name of a surrogate, or another one where a field is called so; `None` if rows need none: nothing refers to
+/// them, or their key is enough.
+fn id(rows: &Rows<'_>) -> Option<&'static str> {
+    let encloses = !rows.fields.iter().all(is_column);
+    let is_taken = rows.fields.iter().any(is_id);
+    // The tables that `ddl` makes have an id where there is no key, unless the mapping has one of that name.
+    let needs_one = (encloses && !rows.key.unique_in_all) || (rows.key.fields.is_empty() && is_taken);
+    needs_one.then_some(if is_taken { "row_id" } else { "id" })
+}
+
+/// Whether a field's column would be called `id`.
+fn is_id(field: &Field<'_>) -> bool {
+    is_column(field) && snake(&field.name(), "value") == "id"
 }
 
 /// The columns that refer to rows of a relation by these.
 fn parents(relation: &str, referred: &[String]) -> Vec<String> {
     referred.iter().map(|column| format!("{relation}_{column}")).collect()
-}
-
-/// What is worth knowing of a column: what is missing, and what it does not hold.
-fn column_notes(field: &Field<'_>, note: Option<String>) -> Vec<String> {
-    let node = field.node;
-    let mut notes: Vec<String> = note.into_iter().collect();
-    match field.shape {
-        Shape::Never => notes.push("never a value: jsonb takes whatever comes".to_owned()),
-        Shape::Mixed if notes.is_empty() => notes.push(mixture(node)),
-        Shape::Scalar if node.kinds.count_ones() > 1 => notes.push(kinds(node)),
-        _ => {}
-    }
-    if field.nulls() > 0 && !matches!(field.shape, Shape::Never) {
-        notes.push(format!("null in {}", number(field.nulls())));
-    }
-    if field.absent() > 0 {
-        notes.push(format!("absent in {}", number(field.absent())));
-    }
-    if node.holds_nul() {
-        notes.push("U+0000 in it, which PostgreSQL cannot store, is left out".to_owned());
-    }
-    notes
-}
-
-/// In words, why a list is not taken apart.
-fn whole_list(shape: Shape<'_>) -> String {
-    match shape {
-        Shape::List(items) if items.are_tuples() => {
-            format!("{} numbers each: whole, in their order", number(items.lengths.1 as u64))
-        }
-        _ => "lists of what has no columns: whole, in their order".to_owned(),
-    }
-}
-
-/// In words, which kinds of scalars there are.
-fn kinds(node: &Node) -> String {
-    let kinds = [(STRING, "strings"), (NUMBER, "numbers"), (BOOLEAN, "booleans")];
-    let kinds: Vec<String> =
-        kinds.iter().filter(|(bit, _)| node.kinds & bit != 0).map(|(_, kind)| (*kind).to_owned()).collect();
-    list_of(&kinds, kinds.len())
-}
-
-/// In words, why something has no columns.
-fn mixture(node: &Node) -> String {
-    let found = [
-        (node.scalars, "plain values"),
-        (node.objects, "objects"),
-        (node.lists.min(node.filled), "lists"),
-        (node.lists.saturating_sub(node.filled), "empty lists"),
-    ];
-    let found: Vec<&str> = found.iter().filter(|(count, _)| *count > 0).map(|(_, what)| *what).collect();
-    match (found.as_slice(), node.fields.nodes.is_empty()) {
-        (["empty lists"], _) => "only empty lists: jsonb takes whatever comes".to_owned(),
-        (["objects"], true) => "only empty objects: jsonb takes whatever comes".to_owned(),
-        (["objects"], false) => "objects with too many names for columns".to_owned(),
-        (found, _) => found.join(" and "),
-    }
-}
-
-/// Whether the items of a list look like rows of a catalogue: few different ones, all scalars, each used often, and
-/// never twice in one list.
-fn is_catalogue(list: &Node, items: &Items, fields: &[Field<'_>]) -> bool {
-    let Some(contents) = items.contents.as_ref().filter(|_| list.singles == 0) else { return false };
-    let (items_min, lists_min) = CATALOGUE_MIN;
-    let is_used = contents.total >= items_min
-        && list.filled >= lists_min
-        && contents.different() * CATALOGUE_USES_MIN <= contents.total
-        && contents.once() * CATALOGUE_ONCE <= contents.total
-        && contents.lists_with_repeats == 0;
-    let bytes: usize = fields.iter().map(|field| field.node.bytes_max).sum();
-    let has_text = fields.iter().any(|field| field.node.guess.name() == Some("text"));
-    is_used && has_text && bytes <= CATALOGUE_BYTES_MAX && fields.iter().all(can_be_in_catalogue)
-}
-
-fn can_be_in_catalogue(field: &Field<'_>) -> bool {
-    let is_type = matches!(field.node.guess.name(), Some("text" | "bigint" | "uuid" | "boolean" | "date"));
-    let is_of_one_kind = field.node.kinds.count_ones() == 1 && !field.node.nul;
-    matches!(field.shape, Shape::Scalar) && is_type && is_of_one_kind && field.is_always()
 }

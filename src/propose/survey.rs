@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::distinct::{HASHES_MAX, Tally, document};
+use super::distinct::{Tally, document};
 use super::node::Node;
 use crate::json::Json;
 
@@ -39,7 +39,7 @@ impl Survey {
             return Ok(());
         }
         self.root.see(&json, &mut self.tally);
-        if self.tally.hashes > HASHES_MAX {
+        while self.tally.hashes > self.tally.hashes_max {
             self.tally.bits += 1;
             self.tally.hashes = self.root.prune(&self.tally);
         }

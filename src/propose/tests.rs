@@ -73,6 +73,17 @@ fn the_key_is_a_field_that_sounds_like_one_and_never_repeats() {
 }
 
 #[test]
+fn the_answer_of_an_api_is_told_from_a_document() {
+    let answer = r#"{"total": 2, "page": {"rows": [{"id": 1}, {"id": 2}]}, "tags": ["a"]}"#.to_owned();
+    let error = proposed(&[answer], &Options::named("t")).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "one document alone does not show its key; if the documents are the 2 items of `page.rows`, let those be the \
+         feed:\n  jq -c '.page.rows[]' FILE | rowdelta init -"
+    );
+}
+
+#[test]
 fn a_key_of_items_takes_as_much_evidence_as_its_name_lacks() {
     let lists = |field: &str, count: u64| {
         let documents = documents(count, |n| {
@@ -231,6 +242,22 @@ fn memory_is_bounded_and_what_is_forgotten_is_said() {
         format!("\"o\": {{{}}}", (0..600).map(|n| format!("\"x{n}\": 1")).collect::<Vec<_>>().join(", "))
     });
     assert!(column(&below, "o").ends_with("# objects with too many names for columns"));
+}
+
+#[test]
+fn names_of_tables_are_never_cut_by_the_server() {
+    let long = "ñ".repeat(32);
+    let documents = documents(1, |_| r#""l": [1]"#.to_owned());
+    let error = proposed(&documents, &Options::named(&long)).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!("the name {long:?} of the table is longer than the 63 bytes that PostgreSQL keeps of it")
+    );
+    assert_eq!(name_from(&long).len(), 62);
+    let mapping =
+        Mapping::from_toml(&proposed(&documents, &Options::named(&name_from(&long))).unwrap()).unwrap();
+    assert!(mapping.relations.iter().all(|relation| relation.table.table.len() <= 63));
+    assert_ne!(mapping.relations[0].table, mapping.relations[1].table);
 }
 
 #[test]

@@ -199,8 +199,8 @@ fn what_cannot_be_proposed_is_said_with_what_helps() {
     );
     assert_eq!(
         said("{\"code\": 1, \"x\": 1}\n{\"code\": 1, \"x\": null}\n{\"code\": 2, \"x\": 2}\n", &[]),
-        "rowdelta: no field tells the 3 documents apart: one that each of them has, and no two alike. The nearest:\n  \
-         `code` repeats in 1\n  `x` is null or absent in 1\n\
+        "rowdelta: no field tells the 3 documents apart: in each of them, no two alike; the nearest:\n  \
+         `code` has in 1 document a value that another has\n  `x` is null or absent in 1 document\n\
          name the key with --key FIELD; several times, if it takes several fields\n"
     );
     assert_eq!(
@@ -211,6 +211,10 @@ fn what_cannot_be_proposed_is_said_with_what_helps() {
         said("{\"id\": 1}\n", &["--table", "a.b.c"]),
         "rowdelta: --table a.b.c: write TABLE or SCHEMA.TABLE, without quotes\n"
     );
+    let broken = scratch.write("b.ndjson.gz", &b"\x1f\x8b\x08 torn"[..]);
+    let (code, stderr) = run(&["init", broken.to_str().unwrap()]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("b.ndjson.gz"), "{stderr}");
     let missing = scratch.path("none.ndjson");
     let (code, stderr) = run(&["init", missing.to_str().unwrap()]);
     assert_eq!(code, 2);
@@ -226,7 +230,7 @@ fn documents_that_cannot_be_read_are_counted_and_a_sample_ends_where_it_is_told_
     assert_eq!(code, 0);
     assert!(stderr.starts_with("rowdelta: 1 of 3 documents passed over; the first: "), "{stderr}");
     assert!(
-        proposed.starts_with("# Proposed by rowdelta init from 2 documents (1 more could not be read).\n")
+        proposed.starts_with("# Proposed by rowdelta init from 2 documents (1 more could not be read); ")
     );
     assert!(proposed.contains("id = { path = \"id\", type = \"bigint\" }\n"), "{proposed}");
 }
@@ -249,7 +253,7 @@ async fn a_key_that_is_asked_for_is_taken() {
     let (code, proposed, _) = output(&["init", feed_text, "--key", "no"]);
     assert_eq!(code, 0);
     assert!(
-        proposed.contains("# Key: `no`, as chosen, although `no` repeats in 1: such documents will fail.\n"),
+        proposed.contains("# Key: `no`, as chosen, although `no` has in 1 document a value that another has: such documents\n# will fail.\n"),
         "{proposed}"
     );
 }
