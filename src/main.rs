@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use crate::cli::args::{Cli, Command, Log};
 use crate::cli::output::Exit;
-use crate::cli::{demo, doctor, history, init, plan, progress, schema, status, sync, verify};
+use crate::cli::{demo, doctor, history, init, manual, plan, progress, schema, status, sync, verify};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -26,8 +26,8 @@ fn main() -> ExitCode {
             Command::History(args) => history::history(args).await,
             Command::Init(args) => init::init(&args),
             Command::Install(args) => sync::install(args).await,
-            Command::Plan(args) => plan::plan(args).await,
             Command::Man(args) => manual::man(args),
+            Command::Plan(args) => plan::plan(args).await,
             Command::Schema(args) => schema::schema(args).await,
             Command::Status(args) => status::status(args).await,
             Command::Sync(args) => sync::sync(args).await,
