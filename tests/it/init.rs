@@ -246,7 +246,8 @@ async fn a_key_that_is_asked_for_is_taken() {
     let feed = scratch.write("f.ndjson", documents);
     let (feed_text, mapping) = (feed.to_str().unwrap(), scratch.path("m.toml"));
     let mapping_text = mapping.to_str().unwrap();
-    let (code, _, stderr) = output(&["init", feed_text, "--key", "year", "--key", "no", "-o", mapping_text]);
+    let (code, _, stderr) =
+        output(&["init", feed_text, "--key", "year", "--key", "no", "--key", "no", "-o", mapping_text]);
     assert_eq!((code, stderr.as_str()), (0, ""));
     let db = db().await;
     assert_eq!(run(&["schema", "-m", mapping_text, "--create", "-d", db.url()]).0, 0);
