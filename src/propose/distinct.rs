@@ -15,8 +15,9 @@ const HASHES_MAX: usize = 4 << 20;
 pub(super) const KEY_BYTES_MAX: usize = 200;
 /// After so many repeats a field is no key, whatever else comes.
 const REPEATS_MAX: u64 = 10_000;
-/// More different items than these are no catalogue that is small.
+/// More different items than these, of one list and of all, are no catalogue that is small.
 const CONTENTS_MAX: usize = 4_096;
+const ALL_CONTENTS_MAX: u64 = 1 << 20;
 
 /// What all places share while documents are read.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub(super) struct Tally {
     /// Hashes remembered, and how many may be.
     pub hashes: usize,
     pub hashes_max: usize,
+    /// Items of lists remembered.
+    pub contents: u64,
     /// How many zero bits a hash must end in to be looked at.
     pub bits: u32,
     /// In how many lists the value is that is being read.
@@ -34,7 +37,15 @@ pub(super) struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        Tally { nodes: 0, hashes: 0, hashes_max: HASHES_MAX, bits: 0, depth: 0 }
+        Tally { nodes: 0, hashes: 0, hashes_max: HASHES_MAX, contents: 0, bits: 0, depth: 0 }
+    }
+}
+
+impl Tally {
+    /// Counts so many more items of a list; false if they are too many.
+    pub fn has_room(&mut self, items: u64) -> bool {
+        self.contents += items;
+        self.contents <= ALL_CONTENTS_MAX
     }
 }
 

@@ -113,6 +113,9 @@ fn chosen(fields: &[Field<'_>], names: &[String]) -> Result<Key, ProposeError> {
                 "no document has a plain value at `{name}`; the fields are {known}"
             )));
         };
+        if key.contains(&at) {
+            continue;
+        }
         key.push(at);
         said.extend(blemishes(&fields[at], names.len() == 1).map(|blemish| format!("`{name}` {blemish}")));
     }

@@ -173,8 +173,10 @@ impl Node {
         tally.depth -= 1;
         items.node.close_list();
         if let Some(contents) = items.contents.take() {
+            let before = contents.different();
             let these = list.iter().map(digest).collect::<Option<Vec<u64>>>();
-            items.contents = these.and_then(|these| contents.with(these));
+            let all = these.and_then(|these| contents.with(these));
+            items.contents = all.filter(|all| tally.has_room(all.different() - before));
         }
     }
 

@@ -1,4 +1,7 @@
 //! `rowdelta init`: what it proposes works without an edit, also on the nights after.
+//!
+//! `ROWDELTA_INIT_SEED` is the seed of the first random case, the next ones count up from it; `ROWDELTA_INIT_CASES` is
+//! their number.
 
 mod documents;
 
@@ -243,7 +246,8 @@ async fn a_key_that_is_asked_for_is_taken() {
     let feed = scratch.write("f.ndjson", documents);
     let (feed_text, mapping) = (feed.to_str().unwrap(), scratch.path("m.toml"));
     let mapping_text = mapping.to_str().unwrap();
-    let (code, _, stderr) = output(&["init", feed_text, "--key", "year", "--key", "no", "-o", mapping_text]);
+    let (code, _, stderr) =
+        output(&["init", feed_text, "--key", "year", "--key", "no", "--key", "no", "-o", mapping_text]);
     assert_eq!((code, stderr.as_str()), (0, ""));
     let db = db().await;
     assert_eq!(run(&["schema", "-m", mapping_text, "--create", "-d", db.url()]).0, 0);
@@ -321,5 +325,5 @@ async fn p06_documents_of_random_mappings_sync_as_proposed() {
         proposed += u64::from(done.unwrap_or_else(|error| panic!("seed {seed}: {error}")));
     }
     println!("{proposed} of {cases} had a key");
-    assert!(proposed * 4 >= cases, "{proposed} of {cases} had a key");
+    assert!(cases < 50 || proposed * 4 >= cases, "{proposed} of {cases} had a key");
 }
