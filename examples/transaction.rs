@@ -67,7 +67,10 @@ pub async fn run(url: &str) -> Result<(Vec<String>, i64), Box<dyn Error>> {
 
     let ana = json!({ "number": "1", "owner": "Ana", "cards": ["4711", "4712"] });
     let ben = json!({ "number": "2", "owner": "Ben", "cards": [] });
-    println!("monday: {} rows", import(&engine, &mut client, "monday", vec![ana.clone(), ben]).await?);
+    println!(
+        "monday, rows written: {}",
+        import(&engine, &mut client, "monday", vec![ana.clone(), ben]).await?
+    );
     // Nobody owns the second one.
     let new = json!({ "number": "3", "owner": "Cleo" });
     let refused =
@@ -76,7 +79,7 @@ pub async fn run(url: &str) -> Result<(Vec<String>, i64), Box<dyn Error>> {
         Err(error) if error.is::<SyncError>() => println!("tuesday: {error}"),
         other => println!("tuesday: {other:?}"),
     }
-    println!("wednesday: {} rows", import(&engine, &mut client, "wednesday", vec![ana, new]).await?);
+    println!("wednesday, rows written: {}", import(&engine, &mut client, "wednesday", vec![ana, new]).await?);
 
     let files = client.query("SELECT file FROM example_transaction.import ORDER BY 1", &[]).await?;
     let accounts = client.query_one("SELECT count(*) FROM example_transaction.account", &[]).await?;

@@ -339,7 +339,8 @@ impl Engine {
         Builder { mapping, options: Options::default() }
     }
 
-    /// The counters of the engine's runs, to be looked at while one is at work. Every run begins at 0.
+    /// The counters of the engine's runs, to be looked at while one is at work. Every run begins at 0. Of two at once
+    /// they show now the one, now the other; of [`sync_in`](Self::sync_in) nothing.
     pub fn progress(&self) -> Arc<Progress> {
         self.progress.clone()
     }

@@ -285,7 +285,10 @@ async fn without_the_schema_rowdelta_a_run_exits_2_and_names_install() {
     assert_eq!(refused(&arguments).await, exit_2(said));
     assert_eq!(db.value("SELECT to_regnamespace('rowdelta')").await, "NULL");
     let (code, said) = refused(&[&arguments[..], &["--install"]].concat()).await;
-    assert_eq!((code, said.as_str()), (0, ""));
+    assert!(
+        code == 0 && said.starts_with("shop: 0 documents read in ") && said.lines().count() == 1,
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
