@@ -77,10 +77,10 @@ pub async fn run(url: &str) -> Result<[u64; 2], Box<dyn Error>> {
         (1..=100).map(order).collect()
     };
     let first = step(pool.clone(), night(1)).await?;
-    println!("first night: {} written", first.rows_written());
+    println!("first night, rows written: {}", first.rows_written());
     let second = step(pool, night(2)).await?;
     println!(
-        "second night: {} row written, {} documents unchanged",
+        "second night, rows written: {}; documents unchanged: {}",
         second.rows_written(),
         second.documents.unchanged
     );

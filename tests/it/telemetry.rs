@@ -118,6 +118,14 @@ async fn the_file_of_metrics_goes_on_from_night_to_night_and_is_written_on_failu
     let ran = shop.run_with(&[json!({ "number": "BAD", "units": "many" })], &metrics).await;
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert_eq!(read()["rowdelta_documents_total{mapping=\"shop\",outcome=\"failed\"}"], 1.0);
+    let (text, page) = (std::fs::read_to_string(&file).unwrap(), page());
+    let names: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert!(names.len() > 15 && names.is_sorted(), "{names:?}");
+    for name in names {
+        assert!(page.contains(&format!("`{name}")), "{name} is not documented");
+        assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+    }
     let left = std::fs::read_dir(file.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.into_iter().all(|name| !name.to_string_lossy().contains(".tmp")));
     let nowhere = shop.scratch.path("nowhere/rowdelta.prom");
@@ -280,10 +288,21 @@ async fn spans_have_their_fields_and_nest() {
     );
     assert_eq!(ended.within, ["run"]);
 
+    let page = page();
+    for field in spans.iter().chain(&events).flat_map(|seen| seen.fields.keys()) {
+        assert!(field == "message" || page.contains(&format!("`{field}`")), "{field} is not documented");
+    }
+
     // The same again: but for the run there is nothing to tell.
     let (spans, events) = observed(&shop, "seen_shop", &feed[..2]).await;
     assert_eq!(spans.iter().map(|span| span.name).collect::<Vec<_>>(), ["run"]);
     assert_eq!(events.iter().map(|event| &event.fields["message"]).collect::<Vec<_>>(), ["run ended"]);
+}
+
+/// The page that says what all of it is called.
+fn page() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/observability.md");
+    std::fs::read_to_string(path).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
