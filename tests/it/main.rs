@@ -31,6 +31,7 @@ mod oracle;
 mod oracle_checked;
 mod packed;
 mod pgbouncer;
+mod plan;
 mod power;
 mod properties;
 mod real_data;
