@@ -60,9 +60,10 @@ pub use crate::engine::guard::DeleteLimits;
 use crate::engine::lease::Heart;
 use crate::engine::metrics::LeaseMeters;
 use crate::engine::patience::Patience;
+use crate::engine::plan::SavedPlan;
 use crate::engine::progress::{Phase, Progress, Stopwatch};
 use crate::engine::registry::{Registry, Shorts};
-use crate::engine::report::{Report, Status, SyncError};
+use crate::engine::report::{Failure, Report, Status, SyncError};
 use crate::engine::run::{Loaded, Purpose, Run};
 use crate::error::{Error, ErrorKind};
 use crate::mapping::Mapping;
@@ -92,6 +93,7 @@ pub(crate) struct Options {
     read_only: bool,
     changes: Option<mpsc::Sender<Change>>,
     history: bool,
+    only: Option<Arc<SavedPlan>>,
 }
 
 impl Default for Options {
@@ -115,6 +117,7 @@ impl Default for Options {
             read_only: false,
             changes: None,
             history: false,
+            only: None,
         }
     }
 }
@@ -306,7 +309,16 @@ impl Builder {
         self
     }
 
-    /// Asks for no privilege to write: for an engine that only verifies.
+    /// Does only what was planned: a document of which a row would be written otherwise fails, and so does one of which a
+    /// planned row needs no change any more. Whether the plan still holds at the start is for the caller to see, by
+    /// [`Engine::plan`] and [`SavedPlan::holds`].
+    #[must_use]
+    pub fn only(mut self, plan: SavedPlan) -> Self {
+        self.options.only = Some(Arc::new(plan));
+        self
+    }
+
+    /// Asks for no privilege to write: for an engine that only verifies, or plans.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.options.read_only = true;
@@ -637,11 +649,28 @@ async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> 
         run.stopwatch.enter(Phase::Sweep);
         sweep::sweep(run).await?;
     }
+    if broken.is_none() {
+        name_missed(run);
+    }
     if run.purpose.writes() {
         let distrusted = run.take_distrusted();
         run.patience.retry(|| unsettle(run, &distrusted)).await?;
     }
     broken.or_else(|| run.patience.given_up()).map_or(Ok(()), Err)
+}
+
+/// Documents of which planned changes were not made fail, unless they have already.
+fn name_missed(run: &Run) {
+    let missed = run.outlet.missed();
+    run.tally(|tally| {
+        for document in missed {
+            let is_it = |failure: &Failure| failure.document.as_ref() == Some(&document);
+            if !tally.report.failures.iter().any(is_it) {
+                let message = "rows that it was planned to write needed no change any more".to_owned();
+                tally.fail_all(vec![Failure::of_document(&Origin::default(), Some(document), message)]);
+            }
+        }
+    });
 }
 
 async fn unsettle(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {

@@ -238,6 +238,10 @@ pub struct Plan {
     #[arg(long)]
     pub exit_code: bool,
 
+    /// Save the plan to a file, for `sync --plan`.
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub out: Option<PathBuf>,
+
     /// Batches worked on at once, each on a connection of its own. Default: the number of cores, 2 to 4.
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
@@ -296,6 +300,11 @@ pub struct Sync {
     /// textfile collector. Counters go on from what the file says.
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
+
+    /// Do just what was planned: `plan --out` has written the file, from the same feed. If anything would be done otherwise
+    /// by now nothing is written: exit code 2. A document that is changed meanwhile fails.
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
 
     /// Write a line of JSON for each row that is written, once its transaction is committed, to a file; `-`: to standard
     /// output, and nothing else there.

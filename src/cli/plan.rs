@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
 
 use tokio::sync::mpsc;
 
@@ -14,9 +17,11 @@ use crate::cli::rows::{Paint, Row};
 use crate::cli::sync::{read_mapping, stop_on_signals};
 use crate::cli::verify::until_stopped;
 use rowdelta::engine::changes::Change;
+use rowdelta::engine::plan::Recorder;
 use rowdelta::engine::report::{RelationCounts, Report};
 use rowdelta::engine::{Engine, default_workers};
 use rowdelta::error::Error;
+use rowdelta::mapping::Mapping;
 
 /// How many documents are shown: the first by their keys.
 const DOCUMENTS_MAX: usize = 20;
@@ -43,6 +48,10 @@ pub async fn plan(args: args::Plan) -> Result<Exit, String> {
     let pool = connect::pool(target.access.clone(), workers).await?;
     let builder = args.deleting.set(Engine::builder(mapping)).workers(workers).read_only();
     let engine = builder.build(pool).await.map_err(|error| error.to_string())?;
+    let saving = match &args.out {
+        Some(file) => Some(Saving::begin(&engine, &read_mapping(&args.mapping)?, file).await?),
+        None => None,
+    };
     let stop = stop_on_signals();
     let feed = until_stopped(feed, stop.clone());
     let (planned, gathered) = match args.json {
@@ -50,20 +59,22 @@ pub async fn plan(args: args::Plan) -> Result<Exit, String> {
             let lines = Lines::open("-".as_ref())?;
             let planned = engine.plan(feed, lines.listener()).await;
             lines.finish().await?;
-            (planned, Gathered::default())
+            (planned, (Gathered::default(), None))
         }
         false => {
             let (listener, changes) = mpsc::channel(WAITING_MAX);
-            let gathering = tokio::spawn(gather(changes, args.full));
+            let gathering = tokio::spawn(gather(changes, args.full, saving));
             let planned = engine.plan(feed, listener).await;
             (planned, gathering.await.map_err(|error| error.to_string())?)
         }
     };
+    let (gathered, saving) = gathered;
     let signal = *stop.borrow();
     let report = match planned {
         Ok(report) => report,
         Err(error) => return Ok(unable(&error, signal)),
     };
+    saving.map_or(Ok(()), Saving::end)?;
     match args.json {
         true => println!("{}", serde_json::to_string(&report).map_err(|error| error.to_string())?),
         false => print!("{}", words(&report, &gathered, Paint::of_terminal(), args.full)),
@@ -102,21 +113,61 @@ struct Rows {
     more: u64,
 }
 
-async fn gather(mut changes: mpsc::Receiver<Change>, full: bool) -> Gathered {
+impl Rows {
+    /// Rows of a document come in an order that makes sense, those of catalogues in any.
+    fn add(&mut self, change: Change, max: usize) {
+        if change.document.is_none() {
+            let name = |change: &Change| (change.relation.clone(), change.key.clone());
+            let at = self.shown.partition_point(|shown| name(shown) < name(&change));
+            self.shown.insert(at, change);
+        } else {
+            self.shown.push(change);
+        }
+        if self.shown.len() > max {
+            self.shown.pop();
+            self.more += 1;
+        }
+    }
+}
+
+async fn gather(
+    mut changes: mpsc::Receiver<Change>,
+    full: bool,
+    mut saving: Option<Saving>,
+) -> (Gathered, Option<Saving>) {
     let mut gathered = Gathered::default();
     let (documents_max, rows_max) = if full { (usize::MAX, usize::MAX) } else { (DOCUMENTS_MAX, ROWS_MAX) };
     while let Some(change) = changes.recv().await {
         let rows = gathered.documents.entry(change.document.clone()).or_default();
-        match rows.shown.len() < rows_max {
-            true => rows.shown.push(change),
-            false => rows.more += 1,
-        }
-        if gathered.documents.len() > documents_max.saturating_add(1) {
+        saving.iter_mut().for_each(|saving| saving.plan.add(&change));
+        rows.add(change, rows_max);
+        let catalogues = usize::from(gathered.documents.contains_key(&None));
+        if gathered.documents.len() - catalogues > documents_max {
             gathered.documents.pop_last();
             gathered.more = true;
         }
     }
-    gathered
+    (gathered, saving)
+}
+
+/// A plan that is being saved.
+struct Saving {
+    plan: Recorder,
+    file: File,
+    name: String,
+}
+
+impl Saving {
+    async fn begin(engine: &Engine, mapping: &Mapping, file: &Path) -> Result<Self, String> {
+        let name = file.display().to_string();
+        let digest = engine.digest().await.map_err(|error| error.to_string())?;
+        let file = File::create(file).map_err(|error| format!("{name}: {error}"))?;
+        Ok(Saving { plan: Recorder::new(mapping, digest), file, name })
+    }
+
+    fn end(self) -> Result<(), String> {
+        self.plan.finish().write(BufWriter::new(self.file)).map_err(|error| format!("{}: {error}", self.name))
+    }
 }
 
 /// A summary, the rows, and what to do next.

@@ -14,6 +14,8 @@ use similar::{ChangeTag, TextDiff};
 
 /// Longer values are cut, unless all is asked for; longer texts of which words changed are shown as such.
 const LETTERS_MAX: usize = 60;
+/// Letters shown before the first that changed.
+const CONTEXT_LETTERS: usize = 12;
 /// Words shown around those that changed.
 const CONTEXT_WORDS: usize = 4;
 
@@ -142,8 +144,22 @@ fn changed_value(paint: Paint, full: bool, old: Option<&str>, new: Option<&str>)
             return by_words(paint, full, old, new);
         }
     }
-    let (old, new) = (cut(&quoted(old), full), cut(&quoted(new), full));
+    let (old, new) = (quoted(old), quoted(new));
+    let same = if full { 0 } else { alike(&old, &new) };
+    let (old, new) = (cut(&later(&old, same), full), cut(&later(&new, same), full));
     format!("{} -> {}", paint.removed(&old), paint.added(&new))
+}
+
+/// How many letters at the start of two long values need not be shown: all but a few of those that are the same.
+fn alike(old: &str, new: &str) -> usize {
+    let length = old.chars().count().max(new.chars().count());
+    let same = old.chars().zip(new.chars()).take_while(|(a, b)| a == b).count();
+    if length <= LETTERS_MAX { 0 } else { same.saturating_sub(CONTEXT_LETTERS) }
+}
+
+/// A value without its first letters.
+fn later(text: &str, from: usize) -> String {
+    if from == 0 { text.to_owned() } else { ['…'].into_iter().chain(text.chars().skip(from)).collect() }
 }
 
 /// A long text with the words that came and went, and some around them: `… the [-brown-]{+red+} fox …`.
@@ -173,7 +189,10 @@ fn by_words(paint: Paint, full: bool, old: &str, new: &str) -> String {
 /// What did not change, but for the words next to what did.
 fn around(part: &str, is_first: bool, is_last: bool) -> String {
     let words: Vec<&str> = part.split_inclusive(' ').collect();
-    let (before, after) = (if is_first { 0 } else { CONTEXT_WORDS }, if is_last { 0 } else { CONTEXT_WORDS });
+    // The blank after what changed is no word.
+    let blank = usize::from(words.first() == Some(&" "));
+    let before = if is_first { 0 } else { CONTEXT_WORDS + blank };
+    let after = if is_last { 0 } else { CONTEXT_WORDS };
     if words.len() <= before + after + 1 {
         return part.to_owned();
     }
@@ -227,10 +246,17 @@ mod tests {
     fn of_a_long_text_the_words_are_shown_that_changed() {
         let old = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen";
         let new = old.replace("eight", "EIGHT");
-        let said = "… four five six seven [-eight-]{+EIGHT+} nine ten eleven …";
+        let said = "… four five six seven [-eight-]{+EIGHT+} nine ten eleven twelve …";
         assert_eq!(changed_value(Paint(false), false, Some(old), Some(&new)), said);
         let full = changed_value(Paint(false), true, Some(old), Some(&new));
         assert_eq!(full, old.replace("eight", "[-eight-]{+EIGHT+}"));
+    }
+
+    #[test]
+    fn of_long_values_that_begin_alike_it_is_shown_where_they_differ() {
+        let old = format!("https://example.org/{}/9.0.309/sdk.zip", "x".repeat(60));
+        let said = changed_value(Paint(false), false, Some(&old), Some(&old.replace("309", "310")));
+        assert_eq!(said, "…xxxxxx/9.0.309/sdk.zip -> …xxxxxx/9.0.310/sdk.zip");
     }
 
     #[test]

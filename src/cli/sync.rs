@@ -1,6 +1,7 @@
 //! `rowdelta sync` and `rowdelta install`.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,8 +16,10 @@ use crate::cli::metrics::Metrics;
 use crate::cli::output::{Exit, report};
 use crate::cli::progress::{Shown, Watched};
 use crate::cli::summary::summary;
+use rowdelta::engine::plan::{Recorder, SavedPlan};
 use rowdelta::engine::report::{Status, SyncError};
 use rowdelta::engine::{Engine, FeedItem, default_workers};
+use rowdelta::error::Error;
 use rowdelta::mapping::Mapping;
 use rowdelta::postgres::install::{self, Form};
 
@@ -76,6 +79,9 @@ async fn run(
         install::install(&mut client).await.map_err(|error| error.to_string())?;
     }
     let mut builder = args.deleting.set(Engine::builder(mapping));
+    if let Some(file) = &args.plan {
+        builder = builder.only(still_holds(&args, file, &pool).await?);
+    }
     if let Some(lines) = &lines {
         builder = builder.changes(lines.listener());
     }
@@ -123,6 +129,35 @@ async fn run(
         || matches!(&result, Err(SyncError::Start(_)));
     let signal = *stop.borrow();
     Ok(Exit::of_signal(signal).filter(|_| aborted).unwrap_or_else(|| Exit::of(&result)))
+}
+
+/// The plan of a file, if what it says would be done now.
+async fn still_holds(args: &args::Sync, file: &Path, pool: &connect::Pool) -> Result<SavedPlan, String> {
+    if args.feed.iter().any(|feed| feed.as_path() == Path::new("-")) {
+        return Err("--plan reads the feed twice, which standard input cannot be".into());
+    }
+    let opened = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let said = |error: Error| format!("{}: {error}", file.display());
+    let saved = SavedPlan::read(BufReader::new(opened)).map_err(said)?;
+    let mapping = read_mapping(&args.mapping)?;
+    let workers = args.workers.unwrap_or_else(default_workers).max(1);
+    let builder = args.deleting.set(Engine::builder(mapping.clone())).workers(workers).read_only();
+    let engine = builder.build(pool.clone()).await.map_err(|error| error.to_string())?;
+    let options = FeedOptions { document_bytes_max: args.document_bytes_max };
+    let feed = Feed::open(&args.feed, options).map_err(|error| error.to_string())?;
+    let digest = engine.digest().await.map_err(|error| error.to_string())?;
+    let mut fresh = Recorder::new(&mapping, digest);
+    let (listener, mut changes) = mpsc::channel(READ_AHEAD * 1_000);
+    let gathering = tokio::spawn(async move {
+        while let Some(change) = changes.recv().await {
+            fresh.add(&change);
+        }
+        fresh.finish()
+    });
+    engine.plan(read(feed), listener).await.map_err(|error| error.to_string())?;
+    let fresh = gathering.await.map_err(|error| error.to_string())?;
+    saved.holds(&fresh).map_err(|error| format!("{}; nothing was written", said(error)))?;
+    Ok(saved)
 }
 
 /// Resolves when lines cannot be written: a run of which nobody hears stops.

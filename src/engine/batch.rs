@@ -32,7 +32,7 @@ use crate::plan::{Batch, Marked, Plan, Sides, plan, questions};
 use crate::postgres::absent::mark_absent;
 use crate::postgres::changes::Change;
 use crate::postgres::state::{self, Record, State};
-use crate::postgres::write::{Marking, Writer, named_by_table, transaction_time};
+use crate::postgres::write::{Marking, Writer, named_by_table, referables, transaction_time};
 use crate::postgres::{Limits, begin, cascade, discard, judge};
 use crate::row::Tuple;
 use outcome::{committed, respelled, verified};
@@ -158,10 +158,12 @@ struct Written {
 
 impl Written {
     /// What would be written.
-    fn foreseen(batch: &Recorded<'_>, compared: Compared, plan: Plan, removed: Removed) -> Self {
+    fn foreseen(run: &Run, batch: &Recorded<'_>, compared: Compared, plan: Plan, removed: Removed) -> Self {
         let Compared { sides, restored, times, .. } = compared;
         let held = held_documents(&sides, &plan, batch.looked_at.len());
-        let traces = Traces { restored, places: HashMap::new(), references: Vec::new() };
+        let referables = |(table, side)| referables(table, side, Vec::new());
+        let references = run.schema.tables.iter().zip(&sides).map(referables).collect();
+        let traces = Traces { restored, places: HashMap::new(), references };
         Written { sides, plan, times, detached: 0, held, removed, traces }
     }
 
@@ -288,7 +290,7 @@ async fn transact_on<'r>(
     };
     let written = match run.purpose.writes() {
         true => write(run, &transaction, &batch, compared, plan, &detached, removed).await?,
-        false => Written::foreseen(&batch, compared, plan, removed),
+        false => Written::foreseen(run, &batch, compared, plan, removed),
     };
     let records = records(&batch, &written.held);
     let unsettled = records.iter().filter(|record| !record.settled && scope.settles()).count();

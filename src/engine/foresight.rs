@@ -14,7 +14,6 @@ use crate::plan::{Sides, StoredRow};
 use crate::postgres::changes::Change;
 use crate::row::Tuple;
 use crate::schema::{LookupTable, Schema, Table};
-use crate::shred::NULL_LABEL;
 use crate::value::Kind;
 
 /// Of which documents what is recorded is not believed: a sync would have found that out, and noted it, at its start.
@@ -130,11 +129,7 @@ impl Foresight {
     ) -> Option<Vec<u8>> {
         let Newcomers { ids, labels } = &mut *lock(&self.newcomers);
         let id = stand_in(table.id.ty.kind.base(), ids.len() as u64)?;
-        let words = change.and_then(|change| change.key.as_ref()).map(|key| {
-            let words: Vec<&str> = key.iter().map(|(_, value)| value.unwrap_or(NULL_LABEL)).collect();
-            words.join(",")
-        });
-        labels.insert((ix, id.clone()), format!("(new {})", words.unwrap_or_default()));
+        labels.insert((ix, id.clone()), change.map(Change::label).unwrap_or_default());
         ids.insert((ix, key), id.clone());
         Some(id)
     }

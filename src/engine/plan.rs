@@ -5,6 +5,11 @@
 //! id is drawn. What only the server can know as it writes is not found out: a constraint that refuses rows, a trigger that
 //! changes them, an action of a foreign key that would change rows that stay.
 
+mod saved;
+
+pub(crate) use saved::{Expected, Taken};
+pub use saved::{Recorder, SavedPlan};
+
 use std::sync::Arc;
 
 use futures_util::Stream;
@@ -20,7 +25,7 @@ use crate::engine::registry::{Registry, Shorts};
 use crate::engine::report::{Report, Status};
 use crate::engine::rewritten;
 use crate::engine::run::{Loaded, Purpose, Run};
-use crate::engine::{Engine, FeedItem, finish};
+use crate::engine::{Engine, FeedItem, Options, finish};
 use crate::error::Error;
 use crate::postgres::catalog;
 use crate::postgres::state::{self, Lease};
@@ -54,8 +59,7 @@ impl Engine {
         let rewrites = rewritten::is_possible(&client, &schema, id).await?;
         let lease = Lease { mapping: id, token: String::new() };
         drop(client);
-        let options =
-            crate::engine::Options { changes: Some(listener), history: false, ..self.options.clone() };
+        let options = Options { changes: Some(listener), history: false, only: None, ..self.options.clone() };
         let patience = Arc::new(Patience::unstopped(&options));
         let purpose = Purpose::Plan(Arc::new(Foresight::new(doubt)));
         let loaded = Loaded { number: 0, lease, registry, rewrites, stopwatch: stopwatch.clone() };
@@ -67,6 +71,16 @@ impl Engine {
         let report = run.tally(|tally| tally.report.clone());
         let (phases, elapsed_ms) = (stopwatch.phases(), stopwatch.elapsed().as_millis() as u64);
         Ok(Report { phases, elapsed_ms, ..judged(report) })
+    }
+
+    /// What a saved plan must agree with: a digest of the mapping and of the types of its columns.
+    ///
+    /// # Errors
+    /// The database's, or that the mapping does not fit it.
+    pub async fn digest(&self) -> Result<String, Error> {
+        let client = self.connections.get().await?;
+        let schema = catalog::read_for(&client, &self.mapping, false).await?;
+        Ok(schema.digest.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The documents that a sync would skip by their bytes, and those that it would not trust what is recorded of.

@@ -163,7 +163,7 @@ async fn ask(run: &Run, questions: Questions, answers: &mut Answers) -> Result<(
 
 async fn ask_once(run: &Run, questions: Questions, answers: &mut Answers) -> Result<Vec<Looked>, Error> {
     let mut connection = run.connection().await?;
-    let mut told = Told { telling: run.outlet.telling(), ..Told::default() };
+    let mut told = Told { telling: run.outlet.telling(), labels: run.outlet.labels(), ..Told::default() };
     // Whoever refers to a new catalogue row commits after it, and is told after it.
     let turn = told.telling.on.then(|| run.outlet.reserve());
     let answered = match run.purpose.foresight() {

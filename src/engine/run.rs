@@ -14,6 +14,7 @@ use crate::engine::foresight::Foresight;
 use crate::engine::guard::{Guard, Rows};
 use crate::engine::metrics::Meters;
 use crate::engine::patience::Patience;
+use crate::engine::plan::Expected;
 use crate::engine::prepare::Prepared;
 use crate::engine::progress::Stopwatch;
 use crate::engine::registry::{Outcome, Registry};
@@ -197,7 +198,8 @@ impl Run {
         // A repair compares documents as a whole.
         let units = Units::of(&mapping, &schema).filter(|_| matches!(purpose, Purpose::Sync));
         let slots = Semaphore::new(options.workers);
-        let outlet = Outlet::new(options.changes.clone(), options.history.then_some(lease.mapping));
+        let expected = options.only.as_ref().map(|plan| Expected::of(&mapping, plan));
+        let outlet = Outlet::new(options.changes.clone(), options.history.then_some(lease.mapping), expected);
         Run {
             number,
             purpose,

@@ -1,7 +1,7 @@
 //! Changed rows in words, and the table `rowdelta.change`, which keeps them.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use tokio_postgres::types::Type;
@@ -9,6 +9,7 @@ use tokio_postgres::{Client, Row, Transaction};
 
 use crate::error::Error;
 use crate::postgres::wire::{Param, array, typed};
+use crate::shred::NULL_LABEL;
 
 /// A row that a run wrote.
 ///
@@ -112,6 +113,37 @@ pub(crate) struct Telling {
 pub(crate) struct Told {
     pub telling: Telling,
     pub changes: Vec<Change>,
+    /// Where new catalogue rows are noted before anybody else can see them.
+    pub labels: Option<Arc<Labels>>,
+}
+
+/// What catalogue rows were called before they had ids: by lookup and id.
+#[derive(Debug, Default)]
+pub(crate) struct Labels(Mutex<HashMap<(String, String), String>>);
+
+impl Labels {
+    pub fn get(&self, lookup: &str, id: &str) -> Option<String> {
+        let labels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        labels.get(&(lookup.to_owned(), id.to_owned())).cloned()
+    }
+
+    /// Notes new rows.
+    pub fn note(&self, changes: &[Change]) {
+        let mut labels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            let Some(id) = &change.id else { continue };
+            labels.insert((change.relation.to_string(), id.clone()), change.label());
+        }
+    }
+}
+
+impl Change {
+    /// What a catalogue row is called that has no id yet.
+    pub(crate) fn label(&self) -> String {
+        let values = self.key.iter().flat_map(Values::iter);
+        let words: Vec<&str> = values.map(|(_, value)| value.unwrap_or(NULL_LABEL)).collect();
+        format!("(new {})", words.join(","))
+    }
 }
 
 impl Telling {

@@ -208,6 +208,7 @@ async fn insert_and_commit(
     let (inserted, new) = insert_rows(&transaction, catalogue.table, rows, &returned).await?;
     let changes = catalogue.changes(&transaction, rows, &new).await?;
     told.telling.keep(&transaction, &changes).await?;
+    told.labels.iter().for_each(|labels| labels.note(&changes));
     transaction.commit().await?;
     told.changes.extend(changes);
     Ok(inserted)

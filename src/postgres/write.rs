@@ -263,24 +263,8 @@ impl<'a> Writer<'a> {
         rows.iter().map(|row| Ok(raw(row, 0)?.unwrap_or_default().to_vec())).collect()
     }
 
-    /// What rows enclosed in each source row refer to: its id (stored, mapped or new), else its key.
     fn referables(&self, ix: RelationIx, ids: Vec<Vec<u8>>) -> Vec<Tuple> {
-        let (table, side) = (&self.schema.tables[ix], &self.sides[ix]);
-        let of_source = |row: &crate::plan::SourceRow| match &table.id {
-            Some(id) => match id.source {
-                IdSource::Mapped(at) => row.tuple.project(&[at]),
-                IdSource::Expression(_) => Tuple::default(),
-            },
-            None => row.tuple.project(&table.key),
-        };
-        let mut references: Vec<Tuple> = side.source.iter().map(of_source).collect();
-        for (stored, source) in side.changes.matched() {
-            references[source as usize] = referable(table, &side.stored[stored as usize]);
-        }
-        for (&row, id) in side.changes.added.iter().zip(ids) {
-            references[row as usize] = Tuple::of([Cell::Value(&id)]);
-        }
-        references
+        referables(&self.schema.tables[ix], &self.sides[ix], ids)
     }
 
     fn statements(&self, step: &Step) -> Vec<Statement> {
@@ -432,6 +416,26 @@ impl<'a> Writer<'a> {
         }
         check_count(&self.schema.tables[ix], rows.len(), sink.finish().await?)
     }
+}
+
+/// What rows enclosed in each source row refer to: its id (stored, mapped or new), else its key. Of a new row whose id is
+/// not given it is empty.
+pub(crate) fn referables(table: &Table, side: &Sides, ids: Vec<Vec<u8>>) -> Vec<Tuple> {
+    let of_source = |row: &crate::plan::SourceRow| match &table.id {
+        Some(id) => match id.source {
+            IdSource::Mapped(at) => row.tuple.project(&[at]),
+            IdSource::Expression(_) => Tuple::default(),
+        },
+        None => row.tuple.project(&table.key),
+    };
+    let mut references: Vec<Tuple> = side.source.iter().map(of_source).collect();
+    for (stored, source) in side.changes.matched() {
+        references[source as usize] = referable(table, &side.stored[stored as usize]);
+    }
+    for (&row, id) in side.changes.added.iter().zip(ids) {
+        references[row as usize] = Tuple::of([Cell::Value(&id)]);
+    }
+    references
 }
 
 /// Names the relation whose table the server names in an error.

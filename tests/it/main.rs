@@ -35,6 +35,7 @@ mod oracle;
 mod oracle_checked;
 mod packed;
 mod pgbouncer;
+mod plan;
 mod power;
 mod progress;
 mod properties;

@@ -11,7 +11,7 @@ use tokio_postgres::Transaction;
 use crate::document::DocumentKey;
 use crate::engine::foresight::Foresight;
 use crate::error::Error;
-use crate::mapping::{Mapping, RelationIx, Source, TableName};
+use crate::mapping::{Mapping, Relation, RelationIx, Source};
 use crate::plan::{Action as Step, Plan, Sides, changed_columns};
 use crate::postgres::changes::{Action, Change, Values};
 use crate::postgres::spell::{Spelled, Speller, Word};
@@ -74,12 +74,21 @@ struct Names {
     relation: Arc<str>,
     table: Arc<str>,
     columns: Vec<Arc<str>>,
+    /// The columns in the order in which the mapping was written.
+    order: Vec<usize>,
 }
 
 impl Names {
-    fn of(name: &str, table: &TableName, columns: &[String]) -> Self {
-        let columns = columns.iter().map(|name| name.as_str().into()).collect();
-        Names { relation: name.into(), table: table.to_string().into(), columns }
+    fn of(relation: &Relation) -> Self {
+        let columns = &relation.columns;
+        let mut order: Vec<usize> = (0..columns.len()).collect();
+        order.sort_by_key(|&at| columns[at].place);
+        Names {
+            relation: relation.name.as_str().into(),
+            table: relation.table.to_string().into(),
+            columns: columns.iter().map(|column| column.name.as_str().into()).collect(),
+            order,
+        }
     }
 }
 
@@ -91,8 +100,7 @@ struct Drafting<'w> {
 
 impl<'w> Drafting<'w> {
     fn new(written: Written<'w>) -> Self {
-        let relations = written.mapping.relations.iter().zip(&written.schema.tables);
-        let names = relations.map(|(r, table)| Names::of(&r.name, &r.table, &table.names)).collect();
+        let names = written.mapping.relations.iter().map(Names::of).collect();
         Drafting { written, names, speller: Speller::default() }
     }
 
@@ -200,16 +208,18 @@ impl<'w> Drafting<'w> {
 
     /// Columns of a row, all or some, but for those about which its document says nothing.
     fn columns(&mut self, ix: RelationIx, tuple: &Tuple, which: Option<&[usize]>) -> Words {
-        let table = self.table(ix);
+        let (table, cells) = (self.table(ix), tuple.cells().collect::<Vec<_>>());
         let mut words = Words::new();
-        for (at, cell) in tuple.cells().enumerate() {
-            if cell != Cell::Kept && which.is_none_or(|which| which.contains(&at)) {
-                let word = match self.newcomer(ix, at, cell) {
-                    Some(label) => Word::Known(Some(label)),
-                    None => self.speller.word(&table.columns[at], cell.bytes()),
-                };
-                words.push((self.names[ix].columns[at].clone(), word));
+        for place in 0..cells.len() {
+            let at = self.names[ix].order[place];
+            if cells[at] == Cell::Kept || which.is_some_and(|which| !which.contains(&at)) {
+                continue;
             }
+            let word = match self.newcomer(ix, at, cells[at]) {
+                Some(label) => Word::Known(Some(label)),
+                None => self.speller.word(&table.columns[at], cells[at].bytes()),
+            };
+            words.push((self.names[ix].columns[at].clone(), word));
         }
         words
     }
@@ -241,6 +251,12 @@ impl<'w> Drafting<'w> {
     fn new_parent(&mut self, ix: RelationIx, parent: u32) -> Option<Words> {
         let outer = self.written.mapping.relations[ix].enclosing?;
         let reference = self.reference(outer, parent)?;
+        let key = self.table(outer).key.iter().zip(reference.cells());
+        if self.table(outer).id.is_none()
+            && key.into_iter().any(|(&at, cell)| self.newcomer(outer, at, cell).is_some())
+        {
+            return None;
+        }
         // What refers to it has the same text, whatever its width.
         let columns = self.table(outer).referable_columns();
         Some(self.referring(self.table(ix), &columns, reference))

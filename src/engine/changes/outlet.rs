@@ -1,46 +1,71 @@
 //! Who is told, and in which order.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
 use tokio_postgres::Transaction;
 
+use crate::engine::plan::{Expected, Taken};
 use crate::error::Error;
-use crate::postgres::changes::{Change, Telling, Told};
+use crate::postgres::changes::{Change, Labels, Telling, Told};
 
 /// Where the changes of a run go.
 pub(crate) struct Outlet {
     listener: Option<mpsc::Sender<Change>>,
     /// The mapping under which they are kept.
     history: Option<i32>,
+    /// All that may be done, if that was planned before.
+    expected: Option<Expected>,
     turns: Turns,
 }
 
 impl Outlet {
-    pub fn new(listener: Option<mpsc::Sender<Change>>, history: Option<i32>) -> Self {
-        Outlet { listener, history, turns: Turns::default() }
+    pub fn new(
+        listener: Option<mpsc::Sender<Change>>,
+        history: Option<i32>,
+        expected: Option<Expected>,
+    ) -> Self {
+        Outlet { listener, history, expected, turns: Turns::default() }
     }
 
     /// Whether anybody wants to know. Of a listener that went away nobody does.
     pub fn telling(&self) -> Telling {
         let heard = self.listener.as_ref().is_some_and(|listener| !listener.is_closed());
-        Telling { on: heard || self.history.is_some(), history: self.history }
+        let on = heard || self.history.is_some() || self.expected.is_some();
+        Telling { on, history: self.history }
+    }
+
+    /// Where new catalogue rows are noted.
+    pub fn labels(&self) -> Option<Arc<Labels>> {
+        self.expected.as_ref().map(|expected| expected.labels.clone())
+    }
+
+    /// The documents of which changes were planned that were not made.
+    pub fn missed(&self) -> Vec<String> {
+        self.expected.as_ref().map_or(Vec::new(), Expected::missed)
     }
 
     /// Keeps changes, if they are to be kept, and has them wait for the commit, which must follow.
+    ///
+    /// # Errors
+    /// They were not planned, where only what was planned may be done.
     pub async fn pend(
         &self,
         transaction: &Transaction<'_>,
         changes: Vec<Change>,
     ) -> Result<Pending<'_>, Error> {
+        let taken = self.expected.as_ref().map(|expected| expected.take(&changes)).transpose()?;
+        let mut pending = self.reserve();
+        pending.taken = taken.unwrap_or_default();
         self.telling().keep(transaction, &changes).await?;
-        Ok(Pending { changes, ..self.reserve() })
+        pending.changes = changes;
+        Ok(pending)
     }
 
     /// Takes the turn of what will be committed, and kept, elsewhere.
     pub fn reserve(&self) -> Pending<'_> {
-        Pending { outlet: self, turn: self.turns.take(), changes: Vec::new() }
+        Pending { outlet: self, turn: self.turns.take(), changes: Vec::new(), taken: Taken::new() }
     }
 }
 
@@ -49,12 +74,15 @@ pub(crate) struct Pending<'o> {
     outlet: &'o Outlet,
     turn: u64,
     changes: Vec<Change>,
+    /// What was planned.
+    taken: Taken,
 }
 
 impl Pending<'_> {
     /// Tells them: the transaction is committed, and its connection is free again.
     pub async fn tell(mut self) {
         let changes = std::mem::take(&mut self.changes);
+        self.taken.clear();
         let Some(listener) = self.outlet.listener.as_ref().filter(|_| !changes.is_empty()) else { return };
         self.outlet.turns.wait(self.turn).await;
         for change in changes {
@@ -73,6 +101,9 @@ impl Pending<'_> {
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
+        if let Some(expected) = &self.outlet.expected {
+            expected.give_back(std::mem::take(&mut self.taken));
+        }
         self.outlet.turns.end(self.turn);
     }
 }

@@ -2,19 +2,40 @@
 
 use std::collections::HashMap;
 
+use fastrand::Rng;
+use rowdelta::engine::Engine;
+use rowdelta::engine::changes::Change;
+use rowdelta::engine::plan::SavedPlan;
 use rowdelta::engine::report::Report;
 use rowdelta::mapping::{Atomic, Mapping, Source};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
-use crate::nights::case::reported;
+use crate::nights::case::{engine_with, reported};
+use crate::support::Database;
 
 /// The report and the rows of a plan.
 pub struct Planned {
     pub report: Report,
     pub changes: Vec<Value>,
+    pub saved: SavedPlan,
 }
 
 impl Planned {
+    /// An engine that does just this.
+    pub async fn only(
+        &self,
+        database: &Database,
+        toml: &str,
+        rng: &mut Rng,
+        listener: mpsc::Sender<Change>,
+    ) -> Result<Engine, String> {
+        let mut file = Vec::new();
+        self.saved.write(&mut file).map_err(|error| error.to_string())?;
+        let saved = SavedPlan::read(&file[..]).map_err(|error| error.to_string())?;
+        engine_with(database, toml, rng, |builder| builder.changes(listener).history(true).only(saved)).await
+    }
+
     /// Compares counts and rows with those of a sync.
     pub fn is_what(&self, mapping: &Mapping, report: &Report, told: &[Value]) -> Result<(), String> {
         let counts = |report: &Report| {
