@@ -136,8 +136,13 @@ impl Inside<'_, '_, '_> {
     }
 
     fn fail(&mut self, failure: Failure) {
-        tracing::warn!(%failure, "document failed");
         self.report.documents.failed += 1;
+        self.note(failure);
+    }
+
+    /// Names what is wrong with a document that was counted.
+    fn note(&mut self, failure: Failure) {
+        tracing::warn!(%failure, "document failed");
         self.report.failures.push(failure);
     }
 
@@ -187,16 +192,16 @@ impl Inside<'_, '_, '_> {
 
     /// Adds what a call reported.
     fn add(&mut self, documents: &[Document], told: &Value) {
-        let number = |value: &Value| value.as_u64().unwrap_or_default();
         let report = &mut self.report;
         report.run = told["run"].as_i64().unwrap_or_default();
-        let DocumentCounts { repeated, unchanged, new, changed, withheld, unsettled, .. } =
+        let DocumentCounts { repeated, unchanged, new, changed, failed, withheld, unsettled, .. } =
             &mut report.documents;
         for (count, name) in [
             (repeated, "repeated"),
             (unchanged, "unchanged"),
             (new, "new"),
             (changed, "changed"),
+            (failed, "failed"),
             (withheld, "withheld"),
             (unsettled, "unsettled"),
         ] {
@@ -205,22 +210,33 @@ impl Inside<'_, '_, '_> {
         report.skipped_lookups += number(&told["skipped_lookups"]);
         let because = told["withheld_because"].as_str();
         report.withheld_because = report.withheld_because.take().or(because.map(str::to_owned));
-        for relation in told["relations"].as_array().into_iter().flatten() {
-            let of_name = |counts: &&mut RelationCounts| relation["name"] == counts.name.as_str();
-            let Some(counts) = report.relations.iter_mut().find(of_name) else { continue };
-            counts.added += number(&relation["added"]);
-            counts.updated += number(&relation["updated"]);
-            counts.moved += number(&relation["moved"]);
-            counts.removed += number(&relation["removed"]);
-            counts.unchanged += number(&relation["unchanged"]);
-        }
+        self.add_rows(told);
         for failure in told["failures"].as_array().into_iter().flatten() {
             let text = |name: &str| failure[name].as_str().map(str::to_owned);
             let place = (number(&failure["item"]) as usize).saturating_sub(1);
             let origin = documents.get(place).map(|document| document.origin.clone()).unwrap_or_default();
             let said = Failure::of_document(&origin, text("document"), text("message").unwrap_or_default());
             let retryable = failure["retryable"] == true;
-            self.fail(Failure { relation: text("relation"), sqlstate: text("sqlstate"), retryable, ..said });
+            self.note(Failure { relation: text("relation"), sqlstate: text("sqlstate"), retryable, ..said });
         }
     }
+    /// Relations and catalogues are told by name; one of these may have the name of one of those.
+    fn add_rows(&mut self, told: &Value) {
+        let count = self.engine.mapping.relations.len();
+        for (at, relation) in told["relations"].as_array().into_iter().flatten().enumerate() {
+            let (relations, lookups) = self.report.relations.split_at_mut(count);
+            let kind = if at < count { relations } else { lookups };
+            let of_name = |counts: &&mut RelationCounts| relation["name"] == counts.name.as_str();
+            let Some(counts) = kind.iter_mut().find(of_name) else { continue };
+            counts.added += number(&relation["added"]);
+            counts.updated += number(&relation["updated"]);
+            counts.moved += number(&relation["moved"]);
+            counts.removed += number(&relation["removed"]);
+            counts.unchanged += number(&relation["unchanged"]);
+        }
+    }
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_default()
 }

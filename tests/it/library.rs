@@ -62,9 +62,13 @@ async fn p24_what_is_synced_in_the_callers_transaction_goes_with_it() {
     let mut client: Client = shop.db.client().await;
 
     let mut transaction = client.transaction().await.unwrap();
-    let report = engine.sync_in(&mut transaction, documents::of(orders(25, 1))).await.unwrap();
-    assert_eq!((report.documents.read, report.documents.new, report.rows_written()), (25, 25, 50));
-    assert_eq!((report.status, report.relations[1].added), (Status::Done, 25));
+    let mut feed = orders(25, 1);
+    feed[3]["products"] = json!(["p", "q"]);
+    let report = engine.sync_in(&mut transaction, documents::of(feed)).await.unwrap();
+    assert_eq!((report.documents.read, report.documents.new, report.rows_written()), (25, 25, 54));
+    let added = |name: &str| report.relations.iter().find(|counts| counts.name == name).unwrap().added;
+    assert_eq!(["shop", "lines", "products", "product"].map(added), [25, 25, 2, 2]);
+    assert_eq!(report.status, Status::Done);
     assert_eq!(number(&transaction, "SELECT count(*) FROM orders").await, 25);
     transaction.rollback().await.unwrap();
     assert_eq!(
