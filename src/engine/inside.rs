@@ -29,7 +29,7 @@ impl Engine {
     /// comes of it, unless its connection is lost. It must be `READ COMMITTED`. Rows that are written stay locked until it
     /// ends: a few thousand documents are a good measure.
     ///
-    /// It is the sync in SQL that does it (`rowdelta.sync_many`, as many documents at once as a batch has), so that the
+    /// It is the sync in SQL that does it (`rowdelta.sync_texts`, as many documents at once as a batch has), so that the
     /// mapping must be within its scope, and its differences from [`sync`](Self::sync) hold: see `docs/sql.md`. A child that
     /// leaves a document in one batch and turns up in another in the next gets another id; of a document that stands in two
     /// batches the later one counts. No lease is taken, and nothing but documents and rows is counted in the report.
@@ -116,14 +116,14 @@ impl Inside<'_, '_, '_> {
         self.store(batch).await
     }
 
-    /// A document that is JSON. One that is not fails here: an array with it could not be sent.
+    /// A document that is text. One that is not fails here: it could not be sent.
     fn readable(&mut self, item: FeedItem) -> Result<Option<Document>, Error> {
         let failure = match item {
             Ok(mut document) => {
                 if document.origin == Origin::default() {
                     document.origin.line = self.report.documents.read;
                 }
-                match Json::parse(&document.bytes) {
+                match std::str::from_utf8(&document.bytes) {
                     Ok(_) => return Ok(Some(document)),
                     Err(error) => Failure::of_document(&document.origin, None, error.to_string()),
                 }
@@ -146,43 +146,23 @@ impl Inside<'_, '_, '_> {
         self.report.failures.push(failure);
     }
 
-    /// Stores documents. If all of them are refused at once (the text of one is no `jsonb`), they are halved until it
-    /// stands alone.
     async fn store(&mut self, documents: Vec<Document>) -> Result<(), Error> {
-        let mut pending = vec![documents];
-        while let Some(mut part) = pending.pop() {
-            if part.is_empty() {
-                continue;
-            }
-            match self.call(&part).await {
-                Ok(told) => self.add(&part, &told),
-                Err(error) if error.kind() != ErrorKind::Rejected => return Err(error),
-                Err(_) if part.len() > 1 => {
-                    let right = part.split_off(part.len() / 2);
-                    pending.extend([right, part]);
-                }
-                Err(error) => {
-                    let json = Json::parse(&part[0].bytes).ok();
-                    let name = json.map(|json| label(&self.engine.mapping, &json)).unwrap_or_default();
-                    self.fail(Failure::of_error(&part[0].origin, &name, &error));
-                }
-            }
+        if documents.is_empty() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    async fn call(&mut self, documents: &[Document]) -> Result<Value, Error> {
         let texts: Vec<_> =
             documents.iter().map(|document| String::from_utf8_lossy(&document.bytes)).collect();
-        let array = format!("[{}]", texts.join(","));
         let limits = self.engine.options.delete_limits;
         let removed: u64 = self.report.relations.iter().map(|counts| counts.removed).sum();
         let rows_max = i64::try_from(limits.rows_max.saturating_sub(removed)).unwrap_or(i64::MAX);
         let savepoint = self.transaction.savepoint("rowdelta").await?;
         let mapping = &self.engine.mapping;
-        let told = inside::sync_many(&savepoint, mapping, &array, rows_max, limits.percent_max).await;
-        match told {
-            Ok(told) => savepoint.commit().await.map(|()| told).map_err(Error::from),
+        match inside::sync_texts(&savepoint, mapping, &texts, rows_max, limits.percent_max).await {
+            Ok(told) => {
+                savepoint.commit().await?;
+                self.add(&documents, &told);
+                Ok(())
+            }
             Err(error) => {
                 savepoint.rollback().await?;
                 Err(error)
@@ -214,12 +194,21 @@ impl Inside<'_, '_, '_> {
         for failure in told["failures"].as_array().into_iter().flatten() {
             let text = |name: &str| failure[name].as_str().map(str::to_owned);
             let place = (number(&failure["item"]) as usize).saturating_sub(1);
-            let origin = documents.get(place).map(|document| document.origin.clone()).unwrap_or_default();
-            let said = Failure::of_document(&origin, text("document"), text("message").unwrap_or_default());
+            let Some(document) = documents.get(place) else { continue };
+            // jsonb takes less than JSON is: then the key is known here alone. What is no JSON at all is said with its place.
+            let (name, message) = match Json::parse(&document.bytes) {
+                Ok(json) => {
+                    (text("document").unwrap_or_else(|| label(&self.engine.mapping, &json)), text("message"))
+                }
+                Err(error) => (String::new(), Some(error.to_string())),
+            };
+            let name = Some(name).filter(|name| !name.is_empty());
+            let said = Failure::of_document(&document.origin, name, message.unwrap_or_default());
             let retryable = failure["retryable"] == true;
             self.note(Failure { relation: text("relation"), sqlstate: text("sqlstate"), retryable, ..said });
         }
     }
+
     /// Relations and catalogues are told by name; one of these may have the name of one of those.
     fn add_rows(&mut self, told: &Value) {
         let count = self.engine.mapping.relations.len();

@@ -1,5 +1,7 @@
 //! The sync in SQL, called inside a transaction of somebody else's.
 
+use std::borrow::Cow;
+
 use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
 
@@ -17,18 +19,21 @@ pub(crate) async fn register(transaction: &Transaction<'_>, mapping: &Mapping) -
     Ok(())
 }
 
-/// Stores documents, a JSON array of them; gives the report.
-pub(crate) async fn sync_many(
+/// Stores documents, given as text; gives the report.
+///
+/// # Errors
+/// Nothing of them is stored. What is wrong with one of them is no error, but in the report.
+pub(crate) async fn sync_texts(
     transaction: &Transaction<'_>,
     mapping: &Mapping,
-    documents: &str,
+    documents: &[Cow<'_, str>],
     rows_max: i64,
     percent_max: Option<f64>,
 ) -> Result<serde_json::Value, Error> {
-    let sql = "SELECT rowdelta.sync_many($1, $2::text::jsonb, $3, $4::float8::numeric)::text";
+    let sql = "SELECT rowdelta.sync_texts($1, $2, $3, $4::float8::numeric)::text";
     let params: &[(&(dyn postgres_types::ToSql + Sync), Type)] = &[
         (&mapping.name, Type::TEXT),
-        (&documents, Type::TEXT),
+        (&documents, Type::TEXT_ARRAY),
         (&rows_max, Type::INT8),
         (&percent_max, Type::FLOAT8),
     ];
