@@ -68,8 +68,8 @@ impl Action {
     }
 }
 
-/// Columns with their values, in the order of the mapping. A value is what PostgreSQL makes of it as text, so that none
-/// loses digits; NULL is `None`, and `null` in JSON.
+/// Columns with their values, in the order in which the mapping was written; of kept changes by name. A value is what
+/// PostgreSQL makes of it as text, so that none loses digits; NULL is `None`, and `null` in JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Values(pub Vec<(Arc<str>, Option<String>)>);
 

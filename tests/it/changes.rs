@@ -4,7 +4,7 @@
 
 mod nights;
 mod planned;
-mod replay;
+pub mod replay;
 
 use std::time::Duration;
 
