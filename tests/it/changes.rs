@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_postgres::NoTls;
 
+use crate::faults::proxy::{Fault, Phase};
+use crate::faults::site::{Site, Way};
 use crate::lanes::variable;
 use crate::nights::case::items;
 use crate::oracle::Edits;
@@ -383,6 +385,26 @@ async fn p06_values_of_any_type_are_told_as_the_server_writes_them() {
     assert_eq!(told[0]["after"], serde_json::from_str::<Value>(&stored).unwrap());
     copy.replay(&told).await.unwrap();
     copy.check().await.unwrap();
+}
+
+/// The server commits, and the answer is lost: what was written is told, and told once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p05_p27_changes_of_a_commit_whose_answer_is_lost_are_told_once() {
+    let mut site = Site::open(9, Way::Direct).await.unwrap();
+    let file = site.shop.scratch.path("changes.ndjson");
+    for _ in 0..4 {
+        site.dawn().await;
+        let trap = site.trap(Phase::Committing, Fault::CutAnswer);
+        site.proxy.set(vec![trap]);
+        site.shop.written().await;
+        site.run(&["--changes", file.to_str().unwrap()]).await.succeeded();
+        assert_eq!(site.proxy.hit(), [Phase::Committing]);
+        let told = std::fs::read_to_string(&file).unwrap();
+        let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(counts(&told), site.shop.written().await);
+        site.is_as_it_should_be().await;
+        site.ends_well().await;
+    }
 }
 
 /// A change can be sent to another task.
