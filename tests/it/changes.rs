@@ -307,6 +307,29 @@ async fn p05_history_says_which_run_changed_what() {
 
 /// A role that may not note changes is told so before anything is written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p40_a_role_that_may_not_note_changes_does_not_start() {
+    let shop = Shop::open().await;
+    let role = format!("noter_{}", std::process::id());
+    let grants = format!(
+        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA rowdelta, public TO {role};
+         GRANT ALL ON ALL TABLES IN SCHEMA rowdelta, public TO {role};
+         GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}; REVOKE INSERT ON rowdelta.change FROM {role}"
+    );
+    shop.db.execute(&grants).await;
+    let url = shop.db.url().replace("postgres@", &format!("{role}@"));
+    let feed = shop.scratch.write("feed.ndjson", ndjson(&[order("A", "Ana")]));
+    let given = ["sync", "-d", &url, "-m", shop.mapping.to_str().unwrap(), feed.to_str().unwrap()];
+    let (code, _, stderr) = command::output(&[&given[..], &["--history"]].concat());
+    let mends = format!("the role may not note changed rows: GRANT INSERT ON rowdelta.change TO {role}");
+    assert!(code == 2 && stderr.contains(&mends), "{stderr}");
+    assert_eq!(shop.written().await, Edits::new());
+    shop.db.execute(&format!("GRANT INSERT ON rowdelta.change TO {role}")).await;
+    let (code, _, stderr) = command::output(&[&given[..], &["--history"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    shop.db.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p40_changes_on_standard_output_stand_alone_and_faults_are_named_before_the_run() {
     let shop = Shop::open().await;
     let feed = shop.scratch.write("feed.ndjson", ndjson(&[order("A", "Ana")]));
