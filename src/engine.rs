@@ -277,8 +277,8 @@ impl Builder {
     /// open, and ends only when all is told: receive in another task. The channel ends with the engine. Without a
     /// listener, and after one that went away, nothing is put into words.
     ///
-    /// Between the commit and the message the process can die, or the answer to the COMMIT be lost: then nothing is told
-    /// of what is in. [`history`](Self::history) has it.
+    /// Between the commit and the message the process can die: then nothing is told of what is in.
+    /// [`history`](Self::history) has it.
     ///
     /// ```no_run
     /// # async fn sync(mapping: rowdelta::Mapping, pool: bb8::Pool<bb8_postgres::PostgresConnectionManager<tokio_postgres::NoTls>>) -> Result<(), Box<dyn std::error::Error>> {

@@ -2,7 +2,7 @@
 
 use crate::cli::args;
 use crate::cli::connect;
-use crate::cli::output::{Exit, plural};
+use crate::cli::output::{Exit, plural, print};
 use crate::cli::rows::{Paint, Row};
 use crate::cli::status::{clock, name};
 use rowdelta::engine::changes::Action;
@@ -22,11 +22,11 @@ pub async fn history(args: args::History) -> Result<Exit, String> {
     let kept = changes::history(&client, &mapping, &args.document, args.max);
     let kept = kept.await.map_err(|error| error.to_string())?;
     if args.json {
-        for change in &kept {
-            println!("{}", serde_json::to_string(change).map_err(|error| error.to_string())?);
-        }
+        let lines = kept.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>();
+        let lines = lines.map_err(|error| error.to_string())?;
+        print(&lines.into_iter().map(|line| line + "\n").collect::<String>())?;
     } else {
-        print!("{}", words(&mapping, &args, &kept));
+        print(&words(&mapping, &args, &kept))?;
     }
     Ok(Exit::Done)
 }
@@ -70,5 +70,6 @@ fn row(change: &Kept) -> Row<'_> {
         key: change.key.as_ref(),
         before: change.before.as_ref(),
         after: change.after.as_ref(),
+        names: None,
     }
 }

@@ -1,5 +1,7 @@
 //! What the command prints, and its exit codes.
 
+use std::io::{self, Write as _};
+
 use rowdelta::engine::report::{Report, SyncError};
 use rowdelta::error::{Error, ErrorKind};
 
@@ -58,6 +60,18 @@ impl Exit {
             143 => Some(Exit::Terminated),
             _ => None,
         }
+    }
+}
+
+/// Prints a long text. Whoever reads it may have seen enough before its end.
+///
+/// # Errors
+/// In words.
+pub fn print(text: &str) -> Result<(), String> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.to_string()),
+        _ => Ok(()),
     }
 }
 

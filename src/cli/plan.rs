@@ -12,12 +12,12 @@ use crate::cli::args;
 use crate::cli::changes::Lines;
 use crate::cli::connect;
 use crate::cli::input::{Feed, FeedOptions};
-use crate::cli::output::{Exit, plural};
+use crate::cli::output::{Exit, plural, print};
 use crate::cli::rows::{Paint, Row};
 use crate::cli::sync::{read_mapping, stop_on_signals};
 use crate::cli::verify::until_stopped;
 use rowdelta::engine::changes::Change;
-use rowdelta::engine::plan::Recorder;
+use rowdelta::engine::plan::{CatalogueNames, Recorder};
 use rowdelta::engine::report::{RelationCounts, Report};
 use rowdelta::engine::{Engine, default_workers};
 use rowdelta::error::Error;
@@ -77,7 +77,11 @@ pub async fn plan(args: args::Plan) -> Result<Exit, String> {
     saving.map_or(Ok(()), Saving::end)?;
     match args.json {
         true => println!("{}", serde_json::to_string(&report).map_err(|error| error.to_string())?),
-        false => print!("{}", words(&report, &gathered, Paint::of_terminal(), args.full)),
+        false => {
+            let shown = gathered.documents.values().flat_map(|rows| &rows.shown);
+            let names = engine.catalogue_names(shown).await.map_err(|error| error.to_string())?;
+            print(&words(&report, &gathered, &names, args.full))?;
+        }
     }
     Ok(exit(&report, args.exit_code))
 }
@@ -171,7 +175,8 @@ impl Saving {
 }
 
 /// A summary, the rows, and what to do next.
-fn words(report: &Report, gathered: &Gathered, paint: Paint, full: bool) -> String {
+fn words(report: &Report, gathered: &Gathered, names: &CatalogueNames, full: bool) -> String {
+    let paint = Paint::of_terminal();
     let mut text = summary(report);
     let failures = report.failures.iter();
     text.extend(failures.take(FAILURES_MAX).map(|failure| format!("  would fail: {failure}\n")));
@@ -185,7 +190,7 @@ fn words(report: &Report, gathered: &Gathered, paint: Paint, full: bool) -> Stri
             None => "catalogues".to_owned(),
         };
         let _ = writeln!(text, "\n{}", paint.bold(&head));
-        rows.shown.iter().for_each(|change| text += &row(change).words(paint, full));
+        rows.shown.iter().for_each(|change| text += &row(change, names).words(paint, full));
         if rows.more > 0 {
             let _ = writeln!(text, "  {}", paint.dim(&format!("and {}", plural(rows.more, "more row"))));
         }
@@ -198,13 +203,14 @@ fn words(report: &Report, gathered: &Gathered, paint: Paint, full: bool) -> Stri
     text
 }
 
-fn row(change: &Change) -> Row<'_> {
+fn row<'c>(change: &'c Change, names: &'c CatalogueNames) -> Row<'c> {
     Row {
         action: change.action,
         relation: &change.relation,
         key: change.key.as_ref(),
         before: change.before.as_ref(),
         after: change.after.as_ref(),
+        names: Some(names),
     }
 }
 
@@ -257,8 +263,11 @@ fn relations(text: &mut String, report: &Report) {
 
 fn closing(report: &Report) -> String {
     let sum = |count: fn(&RelationCounts) -> u64| report.relations.iter().map(count).sum::<u64>();
-    if report.rows_written() == 0 {
-        return "Nothing to do. Nothing was written.\n".to_owned();
+    let documents = &report.documents;
+    match report.rows_written() {
+        0 if documents.failed + documents.withheld > 0 => return "Nothing would be written.\n".to_owned(),
+        0 => return "Nothing to do. Nothing was written.\n".to_owned(),
+        _ => {}
     }
     format!(
         "Plan: {} to add, {} to update, {} to move, {} to remove. Nothing was written.\n",

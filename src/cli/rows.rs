@@ -10,6 +10,7 @@
 use std::io::IsTerminal as _;
 
 use rowdelta::engine::changes::{Action, Values};
+use rowdelta::engine::plan::CatalogueNames;
 use similar::{ChangeTag, TextDiff};
 
 /// Longer values are cut, unless all is asked for; longer texts of which words changed are shown as such.
@@ -71,6 +72,8 @@ pub struct Row<'c> {
     pub key: Option<&'c Values>,
     pub before: Option<&'c Values>,
     pub after: Option<&'c Values>,
+    /// What its references are called.
+    pub names: Option<&'c CatalogueNames>,
 }
 
 impl Row<'_> {
@@ -82,7 +85,7 @@ impl Row<'_> {
             Action::Moved => ">",
             Action::Removed => "-",
         };
-        let key = self.key.map_or(String::new(), |key| format!(" {}", named(key)));
+        let key = self.key.map_or(String::new(), |key| format!(" {}", self.named(key)));
         let mut text = format!("  {} {}{key}\n", paint.action(self.action, sign), self.relation);
         let lines = self.columns(paint, full);
         let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
@@ -92,6 +95,21 @@ impl Row<'_> {
         text
     }
 
+    /// `number=N1 product_id=7 (pears)`
+    fn named(&self, values: &Values) -> String {
+        let word = |(name, value): (&str, Option<&str>)| {
+            format!("{name}={}", cut(&quoted(self.called(name, value).as_deref()), false))
+        };
+        values.iter().map(word).collect::<Vec<_>>().join(" ")
+    }
+
+    /// A value; of a reference with what it refers to.
+    fn called(&self, column: &str, value: Option<&str>) -> Option<String> {
+        let value = value?;
+        let name = self.names.and_then(|names| names.get(self.relation, column, value));
+        Some(name.map_or(value.to_owned(), |name| format!("{value} ({name})")))
+    }
+
     fn columns(&self, paint: Paint, full: bool) -> Vec<(String, String)> {
         // What the head says already is not said again.
         let is_key = |name: &str| self.key.is_some_and(|key| key.get(name).is_some());
@@ -99,24 +117,22 @@ impl Row<'_> {
             (Some(before), Some(after)) => {
                 let pairs = after.iter().map(|(name, new)| (name, before.get(name).flatten(), new));
                 let changed = pairs.filter(|(_, old, new)| old != new);
-                changed
-                    .map(|(name, old, new)| (name.to_owned(), changed_value(paint, full, old, new)))
-                    .collect()
+                let value = |(name, old, new): (&str, Option<&str>, Option<&str>)| {
+                    let (old, new) = (self.called(name, old), self.called(name, new));
+                    (name.to_owned(), changed_value(paint, full, old.as_deref(), new.as_deref()))
+                };
+                changed.map(value).collect()
             }
             (Some(one), None) | (None, Some(one)) => {
                 let told = one.iter().filter(|(name, value)| !is_key(name) && value.is_some());
-                told.map(|(name, value)| (name.to_owned(), cut(&quoted(value), full))).collect()
+                let value = |(name, value): (&str, Option<&str>)| {
+                    (name.to_owned(), cut(&quoted(self.called(name, value).as_deref()), full))
+                };
+                told.map(value).collect()
             }
             (None, None) => Vec::new(),
         }
     }
-}
-
-/// `number=N1 year=2024`
-pub fn named(values: &Values) -> String {
-    let words: Vec<String> =
-        values.iter().map(|(name, value)| format!("{name}={}", cut(&quoted(value), false))).collect();
-    words.join(" ")
 }
 
 /// A value on one line: in quotes where its ends could not be seen otherwise, or it could be taken for none.
@@ -234,6 +250,7 @@ mod tests {
             key: Some(&key),
             before: Some(&before),
             after: Some(&after),
+            names: None,
         };
         let said = "  ~ files no=7\n      name  a b -> \"\"\n      size  NULL -> 12\n";
         assert_eq!(row.words(Paint(false), false), said);

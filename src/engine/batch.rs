@@ -222,6 +222,9 @@ pub(super) async fn transact(
         false => drop(connection),
     }
     drop(slot);
+    if tried.is_err() {
+        run.tell_unsure().await;
+    }
     let (tried, changes) = tried?;
     if let Some(changes) = changes {
         changes.tell().await;
@@ -308,7 +311,7 @@ async fn transact_on<'r>(
     let changes = written.changes(run, &transaction, &batch, unmarked).await?;
     let pending = run.pend(&transaction, changes).await?;
     let named = |error: tokio_postgres::Error| named_by_table(&run.mapping, &run.schema, error.into());
-    transaction.commit().await.map_err(named)?;
+    let pending = run.commit(transaction, pending).await.map_err(named)?;
     reservation.into_iter().for_each(Reservation::keep);
     run.purpose.findings().into_iter().for_each(|findings| findings.note(&run.mapping, &found));
     if let Some(foresight) = run.purpose.foresight() {

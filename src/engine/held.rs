@@ -69,6 +69,7 @@ pub(super) async fn in_parts<T>(
             continue;
         };
         spans::failed(&span, &error);
+        run.tell_unsure().await;
         match error.kind() {
             ErrorKind::Busy | ErrorKind::Setup => return Err(error),
             // The next run does them.
@@ -103,7 +104,7 @@ async fn transact(run: &Run, documents: &[(DocumentKey, Held)]) -> Result<(), Er
         false => recorded.len() as i64,
     };
     let pending = run.pend(&transaction, changes).await?;
-    transaction.commit().await?;
+    let pending = run.commit(transaction, pending).await?;
     drop(connection);
     run.tally(|tally| {
         tally.applied(&plan, 0, &times);

@@ -5,8 +5,10 @@
 //! id is drawn. What only the server can know as it writes is not found out: a constraint that refuses rows, a trigger that
 //! changes them, an action of a foreign key that would change rows that stay.
 
+mod names;
 mod saved;
 
+pub use names::CatalogueNames;
 pub(crate) use saved::{Expected, Taken};
 pub use saved::{Recorder, SavedPlan};
 

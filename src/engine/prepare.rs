@@ -171,6 +171,11 @@ async fn ask_once(run: &Run, questions: Questions, answers: &mut Answers) -> Res
         None => answer(run, &mut connection, questions, answers, &mut told).await,
     };
     drop(connection);
+    if let Some((id, changes)) = told.unsure.take() {
+        if run.is_committed(&id).await {
+            told.changes.extend(changes);
+        }
+    }
     if let Some(turn) = turn {
         turn.tell_all(told).await;
     }

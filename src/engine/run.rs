@@ -26,7 +26,7 @@ use crate::fingerprint::{DocumentFingerprint, comparison_key};
 use crate::mapping::{Mapping, RelationIx, UniqueIn};
 use crate::plan::{Action, Plan, Sides};
 use crate::postgres::absent::AbsentMark;
-use crate::postgres::changes::Change;
+use crate::postgres::changes::{Change, is_committed};
 use crate::postgres::questions::Looked;
 use crate::postgres::state::{self, Lease};
 use crate::postgres::{Connection, Connections, Limits};
@@ -277,6 +277,42 @@ impl Run {
         changes: Vec<Change>,
     ) -> Result<Pending<'_>, Error> {
         self.outlet.pend(transaction, changes).await
+    }
+
+    /// Commits. If that fails it may have been done all the same: see [`Self::tell_unsure`].
+    pub async fn commit<'r>(
+        &'r self,
+        transaction: Transaction<'_>,
+        pending: Pending<'r>,
+    ) -> Result<Pending<'r>, tokio_postgres::Error> {
+        match transaction.commit().await {
+            Ok(()) => Ok(pending),
+            Err(error) => {
+                self.outlet.doubt(pending);
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells what was committed though the answer to the COMMIT was lost. No connection may be held.
+    pub async fn tell_unsure(&self) {
+        for (id, pending) in self.outlet.take_unsure() {
+            if self.is_committed(&id).await {
+                pending.tell().await;
+            }
+        }
+    }
+
+    /// Whether a transaction is committed, going by the server's id of it. No connection may be held.
+    pub async fn is_committed(&self, id: &str) -> bool {
+        let asked = self.patience.retry(|| async {
+            let connection = self.connection().await?;
+            is_committed(&connection, id).await
+        });
+        asked.await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "whether changes were committed is not known; they are not told");
+            false
+        })
     }
 
     pub fn registry(&self) -> MutexGuard<'_, Registry> {

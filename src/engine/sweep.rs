@@ -149,7 +149,7 @@ async fn mark(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
         state::absent(&transaction, run.lease.mapping, keys).await?;
     }
     let pending = run.pend(&transaction, changes).await?;
-    transaction.commit().await?;
+    let pending = run.commit(transaction, pending).await?;
     drop(connection);
     run.tally(|tally| tally.report.marks += marked);
     pending.tell().await;
@@ -199,7 +199,7 @@ async fn delete_part(run: &Run, keys: &[DocumentKey]) -> Result<(), Error> {
         state::forget(&transaction, run.lease.mapping, &gone).await?;
     }
     let pending = run.pend(&transaction, changes).await?;
-    transaction.commit().await?;
+    let pending = run.commit(transaction, pending).await?;
     drop(connection);
     run.tally(|tally| {
         tally.applied(&plan, 0, &times);

@@ -7,7 +7,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row, Transaction};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::postgres::wire::{Param, array, typed};
 use crate::shred::NULL_LABEL;
 
@@ -68,8 +68,8 @@ impl Action {
     }
 }
 
-/// Columns with their values, in the order of the mapping. A value is what PostgreSQL makes of it as text, so that none
-/// loses digits; NULL is `None`, and `null` in JSON.
+/// Columns with their values, in the order in which the mapping was written; of kept changes by name. A value is what
+/// PostgreSQL makes of it as text, so that none loses digits; NULL is `None`, and `null` in JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Values(pub Vec<(Arc<str>, Option<String>)>);
 
@@ -113,6 +113,8 @@ pub(crate) struct Telling {
 pub(crate) struct Told {
     pub telling: Telling,
     pub changes: Vec<Change>,
+    /// Changes of a transaction, by the server's id of it, whose COMMIT was not answered.
+    pub unsure: Option<(String, Vec<Change>)>,
     /// Where new catalogue rows are noted before anybody else can see them.
     pub labels: Option<Arc<Labels>>,
 }
@@ -174,6 +176,23 @@ const KEEP: &str = "
 INSERT INTO rowdelta.change (mapping, document, relation, action, key, before, after)
 SELECT $1, c.document, c.relation, c.action, c.key::jsonb, c.before::jsonb, c.after::jsonb
 FROM unnest($2, $3, $4, $5, $6, $7) WITH ORDINALITY AS c (document, relation, action, key, before, after, n) ORDER BY n";
+
+/// The server's id of a transaction.
+pub(crate) async fn transaction_id(transaction: &Transaction<'_>) -> Result<String, Error> {
+    Ok(transaction.query_typed_one("SELECT pg_current_xact_id()::text", &[]).await?.get(0))
+}
+
+/// Whether a transaction is committed, going by its id.
+///
+/// # Errors
+/// Transient while the server has not noticed yet that the connection is gone.
+pub(crate) async fn is_committed(client: &Client, id: &str) -> Result<bool, Error> {
+    let row = client.query_typed_one("SELECT pg_xact_status($1::xid8)", &[(&id, Type::TEXT)]).await?;
+    match row.get(0) {
+        Some("in progress") => Err(Error::new(ErrorKind::Transient, "a transaction is still in progress")),
+        status => Ok(status == Some("committed")),
+    }
+}
 
 /// Deletes what has been kept for longer than `rowdelta.keep_history` says, if it says anything.
 pub(crate) async fn forget_old(client: &Client, mapping: i32) -> Result<(), Error> {

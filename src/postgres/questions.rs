@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Row, Transaction};
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::comparison_tuple;
 use crate::mapping::{Lookup, LookupIx, Mapping, Missing};
-use crate::postgres::changes::{Change, Told};
+use crate::postgres::changes::{Change, Told, transaction_id};
 use crate::postgres::fetch::{cells, matching, raw, selected};
 use crate::postgres::newcomers::{Newcomer, in_words};
 use crate::postgres::wire::{ArrayBuilder, Param, text_array, typed};
@@ -209,8 +209,13 @@ async fn insert_and_commit(
     let changes = catalogue.changes(&transaction, rows, &new).await?;
     told.telling.keep(&transaction, &changes).await?;
     told.labels.iter().for_each(|labels| labels.note(&changes));
+    if changes.is_empty() {
+        transaction.commit().await?;
+        return Ok(inserted);
+    }
+    told.unsure = Some((transaction_id(&transaction).await?, changes));
     transaction.commit().await?;
-    told.changes.extend(changes);
+    told.changes.extend(told.unsure.take().into_iter().flat_map(|(_, changes)| changes));
     Ok(inserted)
 }
 

@@ -4,7 +4,7 @@
 
 mod nights;
 mod planned;
-mod replay;
+pub mod replay;
 
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_postgres::NoTls;
 
+use crate::faults::proxy::{Fault, Phase};
+use crate::faults::site::{Site, Way};
 use crate::lanes::variable;
 use crate::nights::case::items;
 use crate::oracle::Edits;
@@ -305,6 +307,29 @@ async fn p05_history_says_which_run_changed_what() {
 
 /// A role that may not note changes is told so before anything is written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p40_a_role_that_may_not_note_changes_does_not_start() {
+    let shop = Shop::open().await;
+    let role = format!("noter_{}", std::process::id());
+    let grants = format!(
+        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA rowdelta, public TO {role};
+         GRANT ALL ON ALL TABLES IN SCHEMA rowdelta, public TO {role};
+         GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}; REVOKE INSERT ON rowdelta.change FROM {role}"
+    );
+    shop.db.execute(&grants).await;
+    let url = shop.db.url().replace("postgres@", &format!("{role}@"));
+    let feed = shop.scratch.write("feed.ndjson", ndjson(&[order("A", "Ana")]));
+    let given = ["sync", "-d", &url, "-m", shop.mapping.to_str().unwrap(), feed.to_str().unwrap()];
+    let (code, _, stderr) = command::output(&[&given[..], &["--history"]].concat());
+    let mends = format!("the role may not note changed rows: GRANT INSERT ON rowdelta.change TO {role}");
+    assert!(code == 2 && stderr.contains(&mends), "{stderr}");
+    assert_eq!(shop.written().await, Edits::new());
+    shop.db.execute(&format!("GRANT INSERT ON rowdelta.change TO {role}")).await;
+    let (code, _, stderr) = command::output(&[&given[..], &["--history"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    shop.db.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p40_changes_on_standard_output_stand_alone_and_faults_are_named_before_the_run() {
     let shop = Shop::open().await;
     let feed = shop.scratch.write("feed.ndjson", ndjson(&[order("A", "Ana")]));
@@ -383,6 +408,26 @@ async fn p06_values_of_any_type_are_told_as_the_server_writes_them() {
     assert_eq!(told[0]["after"], serde_json::from_str::<Value>(&stored).unwrap());
     copy.replay(&told).await.unwrap();
     copy.check().await.unwrap();
+}
+
+/// The server commits, and the answer is lost: what was written is told, and told once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p05_p27_changes_of_a_commit_whose_answer_is_lost_are_told_once() {
+    let mut site = Site::open(9, Way::Direct).await.unwrap();
+    let file = site.shop.scratch.path("changes.ndjson");
+    for _ in 0..4 {
+        site.dawn().await;
+        let trap = site.trap(Phase::Committing, Fault::CutAnswer);
+        site.proxy.set(vec![trap]);
+        site.shop.written().await;
+        site.run(&["--changes", file.to_str().unwrap()]).await.succeeded();
+        assert_eq!(site.proxy.hit(), [Phase::Committing]);
+        let told = std::fs::read_to_string(&file).unwrap();
+        let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(counts(&told), site.shop.written().await);
+        site.is_as_it_should_be().await;
+        site.ends_well().await;
+    }
 }
 
 /// A change can be sent to another task.

@@ -9,7 +9,7 @@ pub mod cuts;
 mod disk;
 mod foreign;
 pub mod kills;
-mod proxy;
+pub mod proxy;
 mod runs;
 pub mod site;
 mod stops;

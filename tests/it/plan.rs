@@ -1,11 +1,16 @@
 //! `rowdelta plan`: what a sync would do, nothing written. That it is what a sync then does is checked on random nights,
 //! in `crate::changes`; here is what it prints, its exit codes, and plans that are saved.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 
-use crate::oracle::Edits;
+use crate::changes::replay::counts;
+use crate::oracle::{Edits, State, Writes};
+use crate::real_data::{example, nights, schema_of};
 use crate::shop::{Shop, edits, failures, ndjson};
-use crate::support::command;
+use crate::support::command::{self, Scratch};
+use crate::support::{Database, db};
 
 fn order(number: &str, customer: &str) -> Value {
     json!({ "number": number, "customer": customer, "lines": [{ "no": 1, "label": "one", "qty": 1 }],
@@ -93,7 +98,7 @@ document DDDD
       name  f
   + tags
       word  red
-  + products product_id=1
+  + products product_id=1 (p)
 
 Plan: 6 to add, 2 to update, 1 to move, 1 to remove. Nothing was written.
 ";
@@ -242,4 +247,61 @@ async fn p24_p29_a_document_that_is_changed_under_a_plan_fails_by_name() {
     );
     let stored = shop.rows("SELECT number, customer FROM orders ORDER BY 1").await;
     assert_eq!(stored, ["A|new", "BB|Eva", "CCC|new"]);
+}
+
+/// Syncs each feed by a saved plan. What was planned, told and written is the same, row for row; gives how many rows.
+async fn done_as_planned(db: &Database, schema: &str, mapping: &Path, feeds: &[PathBuf]) -> Vec<u64> {
+    db.execute(schema).await;
+    command::install(db.url());
+    let state = State::open(db.client().await, mapping).await.unwrap();
+    let writes = Writes::count(db.client().await, &state.mapping).await.unwrap();
+    let scratch = Scratch::new();
+    let [saved, changes] = ["saved.plan", "changes.ndjson"].map(|name| scratch.path(name));
+    let mut rows = Vec::new();
+    for feed in feeds {
+        let files = [mapping, feed].map(|path| path.to_str().unwrap());
+        let given = ["plan", "--complete", "-d", db.url(), "-m", files[0], files[1]];
+        let (code, stdout, stderr) = command::output(&[&given[..], &["--json"]].concat());
+        assert_eq!(code, 0, "{stderr}");
+        let mut planned: Vec<Value> =
+            stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let report = planned.pop().unwrap();
+        let (code, _, stderr) = command::output(&[&given[..], &["--out", saved.to_str().unwrap()]].concat());
+        assert_eq!((code, writes.take().await.unwrap()), (0, Edits::new()), "{stderr}");
+        let by_plan =
+            ["--complete", "--plan", saved.to_str().unwrap(), "--changes", changes.to_str().unwrap()];
+        let ran = command::sync_with(db.url(), mapping, &[feed], &by_plan).succeeded();
+        let told = std::fs::read_to_string(&changes).unwrap();
+        let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let written = writes.take().await.unwrap();
+        assert_eq!((counts(&planned), counts(&told)), (written.clone(), written), "{}", feed.display());
+        for count in ["read", "repeated", "unchanged", "new", "changed", "removed"] {
+            assert_eq!(report["documents"][count], ran.report["documents"][count], "{count}");
+        }
+        rows.push(ran.rows_written());
+    }
+    println!("{}: rows planned, told and written: {rows:?}", mapping.display());
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p05_real_nights_are_done_as_planned() {
+    let (Some(replay), Some(releases)) = (nights("bdns/replay"), nights("dotnet-releases")) else { return };
+    for (name, feeds) in [("convocatorias", replay), ("dotnet_releases", releases)] {
+        let mapping = example(name).join("mapping.toml");
+        let rows = done_as_planned(&db().await, &schema_of(name), &mapping, &feeds).await;
+        assert!(rows.iter().all(|rows| *rows > 0), "{rows:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p05_generated_nights_are_done_as_planned() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("dumps");
+    let (code, _, stderr) = command::output(&["demo", "--calls", "400", "--write", dir.to_str().unwrap()]);
+    assert_eq!(code, 0, "{stderr}");
+    let schema = std::fs::read_to_string(dir.join("schema.sql")).unwrap();
+    let feeds: Vec<PathBuf> = (1..=4).map(|n| dir.join(format!("night-{n}.ndjson.gz"))).collect();
+    let rows = done_as_planned(&db().await, &schema, &dir.join("mapping.toml"), &feeds).await;
+    assert!(rows[0] > 3_000 && rows[2] > 0 && (rows[1], rows[3]) == (0, 0), "{rows:?}");
 }

@@ -8,7 +8,7 @@ use tokio_postgres::Transaction;
 
 use crate::engine::plan::{Expected, Taken};
 use crate::error::Error;
-use crate::postgres::changes::{Change, Labels, Telling, Told};
+use crate::postgres::changes::{Change, Labels, Telling, Told, transaction_id};
 
 /// Where the changes of a run go.
 pub(crate) struct Outlet {
@@ -18,6 +18,16 @@ pub(crate) struct Outlet {
     /// All that may be done, if that was planned before.
     expected: Option<Expected>,
     turns: Turns,
+    /// Changes of transactions of which it is not known whether they were committed.
+    unsure: Mutex<Vec<Unsure>>,
+}
+
+/// Changes whose COMMIT was not answered.
+struct Unsure {
+    transaction: String,
+    turn: u64,
+    changes: Vec<Change>,
+    taken: Taken,
 }
 
 impl Outlet {
@@ -26,7 +36,7 @@ impl Outlet {
         history: Option<i32>,
         expected: Option<Expected>,
     ) -> Self {
-        Outlet { listener, history, expected, turns: Turns::default() }
+        Outlet { listener, history, expected, turns: Turns::default(), unsure: Mutex::default() }
     }
 
     /// Whether anybody wants to know. Of a listener that went away nobody does.
@@ -59,13 +69,39 @@ impl Outlet {
         let mut pending = self.reserve();
         pending.taken = taken.unwrap_or_default();
         self.telling().keep(transaction, &changes).await?;
+        if self.listener.is_some() && !changes.is_empty() {
+            pending.transaction = Some(transaction_id(transaction).await?);
+        }
         pending.changes = changes;
         Ok(pending)
     }
 
+    /// Remembers changes whose transaction may be committed, or not: its COMMIT failed.
+    pub fn doubt(&self, mut pending: Pending<'_>) {
+        let Some(transaction) = pending.transaction.take() else { return };
+        let (changes, taken) = (std::mem::take(&mut pending.changes), std::mem::take(&mut pending.taken));
+        // The turn stays open.
+        let turn = std::mem::replace(&mut pending.turn, NO_TURN);
+        self.unsure().push(Unsure { transaction, turn, changes, taken });
+    }
+
+    /// What is in doubt, with the transaction that made it. To be told if that is committed.
+    pub fn take_unsure(&self) -> Vec<(String, Pending<'_>)> {
+        let unsure = std::mem::take(&mut *self.unsure());
+        let pending = |Unsure { transaction, turn, changes, taken }: Unsure| {
+            (transaction, Pending { outlet: self, turn, changes, taken, transaction: None })
+        };
+        unsure.into_iter().map(pending).collect()
+    }
+
+    fn unsure(&self) -> MutexGuard<'_, Vec<Unsure>> {
+        self.unsure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the turn of what will be committed, and kept, elsewhere.
     pub fn reserve(&self) -> Pending<'_> {
-        Pending { outlet: self, turn: self.turns.take(), changes: Vec::new(), taken: Taken::new() }
+        let (turn, taken) = (self.turns.take(), Taken::new());
+        Pending { outlet: self, turn, changes: Vec::new(), taken, transaction: None }
     }
 }
 
@@ -76,6 +112,8 @@ pub(crate) struct Pending<'o> {
     changes: Vec<Change>,
     /// What was planned.
     taken: Taken,
+    /// The server's id of the transaction, where it matters whether that is committed.
+    transaction: Option<String>,
 }
 
 impl Pending<'_> {
@@ -107,6 +145,9 @@ impl Drop for Pending<'_> {
         self.outlet.turns.end(self.turn);
     }
 }
+
+/// Turns count from 1.
+const NO_TURN: u64 = 0;
 
 /// Turns that were taken and are not over.
 #[derive(Default)]
