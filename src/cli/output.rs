@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 
+use indicatif::HumanCount;
 use rowdelta::engine::report::{Report, SyncError};
 use rowdelta::error::{Error, ErrorKind};
 
@@ -82,5 +83,5 @@ pub fn report(result: &Result<Report, SyncError>) -> Option<&Report> {
 
 /// A number with its noun.
 pub fn plural(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+    format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
 }

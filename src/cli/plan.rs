@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 
+use indicatif::HumanCount;
 use tokio::sync::mpsc;
 
 use crate::cli::args;
@@ -221,10 +222,10 @@ fn summary(report: &Report) -> String {
         report.mapping,
         plural(documents.read, "document"),
         report.elapsed_ms as f64 / 1000.0,
-        documents.unchanged,
-        documents.new,
-        documents.changed,
-        documents.failed,
+        HumanCount(documents.unchanged),
+        HumanCount(documents.new),
+        HumanCount(documents.changed),
+        HumanCount(documents.failed),
     );
     let extra = [
         (documents.repeated, "repeated"),
@@ -235,7 +236,7 @@ fn summary(report: &Report) -> String {
         (report.marks, "root rows would be marked"),
     ];
     for (count, what) in extra.iter().filter(|extra| extra.0 > 0) {
-        let _ = writeln!(text, "  {count} {what}");
+        let _ = writeln!(text, "  {} {what}", HumanCount(*count));
     }
     relations(&mut text, report);
     text
@@ -256,13 +257,13 @@ fn relations(text: &mut String, report: &Report) {
     };
     line(text, "relation", ["add", "update", "move", "remove", "withhold"].map(str::to_owned));
     for relation in written {
-        let cell = |n: u64| if n == 0 { "·".to_owned() } else { n.to_string() };
+        let cell = |n: u64| if n == 0 { "·".to_owned() } else { HumanCount(n).to_string() };
         line(text, &relation.name, counts(relation).map(cell));
     }
 }
 
 fn closing(report: &Report) -> String {
-    let sum = |count: fn(&RelationCounts) -> u64| report.relations.iter().map(count).sum::<u64>();
+    let sum = |count: fn(&RelationCounts) -> u64| HumanCount(report.relations.iter().map(count).sum());
     let documents = &report.documents;
     match report.rows_written() {
         0 if documents.failed + documents.withheld > 0 => return "Nothing would be written.\n".to_owned(),
