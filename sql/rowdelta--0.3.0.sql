@@ -50,7 +50,7 @@ CREATE TABLE rowdelta.mapping (
 );
 
 COMMENT ON COLUMN rowdelta.mapping.digest IS 'of the mapping and the types of its columns';
-COMMENT ON COLUMN rowdelta.mapping.history IS 'how long rowdelta.change keeps what the SQL functions write; NULL: they note nothing';
+COMMENT ON COLUMN rowdelta.mapping.history IS 'how long rowdelta.change keeps rows; NULL: for good, and the SQL functions note none';
 COMMENT ON COLUMN rowdelta.mapping.filled IS
     'relations whose tables held rows at the end of the last run: an empty one was truncated or lost since';
 
@@ -186,7 +186,7 @@ CREATE TABLE rowdelta.failure (
 
 CREATE INDEX failure_run ON rowdelta.failure (run);
 
--- Rows that the SQL functions wrote, where rowdelta.keep_history asks for it.
+-- Rows that were written: by the SQL functions where rowdelta.keep_history asks for it, by the command with --history.
 CREATE TABLE rowdelta.change (
     id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     mapping  integer NOT NULL REFERENCES rowdelta.mapping ON DELETE CASCADE,
@@ -202,7 +202,7 @@ CREATE TABLE rowdelta.change (
 CREATE INDEX change_at ON rowdelta.change (mapping, at);
 CREATE INDEX change_document ON rowdelta.change (mapping, document);
 
-COMMENT ON TABLE rowdelta.change IS 'rows that the SQL functions wrote, before and after';
+COMMENT ON TABLE rowdelta.change IS 'rows that were written, before and after';
 COMMENT ON COLUMN rowdelta.change.document IS 'its key in words: the values, joined by commas';
 COMMENT ON COLUMN rowdelta.change.action IS 'added, updated, moved or removed';
 COMMENT ON COLUMN rowdelta.change.before IS 'values as text; of an update the columns that differ';

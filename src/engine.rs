@@ -283,7 +283,7 @@ impl Builder {
     /// ```no_run
     /// # async fn sync(mapping: rowdelta::Mapping, pool: bb8::Pool<bb8_postgres::PostgresConnectionManager<tokio_postgres::NoTls>>) -> Result<(), Box<dyn std::error::Error>> {
     /// # let feed = futures_util::stream::iter([]);
-    /// let (sender, mut changes) = tokio::sync::mpsc::channel(1_000);
+    /// let (sender, mut changes) = tokio::sync::mpsc::channel::<rowdelta::engine::changes::Change>(1_000);
     /// let later = tokio::spawn(async move {
     ///     while let Some(change) = changes.recv().await {
     ///         println!("{} {}", change.action.as_str(), change.table);

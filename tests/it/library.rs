@@ -10,6 +10,9 @@ use tokio_postgres::{Client, NoTls};
 use crate::shop::{MAPPING, Shop, edits};
 use crate::support::db;
 
+#[path = "../../examples/changes.rs"]
+#[allow(dead_code, missing_docs)]
+mod changes;
 #[path = "../../examples/embed.rs"]
 #[allow(dead_code, missing_docs)]
 mod embed;
@@ -31,6 +34,8 @@ async fn the_examples_do_what_they_say() {
     assert_eq!(typed::run(db.url()).await.unwrap(), [5, 0]);
     let (files, accounts) = transaction::run(db.url()).await.unwrap();
     assert_eq!((files, accounts), (vec!["monday".to_owned(), "wednesday".to_owned()], 3));
+    let names = |name: &str| vec![name.to_owned()];
+    assert_eq!(changes::run(db.url()).await.unwrap(), ([names("plan.pdf"), names("map.pdf")], 2));
     let failed = scheduler::run(db.url()).await.unwrap();
     let failed: Vec<(Vec<&str>, bool)> =
         failed.iter().map(|f| (f.relations.iter().map(String::as_str).collect(), f.try_again)).collect();
