@@ -219,7 +219,7 @@ CREATE TABLE rowdelta.spelling (
 
 COMMENT ON TABLE rowdelta.spelling IS 'by which text documents were given to sync_texts';
 COMMENT ON COLUMN rowdelta.spelling.key IS 'of the document, as in rowdelta.document';
-COMMENT ON COLUMN rowdelta.spelling.cells IS 'the values of the columns of its key, as text';
+COMMENT ON COLUMN rowdelta.spelling.cells IS 'the values of the columns of its key, as text, at their places among the columns of the root';
 
 -- Limits on what one run may delete, set by whoever owns the database. A caller's own limits, and what it allows
 -- explicitly, can only be stricter. To set one:
@@ -3038,6 +3038,7 @@ BEGIN
     LOOP
         v := v_relations[v_ix];
         v_rows := ARRAY(SELECT r FROM unnest(v_all.stored) AS r WHERE r.relation = v_ix);
+        CONTINUE WHEN v_rows = '{}' AND v_source = '{}';
         v_changes := rowdelta.matched(v_relations, v_ix, v_source, p_trees, v_rows, v_all.stored, ARRAY(
             SELECT c FROM unnest(v_around.changes) AS c WHERE c.relation = v.enclosing));
         v_all.changes := v_all.changes || v_changes;
@@ -3057,11 +3058,18 @@ CREATE FUNCTION rowdelta.keys_of(p_relation rowdelta.relation, p_source rowdelta
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
+DECLARE
+    v_ix integer := p_relation.ix;
+    v_at integer[] := p_relation.key_at;
+    v_first integer := v_at[1];
 BEGIN
+    -- Mostly it is one column.
+    IF cardinality(v_at) = 1 THEN
+        RETURN (SELECT jsonb_agg(jsonb_build_array(s.cells[v_first])) FROM unnest(p_source) AS s WHERE s.relation = v_ix AND NOT s.silent);
+    END IF;
     RETURN (
-        SELECT jsonb_agg((SELECT jsonb_agg(s.cells[k.at] ORDER BY k.ordinality)
-                          FROM unnest(p_relation.key_at) WITH ORDINALITY AS k (at)))
-        FROM unnest(p_source) AS s WHERE s.relation = p_relation.ix AND NOT s.silent);
+        SELECT jsonb_agg((SELECT jsonb_agg(s.cells[k.at] ORDER BY k.ordinality) FROM unnest(v_at) WITH ORDINALITY AS k (at)))
+        FROM unnest(p_source) AS s WHERE s.relation = v_ix AND NOT s.silent);
 END
 $$;
 
@@ -4122,6 +4130,7 @@ AS $$
 DECLARE
     v_old bytea[] := ARRAY(SELECT b.raw FROM unnest(p_before) AS b WHERE rowdelta.is_text(b.raw));
     v_new rowdelta.print[] := ARRAY(SELECT f FROM unnest(p_prints) AS f WHERE rowdelta.is_text(f.raw));
+    v_at  integer[] := (p_plan.relations[1]).key_at;
 BEGIN
     IF v_old <> '{}' THEN
         DELETE FROM rowdelta.spelling t WHERE t.mapping = p_plan.mapping AND t.hash = ANY (v_old);
@@ -4129,8 +4138,8 @@ BEGIN
     IF v_new <> '{}' THEN
         -- Another session may be given the same text.
         INSERT INTO rowdelta.spelling (mapping, hash, key, cells)
-        SELECT p_plan.mapping, f.raw, s.key, ARRAY(SELECT s.cells[k.at] FROM unnest((p_plan.relations[1]).key_at) WITH ORDINALITY AS k (at)
-                                                   ORDER BY k.ordinality)
+        SELECT p_plan.mapping, f.raw, s.key, ARRAY(SELECT CASE WHEN i.at = ANY (v_at) THEN s.cells[i.at] END
+                                                   FROM generate_series(1, (SELECT max(k.at) FROM unnest(v_at) AS k (at))) AS i (at) ORDER BY i.at)
         FROM unnest(v_new) AS f JOIN unnest(p_source) AS s ON s.relation = 1 AND s.document = f.document
         ORDER BY f.raw ON CONFLICT DO NOTHING;
     END IF;
@@ -4213,13 +4222,10 @@ CREATE FUNCTION rowdelta.seen_texts(p_plan rowdelta.plan_of_mapping, p_raws byte
     SET enable_seqscan = off
 AS $$
 DECLARE
-    v_at     integer[] := (p_plan.relations[1]).key_at;
     v_roots  rowdelta.source_row[];
     v_prints rowdelta.print[];
 BEGIN
-    SELECT coalesce(array_agg(ROW(1, w.document, w.document, NULL, NULL, ARRAY(
-               SELECT t.cells[array_position(v_at, i)] FROM generate_series(1, (SELECT max(k.at) FROM unnest(v_at) AS k (at))) AS i ORDER BY i),
-               NULL, '{}', t.key, NULL, 0, false)::rowdelta.source_row), '{}'),
+    SELECT coalesce(array_agg(ROW(1, w.document, w.document, NULL, NULL, t.cells, NULL, '{}', t.key, NULL, 0, false)::rowdelta.source_row), '{}'),
            coalesce(array_agg(ROW(w.document, t.key, NULL, NULL, w.raw)::rowdelta.print), '{}')
     INTO v_roots, v_prints
     FROM unnest(p_raws) WITH ORDINALITY AS w (raw, document)
@@ -4259,18 +4265,24 @@ CREATE FUNCTION rowdelta.run_array(p_plan rowdelta.plan_of_mapping, p_documents 
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
-    v_raws   bytea[];
+    v_digest bytea := p_plan.digest;
+    v_raws   bytea[] := '{}';
     v_seen   rowdelta.print[];
     v_unseen integer[];
+    v_items  jsonb[] := '{}';
+    v_at     integer;
 BEGIN
     PERFORM rowdelta.hold_mapping(p_plan.mapping);
-    -- By their places: what jsonb_array_elements gives is kept, on disk where it is much.
-    v_raws := ARRAY(SELECT '\x73'::bytea || substr(sha256(p_plan.digest || convert_to((p_documents -> d.at - 1)::text, 'UTF8')), 1, 16)
-                    FROM generate_series(1, jsonb_array_length(p_documents)) AS d (at) ORDER BY d.at);
+    -- A query would be planned with a copy of all documents in it.
+    FOR v_at IN 0 .. jsonb_array_length(p_documents) - 1 LOOP
+        v_raws := v_raws || ('\x73'::bytea || substr(sha256(v_digest || convert_to((p_documents -> v_at)::text, 'UTF8')), 1, 16));
+    END LOOP;
     v_seen := rowdelta.seen(p_plan, p_documents, v_raws);
     v_unseen := rowdelta.unseen(cardinality(v_raws), v_seen);
-    RETURN rowdelta.run_documents(p_plan, v_unseen, ARRAY(SELECT p_documents -> d.at - 1 FROM unnest(v_unseen) AS d (at) ORDER BY d.at),
-                                  v_raws, v_seen);
+    FOREACH v_at IN ARRAY v_unseen LOOP
+        v_items := v_items || (p_documents -> v_at - 1);
+    END LOOP;
+    RETURN rowdelta.run_documents(p_plan, v_unseen, v_items, v_raws, v_seen);
 END
 $$;
 
@@ -4398,13 +4410,16 @@ DECLARE
     v_started timestamptz := clock_timestamp();
     v_plan    rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path, rows_max, percent_max);
     v_done    rowdelta.done;
+    v_labels  jsonb;
 BEGIN
     IF jsonb_typeof(documents) IS DISTINCT FROM 'array' THEN
         RAISE EXCEPTION 'expected a JSON array of documents' USING ERRCODE = 'RD006';
     END IF;
     v_done := rowdelta.run_array(v_plan, documents);
-    RETURN rowdelta.noted(v_plan, v_started, jsonb_array_length(documents), v_done, (
-        SELECT jsonb_object_agg(f.document, rowdelta.label_of(v_plan, documents -> f.document - 1)) FROM unnest(v_done.failures) AS f));
+    IF v_done.failures <> '{}' THEN
+        v_labels := (SELECT jsonb_object_agg(f.document, rowdelta.label_of(v_plan, documents -> f.document - 1)) FROM unnest(v_done.failures) AS f);
+    END IF;
+    RETURN rowdelta.noted(v_plan, v_started, jsonb_array_length(documents), v_done, v_labels);
 END
 $$;
 
@@ -4437,7 +4452,12 @@ AS $$
 DECLARE
     v_started timestamptz := clock_timestamp();
     v_plan    rowdelta.plan_of_mapping := rowdelta.plan_for(mapping, path, rows_max, percent_max);
-    v_raws    bytea[];
+    v_digest  bytea := v_plan.digest;
+    v_raws    bytea[] := '{}';
+    v_text    text;
+    v_texts   text[] := '{}';
+    v_at      integer := 0;
+    v_labels  jsonb;
     v_seen    rowdelta.print[];
     v_unseen  integer[];
     v_read    record;
@@ -4447,17 +4467,28 @@ BEGIN
         RAISE EXCEPTION 'expected an array of documents' USING ERRCODE = 'RD006';
     END IF;
     PERFORM rowdelta.hold_mapping(v_plan.mapping);
-    -- By their places: what unnest gives is kept, on disk where it is much.
-    v_raws := ARRAY(SELECT '\x74'::bytea || substr(sha256(v_plan.digest || sha256(convert_to(documents[d.at], 'UTF8'))), 1, 16)
-                    FROM generate_subscripts(documents, 1) AS d (at) ORDER BY d.at);
+    -- A query would be planned with a copy of all texts in it, and take longer over that than to hash them.
+    FOREACH v_text IN ARRAY documents LOOP
+        v_raws := v_raws || ('\x74'::bytea || substr(sha256(v_digest || sha256(convert_to(v_text, 'UTF8'))), 1, 16));
+    END LOOP;
     v_seen := rowdelta.seen_texts(v_plan, v_raws);
     v_unseen := rowdelta.unseen(cardinality(v_raws), v_seen);
-    SELECT * INTO v_read FROM rowdelta.read_texts(v_unseen, ARRAY(SELECT documents[d.at] FROM unnest(v_unseen) AS d (at) ORDER BY d.at));
+    IF v_unseen <> '{}' THEN
+        FOREACH v_text IN ARRAY documents LOOP
+            v_at := v_at + 1;
+            IF v_at = v_unseen[cardinality(v_texts) + 1] THEN
+                v_texts := array_append(v_texts, v_text);
+            END IF;
+        END LOOP;
+    END IF;
+    SELECT * INTO v_read FROM rowdelta.read_texts(v_unseen, v_texts);
     v_done := rowdelta.run_documents(v_plan, v_read.documents, v_read.items, v_raws, v_seen, v_read.failures);
-    RETURN rowdelta.noted(v_plan, v_started, cardinality(documents), v_done, (
-        SELECT jsonb_object_agg(f.document, rowdelta.label_of(v_plan, documents[f.document]::jsonb)) FROM unnest(v_done.failures) AS f
-        -- Those that are no JSON have no key.
-        WHERE f.document = ANY (v_read.documents || ARRAY(SELECT s.document FROM unnest(v_seen) AS s))));
+    IF v_done.failures <> '{}' THEN
+        v_labels := (SELECT jsonb_object_agg(f.document, rowdelta.label_of(v_plan, documents[f.document]::jsonb)) FROM unnest(v_done.failures) AS f
+                     -- Those that are no JSON have no key.
+                     WHERE f.document = ANY (v_read.documents || ARRAY(SELECT s.document FROM unnest(v_seen) AS s)));
+    END IF;
+    RETURN rowdelta.noted(v_plan, v_started, cardinality(v_raws), v_done, v_labels);
 END
 $$;
 
