@@ -47,10 +47,10 @@ pub async fn plan(args: args::Plan) -> Result<Exit, String> {
     let workers = args.workers.unwrap_or_else(default_workers).max(1);
     let target = connect::Target::open(&args.database).await?;
     let pool = connect::pool(target.access.clone(), workers).await?;
-    let builder = args.deleting.set(Engine::builder(mapping)).workers(workers).read_only();
+    let builder = args.deleting.set(Engine::builder(mapping.clone())).workers(workers).read_only();
     let engine = builder.build(pool).await.map_err(|error| error.to_string())?;
     let saving = match &args.out {
-        Some(file) => Some(Saving::begin(&engine, &read_mapping(&args.mapping)?, file).await?),
+        Some(file) => Some(Saving::begin(&engine, &mapping, file).await?),
         None => None,
     };
     let stop = stop_on_signals();

@@ -78,9 +78,9 @@ async fn run(
         let mut client = pool.get().await.map_err(|error| error.to_string())?;
         install::install(&mut client).await.map_err(|error| error.to_string())?;
     }
-    let mut builder = args.deleting.set(Engine::builder(mapping));
+    let mut builder = args.deleting.set(Engine::builder(mapping.clone()));
     if let Some(file) = &args.plan {
-        builder = builder.only(still_holds(&args, file, &pool).await?);
+        builder = builder.only(still_holds(&args, &mapping, file, workers, &pool).await?);
     }
     if let Some(lines) = &lines {
         builder = builder.changes(lines.listener());
@@ -132,21 +132,25 @@ async fn run(
 }
 
 /// The plan of a file, if what it says would be done now.
-async fn still_holds(args: &args::Sync, file: &Path, pool: &connect::Pool) -> Result<SavedPlan, String> {
+async fn still_holds(
+    args: &args::Sync,
+    mapping: &Mapping,
+    file: &Path,
+    workers: usize,
+    pool: &connect::Pool,
+) -> Result<SavedPlan, String> {
     if args.feed.iter().any(|feed| feed.as_path() == Path::new("-")) {
         return Err("--plan reads the feed twice, which standard input cannot be".into());
     }
     let opened = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let said = |error: Error| format!("{}: {error}", file.display());
     let saved = SavedPlan::read(BufReader::new(opened)).map_err(said)?;
-    let mapping = read_mapping(&args.mapping)?;
-    let workers = args.workers.unwrap_or_else(default_workers).max(1);
     let builder = args.deleting.set(Engine::builder(mapping.clone())).workers(workers).read_only();
     let engine = builder.build(pool.clone()).await.map_err(|error| error.to_string())?;
     let options = FeedOptions { document_bytes_max: args.document_bytes_max };
     let feed = Feed::open(&args.feed, options).map_err(|error| error.to_string())?;
     let digest = engine.digest().await.map_err(|error| error.to_string())?;
-    let mut fresh = Recorder::new(&mapping, digest);
+    let mut fresh = Recorder::new(mapping, digest);
     let (listener, mut changes) = mpsc::channel(READ_AHEAD * 1_000);
     let gathering = tokio::spawn(async move {
         while let Some(change) = changes.recv().await {
