@@ -7,7 +7,6 @@ use fastrand::Rng;
 use rowdelta::engine::Engine;
 use rowdelta::engine::verify::VerifyOptions;
 use serde_json::Value;
-use tokio_postgres::Client;
 
 use super::{Pair, content, spoil};
 use crate::lanes::in_dir;
@@ -33,7 +32,6 @@ struct Case<'a> {
     shape: &'a Shape,
     way: &'static str,
     engines: [Engine; 2],
-    sql: Client,
     oracle: State,
     writes: Writes,
     dir: PathBuf,
@@ -119,13 +117,12 @@ impl<'a> Case<'a> {
         let oracle = State::open(pair.sql.client().await, &dir.join("mapping.toml")).await?;
         let writes = Writes::count(pair.sql.client().await, &oracle.mapping).await?;
         let engines = [engine(&pair.engine, &toml, rng).await?, engine(&pair.sql, &toml, rng).await?];
-        let sql = pair.sql.client().await;
         let definition: Value = toml::from_str(&toml).map_err(|error| error.to_string())?;
         let registered =
-            sql.query("SELECT rowdelta.register($1::text::jsonb)", &[&definition.to_string()]).await;
+            pair.session.query("SELECT rowdelta.register($1::text::jsonb)", &[&definition.to_string()]).await;
         registered.map_err(|error| format!("register: {}", describe(&error)))?;
         let way = [BY_SQL, ENGINE_FIRST, SQL_FIRST][(seed % 3) as usize];
-        Ok(Case { pair, shape, way, engines, sql, oracle, writes, dir: dir.to_owned() })
+        Ok(Case { pair, shape, way, engines, oracle, writes, dir: dir.to_owned() })
     }
 
     async fn night(
@@ -228,10 +225,11 @@ impl<'a> Case<'a> {
     /// By `sync_texts`, or by `sync_many`.
     async fn by_sql(&self, docs: &[String], as_texts: bool) -> Result<Outcome> {
         let row = if as_texts {
-            self.sql.query_one("SELECT rowdelta.sync_texts('case', $1)::text", &[&docs]).await
+            self.pair.session.query_one("SELECT rowdelta.sync_texts('case', $1)::text", &[&docs]).await
         } else {
             let documents = format!("[{}]", docs.join(","));
-            self.sql
+            self.pair
+                .session
                 .query_one("SELECT rowdelta.sync_many('case', $1::text::jsonb)::text", &[&documents])
                 .await
         };
@@ -286,7 +284,7 @@ impl<'a> Case<'a> {
 
     /// Neither of the two finds that a row differs from what is recorded.
     async fn verify(&self) -> Result<()> {
-        let found = rows(&self.sql, "SELECT * FROM rowdelta.verify('case')").await?;
+        let found = rows(&self.pair.session, "SELECT * FROM rowdelta.verify('case')").await?;
         if !found.is_empty() {
             return Err(format!("rowdelta.verify: {found:?}"));
         }
