@@ -209,6 +209,27 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION rowdelta.renew_recent(p_mapping integer, p_keys bytea[], p_expected bytea[], p_raw bytea[])
+    RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_seqscan = off
+AS $$
+DECLARE
+    v_renewed bigint;
+BEGIN
+    UPDATE rowdelta.document d SET raw = n.raw, respelled = true
+    FROM unnest(p_keys, p_expected, p_raw) AS n (key, expected, raw)
+    CROSS JOIN LATERAL (SELECT d.ctid AS place FROM rowdelta.document d
+                        WHERE d.mapping = p_mapping AND d.key = n.key LIMIT 1) AS found
+    WHERE d.ctid = found.place AND NOT d.gone AND d.fingerprint = n.expected;
+    GET DIAGNOSTICS v_renewed = ROW_COUNT;
+    RETURN v_renewed;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.renew_recent(integer, bytea[], bytea[], bytea[]) IS 'renew_raw of documents with recent rows';
+
 CREATE OR REPLACE FUNCTION rowdelta.renew_raw(p_mapping integer, p_keys bytea[], p_expected bytea[], p_raw bytea[])
     RETURNS bigint
     LANGUAGE plpgsql
@@ -220,12 +241,7 @@ DECLARE
     v_inserted bigint;
 BEGIN
     PERFORM rowdelta.hold_base(p_mapping);
-    UPDATE rowdelta.document d SET raw = n.raw, respelled = true
-    FROM unnest(p_keys, p_expected, p_raw) AS n (key, expected, raw)
-    CROSS JOIN LATERAL (SELECT d.ctid AS place FROM rowdelta.document d
-                        WHERE d.mapping = p_mapping AND d.key = n.key LIMIT 1) AS found
-    WHERE d.ctid = found.place AND NOT d.gone AND d.fingerprint = n.expected;
-    GET DIAGNOSTICS v_renewed = ROW_COUNT;
+    v_renewed := rowdelta.renew_recent(p_mapping, p_keys, p_expected, p_raw);
     INSERT INTO rowdelta.document (mapping, key, raw, fingerprint, relations, settled, absent, coverage, respelled)
     SELECT p_mapping, n.key, n.raw, n.expected, b.relations[i.at], b.settled[i.at], b.absent[i.at], b.coverage[i.at], true
     FROM unnest(p_keys, p_expected, p_raw) AS n (key, expected, raw)
@@ -238,6 +254,78 @@ BEGIN
     RETURN v_renewed + v_inserted;
 END
 $$;
+
+CREATE FUNCTION rowdelta.renew_spellings(
+    p_mapping integer, p_keys bytea[], p_expected bytea[], p_raw bytea[], OUT renewed bigint, OUT in_base boolean
+)
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+    SET enable_seqscan = off
+    -- Not a loop over all documents for each of them, however few the server takes them for.
+    SET enable_nestloop = off
+    SET enable_hashjoin = on
+    SET plan_cache_mode = force_custom_plan
+AS $$
+DECLARE
+    v_first bytea;
+    v_last  bytea;
+    v_from  bytea;
+    v_based bigint;
+    v_rows  bytea[];
+BEGIN
+    in_base := pg_try_advisory_xact_lock(hashtext('rowdelta.base'), p_mapping);
+    PERFORM rowdelta.hold_base(p_mapping);
+    SELECT k.keys[1], k.keys[cardinality(k.keys)] INTO v_first, v_last
+    FROM (SELECT array_agg(k.key ORDER BY k.key) AS keys FROM unnest(p_keys) AS k (key)) AS k;
+    -- From the beginning of the range that holds the first key.
+    SELECT s.lowest INTO v_from FROM rowdelta.skip s
+    WHERE s.mapping = p_mapping AND s.lowest <= v_first ORDER BY s.lowest DESC LIMIT 1;
+    v_from := coalesce(v_from, v_first);
+    SELECT sum(s.documents) INTO v_based FROM rowdelta.skip s
+    WHERE s.mapping = p_mapping AND s.lowest >= v_from AND s.lowest <= v_last;
+    in_base := in_base AND cardinality(p_keys) >= rowdelta.merge_share() * v_based;
+    IF in_base IS NOT TRUE THEN
+        in_base := false;
+        renewed := rowdelta.renew_raw(p_mapping, p_keys, p_expected, p_raw);
+        RETURN;
+    END IF;
+    WITH said AS MATERIALIZED (
+        SELECT n.key, n.expected, n.raw FROM unnest(p_keys, p_expected, p_raw) AS n (key, expected, raw)
+        -- Recent rows hide what the base has.
+        WHERE n.key NOT IN (SELECT d.key FROM rowdelta.document d
+                            WHERE d.mapping = p_mapping AND d.key >= v_first AND d.key <= v_last)
+    ), entries AS (
+        SELECT b.lowest, e.at, coalesce(n.raw, e.raw) AS raw, e.respelled OR n.raw IS NOT NULL AS respelled,
+               n.raw IS NOT NULL AS is_new
+        FROM rowdelta.base b
+        CROSS JOIN LATERAL unnest(b.keys, b.raw, b.fingerprint, b.respelled)
+            WITH ORDINALITY AS e (key, raw, fingerprint, respelled, at)
+        LEFT JOIN said n ON n.key = e.key AND n.expected = e.fingerprint
+        WHERE b.mapping = p_mapping AND b.lowest >= v_from AND b.lowest <= v_last
+    ), packed AS (
+        SELECT e.lowest, array_agg(e.raw ORDER BY e.at) AS raw, array_agg(e.respelled ORDER BY e.at) AS respelled,
+               count(*) FILTER (WHERE e.is_new) AS renewed
+        FROM entries e GROUP BY e.lowest HAVING bool_or(e.is_new)
+    ), written AS (
+        UPDATE rowdelta.base b SET raw = p.raw, respelled = p.respelled
+        FROM packed p WHERE b.mapping = p_mapping AND b.lowest = p.lowest
+        RETURNING b.lowest, p.renewed
+    )
+    SELECT coalesce(sum(w.renewed), 0), array_agg(w.lowest) INTO renewed, v_rows FROM written w;
+    UPDATE rowdelta.skip s
+    SET (keys, raws) = (
+        SELECT coalesce(array_agg(e.key ORDER BY e.key), '{}'), coalesce(string_agg(e.raw, '' ORDER BY e.key), '')
+        FROM rowdelta.base b CROSS JOIN LATERAL unnest(b.keys, b.raw, b.settled) AS e (key, raw, settled)
+        WHERE b.mapping = p_mapping AND b.lowest >= s.lowest AND b.lowest <= s.highest
+          AND e.settled AND octet_length(e.raw) = 16)
+    WHERE s.mapping = p_mapping AND s.lowest >= v_from AND s.lowest <= v_last
+      AND EXISTS (SELECT FROM unnest(v_rows) AS r (lowest) WHERE r.lowest >= s.lowest AND r.lowest <= s.highest);
+    renewed := renewed + rowdelta.renew_recent(p_mapping, p_keys, p_expected, p_raw);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.renew_spellings(integer, bytea[], bytea[], bytea[]) IS
+    'records other spellings of many documents whose rows did not change';
 
 CREATE OR REPLACE FUNCTION rowdelta.settle(p_mapping integer, p_keys bytea[], p_fingerprints bytea[]) RETURNS bigint
     LANGUAGE plpgsql

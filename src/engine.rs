@@ -32,6 +32,7 @@ mod prepare;
 pub mod progress;
 mod registry;
 pub mod report;
+mod respelled;
 mod rewritten;
 mod roots;
 mod run;
@@ -532,6 +533,7 @@ impl Engine {
         };
         if ended.is_ok() {
             stopwatch.enter(Phase::Merge);
+            respelled::record(&run).await;
             merge(&run).await;
             forget_old(&run).await;
         }

@@ -21,6 +21,7 @@ use crate::engine::handover::{Detached, attach, detach, rewritten};
 use crate::engine::prepare::Prepared;
 use crate::engine::registry::{Outcome, Turn};
 use crate::engine::report::Failure;
+use crate::engine::respelled::renewal;
 use crate::engine::rewritten::{self, Known, Traces};
 use crate::engine::roots::{Roots, roots};
 use crate::engine::run::Run;
@@ -31,11 +32,11 @@ use crate::error::{Error, ErrorKind};
 use crate::plan::{Batch, Marked, Plan, Sides, plan, questions};
 use crate::postgres::absent::mark_absent;
 use crate::postgres::changes::Change;
-use crate::postgres::state::{self, Record, State};
+use crate::postgres::state::{self, Record, Renewal, State};
 use crate::postgres::write::{Marking, Writer, named_by_table, referables, transaction_time};
 use crate::postgres::{Limits, begin, cascade, discard, judge};
 use crate::row::Tuple;
-use outcome::{committed, respelled, verified};
+use outcome::{committed, renewed, verified};
 
 /// Takes note of documents in the order of the feed, and drops repeated ones.
 pub(crate) fn admit(run: &Run, documents: Vec<Prepared>) -> Vec<Arc<Prepared>> {
@@ -115,6 +116,8 @@ struct Recorded<'a> {
     places: Vec<usize>,
     /// Per document looked at, whether rows of it were written before.
     touched: Vec<bool>,
+    /// Whether other spellings of documents wait for the end of the run.
+    keeps_spellings: bool,
 }
 
 impl Recorded<'_> {
@@ -336,7 +339,8 @@ async fn recorded<'a>(
     });
     let looked_at: Vec<&Prepared> = places.iter().map(|&at| &*documents[at]).collect();
     let touched = looked_at.iter().map(|document| scope.before(document).1).collect();
-    Ok(Recorded { began, scope, documents, states, same, looked_at, places, touched })
+    let keeps_spellings = run.keeps_spellings();
+    Ok(Recorded { began, scope, documents, states, same, looked_at, places, touched, keeps_spellings })
 }
 
 /// Documents that give up what others refer to, where the server would not refuse that. Later the others may have let
@@ -601,9 +605,11 @@ fn records<'a>(batch: &'a Recorded<'_>, held: &[bool]) -> Vec<Record<'a>> {
     recorded.map(record).collect()
 }
 
-/// Records the new spelling of documents, where that pays.
+/// Records the new spelling of documents, where that pays and it is not kept for the end of the run.
 async fn renew(run: &Run, transaction: &Transaction<'_>, batch: &Recorded<'_>) -> Result<(), Error> {
-    let renewed = respelled(batch).filter(|(document, state)| state.renews(document.raw, run.number));
-    let renewed = renewed.map(|(document, _)| (&document.key, document.fingerprints.document, document.raw));
-    state::renew_raw(transaction, run.lease.mapping, &renewed.collect::<Vec<_>>()).await
+    let renewals: Vec<Renewal> = match batch.keeps_spellings {
+        true => Vec::new(),
+        false => renewed(run, batch).map(renewal).collect(),
+    };
+    state::renew_raw(transaction, run.lease.mapping, &renewals).await
 }

@@ -19,6 +19,7 @@ use crate::engine::prepare::Prepared;
 use crate::engine::progress::Stopwatch;
 use crate::engine::registry::{Outcome, Registry};
 use crate::engine::report::{Failure, Report, Slow};
+use crate::engine::respelled::Spellings;
 use crate::engine::units::Units;
 use crate::engine::verify::Findings;
 use crate::error::Error;
@@ -135,6 +136,7 @@ pub(crate) struct Run {
     /// Per document, how many rows may be removed because of it.
     reserved: Mutex<HashMap<DocumentKey, Rows>>,
     distrusted: Mutex<Vec<DocumentKey>>,
+    spellings: Mutex<Spellings>,
     /// Per relation, keys that documents ask for which are not stored, or were not when they were tried.
     wanted: Mutex<HashMap<RelationIx, HashSet<u64>>>,
 }
@@ -224,6 +226,7 @@ impl Run {
             held: Mutex::default(),
             reserved: Mutex::default(),
             distrusted: Mutex::default(),
+            spellings: Mutex::default(),
             wanted: Mutex::default(),
         }
     }
@@ -430,6 +433,20 @@ impl Run {
 
     pub fn take_distrusted(&self) -> Vec<DocumentKey> {
         std::mem::take(&mut *lock(&self.distrusted))
+    }
+
+    /// Whether other spellings of documents are kept for the end of the run: if that is not too much.
+    pub fn keeps_spellings(&self) -> bool {
+        self.purpose.writes() && lock(&self.spellings).bytes() < self.options.deferred_bytes_max
+    }
+
+    pub fn keep_spellings<'d>(&self, documents: impl Iterator<Item = &'d Prepared>) {
+        let mut spellings = lock(&self.spellings);
+        documents.for_each(|document| spellings.keep(document));
+    }
+
+    pub fn take_spellings(&self) -> Spellings {
+        std::mem::take(&mut *lock(&self.spellings))
     }
 
     /// A document was stored, or needed not be. One that is looked at a second time has been counted.

@@ -267,23 +267,47 @@ pub(crate) async fn record(
     Ok(())
 }
 
-/// Records another spelling of documents whose rows did not change.
+/// Another spelling of a document whose rows did not change.
+pub(crate) struct Renewal {
+    pub key: DocumentKey,
+    /// Of its rows: the spelling is recorded only if that still stands.
+    pub fingerprint: DocumentFingerprint,
+    pub raw: RawFingerprint,
+}
+
+/// Records other spellings of documents.
 pub(crate) async fn renew_raw(
     client: &impl GenericClient,
     mapping: i32,
-    renewed: &[(&DocumentKey, DocumentFingerprint, RawFingerprint)],
+    renewals: &[Renewal],
 ) -> Result<(), Error> {
-    if renewed.is_empty() {
-        return Ok(());
+    if !renewals.is_empty() {
+        let params = renewal_params(mapping, renewals);
+        client.query_typed("SELECT rowdelta.renew_raw($1, $2, $3, $4)", &typed(&params)).await?;
     }
-    let params = [
-        Param::scalar(Type::INT4.oid(), Some(&mapping.to_be_bytes())),
-        bytea_array(renewed.iter().map(|(key, _, _)| Some(&key.0[..]))),
-        bytea_array(renewed.iter().map(|(_, fingerprint, _)| Some(&fingerprint.0[..]))),
-        bytea_array(renewed.iter().map(|(_, _, raw)| Some(&raw.0[..]))),
-    ];
-    client.query_typed("SELECT rowdelta.renew_raw($1, $2, $3, $4)", &typed(&params)).await?;
     Ok(())
+}
+
+/// Records other spellings of many documents, in packed rows where nobody else is at work. Gives of how many, and whether
+/// packed rows were written.
+pub(crate) async fn renew_spellings(
+    client: &impl GenericClient,
+    mapping: i32,
+    renewals: &[Renewal],
+) -> Result<(u64, bool), Error> {
+    let params = renewal_params(mapping, renewals);
+    let sql = "SELECT renewed, in_base FROM rowdelta.renew_spellings($1, $2, $3, $4)";
+    let row = client.query_typed_one(sql, &typed(&params)).await?;
+    Ok((row.get::<_, i64>(0) as u64, row.get(1)))
+}
+
+fn renewal_params(mapping: i32, renewals: &[Renewal]) -> [Param; 4] {
+    [
+        Param::scalar(Type::INT4.oid(), Some(&mapping.to_be_bytes())),
+        bytea_array(renewals.iter().map(|renewal| Some(&renewal.key.0[..]))),
+        bytea_array(renewals.iter().map(|renewal| Some(&renewal.fingerprint.0[..]))),
+        bytea_array(renewals.iter().map(|renewal| Some(&renewal.raw.0[..]))),
+    ]
 }
 
 /// Forgets what is recorded of documents.
@@ -378,10 +402,15 @@ pub(crate) async fn merge(client: &mut Client, mapping: i32, limits: Limits) -> 
     Ok(true)
 }
 
-/// Reads what a merge wrote, from a key on and before another. Who reads rows first notes on their pages that they are
+/// Reads what was packed, from a key on and before another. Who reads rows first notes on their pages that they are
 /// committed, and clears away those that were deleted. Done at once that costs next to no log; done by the next run, after
 /// a checkpoint, a page each.
-async fn read_back(client: &Client, mapping: i32, from: &[u8], to: Option<&[u8]>) -> Result<(), Error> {
+pub(crate) async fn read_back(
+    client: &Client,
+    mapping: i32,
+    from: &[u8],
+    to: Option<&[u8]>,
+) -> Result<(), Error> {
     let count = |table: &str, key: &str| {
         let before = if to.is_some() { format!("AND {key} < $3") } else { String::new() };
         format!("(SELECT count(*) FROM rowdelta.{table} WHERE mapping = $1 AND {key} >= $2 {before})")

@@ -133,6 +133,8 @@ async fn every_function_does_the_same_wherever_documents_stand() {
             record(id, &[(1, Some(0x10), 0x11), (3, Some(0x10), 0x12), (6, None, 0x13)], true),
             format!("SELECT rowdelta.renew_raw({id}, ARRAY['\\x01', '\\x02', '\\x05', '\\x77']::bytea[],
                          ARRAY['\\x11', '\\x99', '\\x10', '\\x10']::bytea[], ARRAY['\\x{:032x}', '\\x02', '\\x03', '\\x04']::bytea[])", 0xbb),
+            format!("SELECT renewed FROM rowdelta.renew_spellings({id}, ARRAY['\\x04', '\\x03', '\\x02', '\\x05']::bytea[],
+                         ARRAY['\\x10', '\\x12', '\\x10', '\\x10']::bytea[], ARRAY['\\x{:032x}', '\\x04', '\\x{:032x}', '\\x05']::bytea[])", 0xc4, 0xc2),
             format!("SELECT rowdelta.unsettle({id}, ARRAY['\\x01', '\\x05', '\\x77']::bytea[])"),
             format!("SELECT rowdelta.settle({id}, ARRAY['\\x02', '\\x03', '\\x04', '\\x01']::bytea[],
                          ARRAY['\\x10', '\\x12', '\\x10', NULL]::bytea[])"),

@@ -33,15 +33,18 @@ pub(super) fn committed(
         tally.applied(plan, if settles { marks(run, plan) } else { 0 }, &written.times);
         tally.report.parked += 2 * written.detached;
         tally.report.documents.unsettled += unsettled as u64;
-        for (document, state) in respelled(batch) {
-            tally.report.documents.respelled += 1;
-            tally.report.documents.renewed += u64::from(state.renews(document.raw, run.number));
+        tally.report.documents.respelled += respelled(batch).count() as u64;
+        if !batch.keeps_spellings {
+            tally.report.documents.renewed += renewed(run, batch).count() as u64;
         }
         tally.recorded |= !batch.looked_at.is_empty() || tally.report.documents.renewed > 0;
         let skipped = batch.looked_at.iter().map(|document| u64::from(document.rows.skipped_lookups));
         tally.report.skipped_lookups += if settles { skipped.sum::<u64>() } else { 0 };
         tally.report.nuls += if settles { nuls(batch) } else { 0 };
     });
+    if batch.keeps_spellings {
+        run.keep_spellings(renewed(run, batch));
+    }
     decide(run, batch, written);
     if last && settles {
         let decided = batch.looked_at.iter().filter(|document| run.unhold(&document.key)).count() as u64;
@@ -88,9 +91,15 @@ fn marks(run: &Run, plan: &Plan) -> u64 {
 }
 
 /// Documents whose rows are as they were, and their bytes are not.
-pub(super) fn respelled<'b>(batch: &'b Recorded<'_>) -> impl Iterator<Item = (&'b Prepared, &'b State)> {
+fn respelled<'b>(batch: &'b Recorded<'_>) -> impl Iterator<Item = (&'b Prepared, &'b State)> {
     let same = batch.same.iter().filter_map(|&at| Some((&*batch.documents[at], batch.states[at].as_ref()?)));
     same.filter(|(document, state)| state.raw != Some(document.raw))
+}
+
+/// Of these the ones whose bytes are recorded, since that pays.
+pub(super) fn renewed<'b>(run: &'b Run, batch: &'b Recorded<'_>) -> impl Iterator<Item = &'b Prepared> {
+    let renewed = respelled(batch).filter(|(document, state)| state.renews(document.raw, run.number));
+    renewed.map(|(document, _)| document)
 }
 
 /// Says how documents are counted, or how far they are.

@@ -63,6 +63,8 @@ struct Play {
     next: u32,
     refused: u32,
     merges: u32,
+    /// Documents of which another spelling was recorded as recent rows, and in the base.
+    renewed: [u32; 2],
 }
 
 impl Play {
@@ -75,7 +77,17 @@ impl Play {
         }
         let merger = bed.db.client().await;
         let rng = Rng::with_seed(seed);
-        Self { bed, rng, recorded: Recorded::new(), sessions, merger, next: 1, refused: 0, merges: 0 }
+        Self {
+            bed,
+            rng,
+            recorded: Recorded::new(),
+            sessions,
+            merger,
+            next: 1,
+            refused: 0,
+            merges: 0,
+            renewed: [0; 2],
+        }
     }
 
     async fn step(&mut self) {
@@ -90,7 +102,7 @@ impl Play {
                 for session in 0..SESSIONS as usize {
                     self.end(session).await;
                 }
-                self.merge().await;
+                if self.rng.bool() { self.merge().await } else { self.renew().await }
             }
             _ => self.unsettle_all().await,
         }
@@ -259,6 +271,40 @@ impl Play {
         self.compare().await;
     }
 
+    /// Other spellings of documents, while nobody else is at work: where they stand, or as recent rows.
+    async fn renew(&mut self) {
+        let share = ["0", "0.1", "0.3", "0.8"][self.rng.usize(..4)];
+        self.merger.batch_execute(&format!("SET rowdelta.merge_share = {share}")).await.unwrap();
+        let (from, many) = (self.rng.u32(..DOCUMENTS), self.rng.u32(1..=DOCUMENTS));
+        let one_in = self.rng.u32(1..4);
+        let documents: Vec<u32> = (from..DOCUMENTS.min(from + many))
+            .filter(|document| *document == from || self.rng.u32(..one_in) == 0)
+            .collect();
+        let (mut said, mut raws, mut count) = (Vec::new(), Vec::new(), 0);
+        for &document in &documents {
+            let fingerprint = self.recorded.get(&document).and_then(|entry| entry.fingerprint);
+            let right = fingerprint.filter(|_| self.rng.u8(..5) > 0);
+            said.push(number(right.or(Some(999_999))));
+            self.next += 1;
+            raws.push(number(Some(self.next)));
+            if let (Some(entry), Some(_)) = (self.recorded.get_mut(&document), right) {
+                (entry.raw, entry.respelled) = (Some(self.next), true);
+                count += 1;
+            }
+        }
+        let sql = format!(
+            "SELECT renewed, in_base FROM rowdelta.renew_spellings({}, {}, {}, {})",
+            self.bed.mapping,
+            array(documents.iter().map(|&document| key(document))),
+            array(said),
+            array(raws)
+        );
+        let told = rows(&self.merger, &sql).await.unwrap().remove(0);
+        assert_eq!(told[0], Some(count.to_string()), "{sql}");
+        self.renewed[usize::from(told[1].as_deref() == Some("t"))] += count;
+        self.compare().await;
+    }
+
     async fn unsettle_all(&mut self) {
         // It waits for those who have written.
         if self.sessions.iter().any(|session| session.has_written) {
@@ -339,7 +385,10 @@ async fn p29_random_calls_of_three_sessions_with_merges_between_them_are_as_a_ma
             play.step().await;
         }
         let ranges: u32 = play.bed.db.value("SELECT count(*) FROM rowdelta.skip").await.parse().unwrap();
-        println!("seed {seed}: {} merges, {} records refused, {ranges} ranges", play.merges, play.refused);
-        assert!(play.merges > 10 && play.refused > 10 && ranges > 2, "too little happened");
+        let Play { merges, refused, renewed, .. } = play;
+        println!(
+            "seed {seed}: {merges} merges, {refused} records refused, {ranges} ranges, renewed {renewed:?}"
+        );
+        assert!(merges > 10 && refused > 10 && ranges > 2 && renewed > [10; 2], "too little happened");
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
@@ -130,6 +130,7 @@ async fn what_is_recorded_changes_in_read_committed_transactions_only() {
             format!("SELECT rowdelta.unsettle({id}, ARRAY['\\x01']::bytea[])"),
             format!("SELECT rowdelta.unsettle_all({id})"),
             format!("SELECT rowdelta.merge({id}, '')"),
+            format!("SELECT rowdelta.renew_spellings({id}, '{{}}', '{{}}', '{{}}')"),
         ] {
             let client = bed.db.client().await;
             client.batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}")).await.unwrap();
@@ -141,17 +142,24 @@ async fn what_is_recorded_changes_in_read_committed_transactions_only() {
 
 const KEYS: u8 = 5;
 
+/// What sessions share.
+#[derive(Default)]
+struct Shared {
+    /// The last fingerprint that was made.
+    tokens: AtomicU32,
+    /// How often another spelling was recorded in the base.
+    renewed: AtomicU32,
+    is_over: AtomicBool,
+}
+
 /// What a session does to documents until it is told to stop: looks, and records new fingerprints. Gives what it
 /// replaced: (document, the fingerprint that it read), each time that it succeeded; and how often it did not.
-async fn works(
-    client: Client,
-    mapping: String,
-    tokens: Arc<AtomicU32>,
-    times: u32,
-) -> (Vec<(u8, String)>, u32) {
+async fn works(client: Client, mapping: String, shared: Arc<Shared>) -> (Vec<(u8, String)>, u32) {
     let mut rng = fastrand::Rng::new();
     let (mut replaced, mut refused) = (Vec::new(), 0);
-    for _ in 0..times {
+    while !shared.is_over.load(Ordering::Relaxed) {
+        // In which nobody may hold the base lock.
+        tokio::time::sleep(Duration::from_micros(rng.u64(..12_000))).await;
         client.batch_execute("BEGIN; SET LOCAL lock_timeout = 5000").await.unwrap();
         let mut keys: Vec<u8> = (1..=KEYS).filter(|_| rng.u8(..3) == 0).collect();
         if keys.is_empty() {
@@ -183,7 +191,7 @@ async fn works(
             columns[0].push(format!("'\\x{key:02x}'"));
             columns[1].push(before.is_none().to_string());
             columns[2].push(expected.as_ref().map_or("NULL".into(), |before| format!("'{before}'")));
-            columns[3].push(format!("'\\x{:032x}'", tokens.fetch_add(1, Ordering::Relaxed)));
+            columns[3].push(format!("'\\x{:032x}'", shared.tokens.fetch_add(1, Ordering::Relaxed)));
             taken.extend(expected.map(|expected| (key, expected)));
         }
         let [keys, new, expected, tokens] = columns.map(|column| format!("ARRAY[{}]", column.join(", ")));
@@ -206,33 +214,70 @@ async fn works(
     (replaced, refused)
 }
 
+/// The other spelling of a document.
+const SPELLED: &str = "substr(sha256(fingerprint), 1, 16)";
+
+/// Records another spelling of one document after the other, as they were a moment before.
+async fn renews(client: Client, mapping: String, shared: Arc<Shared>) {
+    let read = format!(
+        "SELECT key, fingerprint, {SPELLED} FROM rowdelta.state WHERE fingerprint IS NOT NULL ORDER BY random() LIMIT 1"
+    );
+    client.batch_execute("SET rowdelta.merge_share = 0").await.unwrap();
+    while !shared.is_over.load(Ordering::Relaxed) {
+        let Some(row) = rows(&client, &read).await.unwrap().pop() else { continue };
+        let row: Vec<String> =
+            row.into_iter().map(|cell| format!("ARRAY['{}']::bytea[]", cell.unwrap())).collect();
+        let sql = format!(
+            "SELECT in_base AND renewed = 1 FROM rowdelta.renew_spellings({mapping}, {})",
+            row.join(", ")
+        );
+        let is_packed = rows(&client, &sql).await.unwrap()[0][0].as_deref() == Some("t");
+        shared.renewed.fetch_add(u32::from(is_packed), Ordering::Relaxed);
+    }
+}
+
 /// A fingerprint that was replaced is gone: no two writers can have read it and both have recorded another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p29_no_record_is_lost_while_sessions_record_and_merge_side_by_side() {
     let bed = Bed::open().await;
-    let tokens = Arc::new(AtomicU32::new(1));
+    let shared = Arc::new(Shared::default());
     let mut sessions = Vec::new();
     for _ in 0..3 {
         let client = bed.db.client().await;
-        sessions.push(tokio::spawn(works(client, bed.mapping.clone(), tokens.clone(), 200)));
+        sessions.push(tokio::spawn(works(client, bed.mapping.clone(), shared.clone())));
     }
+    let renewer = tokio::spawn(renews(bed.db.client().await, bed.mapping.clone(), shared.clone()));
     let merger = bed.db.client().await;
-    let mut merges = 0;
-    while !sessions.iter().all(JoinHandle::is_finished) {
+    let (mut merges, start) = (0, Instant::now());
+    let enough = |merges| {
+        let many = |count: &AtomicU32| count.load(Ordering::Relaxed);
+        merges > 10 && many(&shared.renewed) > 5 && many(&shared.tokens) > 500
+    };
+    while !enough(merges) && start.elapsed() < Duration::from_secs(60) {
         let before = bed.db.value("SELECT coalesce(max(xmin::text::bigint), 0) FROM rowdelta.skip").await;
         merger.batch_execute(&merge_sql(&bed.mapping, 2)).await.unwrap();
         let after = bed.db.value("SELECT coalesce(max(xmin::text::bigint), 0) FROM rowdelta.skip").await;
         merges += u32::from(before != after);
         assert_eq!(bed.db.table(BROKEN).await.len(), 0);
     }
+    shared.is_over.store(true, Ordering::Relaxed);
+    renewer.await.unwrap();
     let (mut replaced, mut refused) = (Vec::new(), 0);
     for session in sessions {
         let (more, times) = session.await.unwrap();
         replaced.extend(more);
         refused += times;
     }
-    println!("{} fingerprints replaced, {refused} times refused, {merges} merges", replaced.len());
-    assert!(replaced.len() > 100 && refused > 10 && merges > 10, "too little happened");
+    println!(
+        "{} fingerprints replaced, {refused} times refused, {merges} merges, {:?} renewed in the base",
+        replaced.len(),
+        shared.renewed
+    );
+    assert!(replaced.len() > 100 && refused > 10 && enough(merges), "too little happened");
+    let wrong = format!(
+        "SELECT * FROM rowdelta.state WHERE raw <> CASE WHEN respelled THEN {SPELLED} ELSE fingerprint END"
+    );
+    assert_eq!(bed.db.table(&wrong).await, Vec::<Vec<Option<String>>>::new(), "a hash is another document's");
     let total = replaced.len();
     replaced.sort();
     replaced.dedup();
