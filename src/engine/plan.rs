@@ -69,7 +69,7 @@ impl Engine {
         stopwatch.enter(Phase::Feed);
         let (workers, broken) = read_feed(&run, None, feed).await?;
         stopwatch.enter(Phase::Finish);
-        finish(&run, workers, broken).await?;
+        finish::finish(&run, workers, broken).await?;
         let report = run.tally(|tally| tally.report.clone());
         let (phases, elapsed_ms) = (stopwatch.phases(), stopwatch.elapsed().as_millis() as u64);
         Ok(Report { phases, elapsed_ms, ..judged(report) })

@@ -126,7 +126,7 @@ impl Engine {
         run.stopwatch.enter(Phase::Feed);
         let (workers, broken) = read_feed(&run, None, feed).await?;
         run.stopwatch.enter(Phase::Finish);
-        finish(&run, workers, broken).await?;
+        finish::finish(&run, workers, broken).await?;
         let mut report = run.tally(|tally| tally.report());
         report.failures.sort_by_key(|failure| (failure.file.clone(), failure.line, failure.item));
         Ok(report)
