@@ -225,12 +225,18 @@ impl<'a> Case<'a> {
     /// By `sync_texts`, or by `sync_many`.
     async fn by_sql(&self, docs: &[String], as_texts: bool) -> Result<Outcome> {
         let row = if as_texts {
-            self.pair.session.query_one("SELECT rowdelta.sync_texts('case', $1)::text", &[&docs]).await
+            self.pair
+                .session
+                .query_one("SELECT rowdelta.sync_texts('case', $1, percent_max => NULL)::text", &[&docs])
+                .await
         } else {
             let documents = format!("[{}]", docs.join(","));
             self.pair
                 .session
-                .query_one("SELECT rowdelta.sync_many('case', $1::text::jsonb)::text", &[&documents])
+                .query_one(
+                    "SELECT rowdelta.sync_many('case', $1::text::jsonb, percent_max => NULL)::text",
+                    &[&documents],
+                )
                 .await
         };
         let row = row.map_err(|error| format!("by SQL, as texts: {as_texts}: {}", describe(&error)))?;

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use rowdelta::document::{Document, Origin};
 use rowdelta::engine::report::Report;
 use rowdelta::engine::verify::{RelationDifferences, Verification, VerifyOptions};
-use rowdelta::engine::{Builder, Engine, FeedItem};
+use rowdelta::engine::{Builder, DeleteLimits, Engine, FeedItem};
 use rowdelta::mapping::Mapping;
 use tokio_postgres::NoTls;
 
@@ -110,7 +110,10 @@ pub async fn engine_with(
     let manager = PostgresConnectionManager::new_from_stringlike(database.url(), NoTls);
     let manager = manager.map_err(|error| error.to_string())?;
     let pool = bb8::Pool::builder().max_size(workers as u32 + 1).build(manager).await;
-    let builder = more(Engine::builder(mapping).workers(workers).batch_documents_max(rng.usize(1..6)));
+    // Of nights that delete much the oracle knows nothing.
+    let limits = DeleteLimits { rows_max: u64::MAX, percent_max: None };
+    let builder = Engine::builder(mapping).workers(workers).batch_documents_max(rng.usize(1..6));
+    let builder = more(builder.delete_limits(limits));
     builder.build(pool.map_err(|error| error.to_string())?).await.map_err(|error| error.to_string())
 }
 
