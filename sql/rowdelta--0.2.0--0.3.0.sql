@@ -360,6 +360,7 @@ $$;
 CREATE TYPE rowdelta.mapped_column AS (
     name     text,
     paths    jsonb,
+    places   text[],
     lookup   text,
     zone     text,
     keeps    boolean,
@@ -377,7 +378,8 @@ CREATE TYPE rowdelta.mapped_column AS (
     send     text
 );
 
-COMMENT ON TYPE rowdelta.mapped_column IS 'a mapped column: where its value comes from, and its type';
+COMMENT ON TYPE rowdelta.mapped_column IS
+    'a mapped column: where its value comes from, how messages about it begin (of a reference, by keys), and its type';
 
 CREATE TYPE rowdelta.relation AS (
     ix           integer,
@@ -450,6 +452,18 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.fault(text, text) IS 'fails: a mapping is not one for the SQL functions';
+
+-- rowdelta.led_by(p_path): how messages about a value begin: with its path; of the item itself with nothing.
+CREATE FUNCTION rowdelta.led_by(p_path text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN CASE p_path WHEN '.' THEN '' ELSE p_path || ': ' END;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.led_by(text) IS 'how messages about a value begin';
 
 -- rowdelta.names(p_path, p_place): the parts of a dotted name, '.' before each that is a field, '^' for one up.
 CREATE FUNCTION rowdelta.names(p_path text, p_place text) RETURNS text[]
@@ -624,6 +638,7 @@ BEGIN
     IF v_column.lookup IS NULL THEN
         SELECT jsonb_agg(to_jsonb(rowdelta.names(s.path, p_place)) ORDER BY s.at) INTO v_column.paths
         FROM unnest(rowdelta.strings(v_node -> 'path', p_place)) WITH ORDINALITY AS s (path, at);
+        v_column.places := ARRAY[rowdelta.led_by(array_to_string(rowdelta.strings(v_node -> 'path', p_place), ', '))];
         IF v_column.paths IS NULL THEN
             PERFORM rowdelta.fault(p_place, 'say where the value is (path), or which lookup gives it');
         END IF;
@@ -654,7 +669,8 @@ BEGIN
     END IF;
     PERFORM rowdelta.known(p_match, v_lookup.key, p_place || '.match');
     PERFORM rowdelta.needs(p_match, v_lookup.key, p_place || '.match');
-    SELECT jsonb_agg(to_jsonb(rowdelta.names(p_match ->> k.name, p_place)) ORDER BY k.at) INTO v_column.paths
+    SELECT jsonb_agg(to_jsonb(rowdelta.names(p_match ->> k.name, p_place)) ORDER BY k.at),
+           array_agg(rowdelta.led_by(p_match ->> k.name) ORDER BY k.at) INTO v_column.paths, v_column.places
     FROM unnest(v_lookup.key) WITH ORDINALITY AS k (name, at);
     SELECT '{"lookup":{"matching":[' || string_agg(rowdelta.path_source(e.path), ',' ORDER BY e.at) || ']}}'
     INTO v_column.source FROM jsonb_array_elements(v_column.paths) WITH ORDINALITY AS e (path, at);
@@ -719,7 +735,7 @@ BEGIN
                 v_lookup.nullable := v_lookup.nullable || v_key;
             END IF;
         END LOOP;
-        v_lookup.keys := ARRAY(SELECT ROW(k.name, NULL, NULL, NULL, false, k.name = ANY (v_lookup.nullable), NULL, NULL,
+        v_lookup.keys := ARRAY(SELECT ROW(k.name, NULL, NULL, NULL, NULL, false, k.name = ANY (v_lookup.nullable), NULL, NULL,
                                           NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::rowdelta.mapped_column
                                FROM unnest(v_lookup.key) WITH ORDINALITY AS k (name, at) ORDER BY k.at);
         SELECT '{"name":' || to_json(v_name) || ',"table":' || rowdelta.table_source(v_lookup.in_schema, v_lookup.in_table)
@@ -918,7 +934,7 @@ DECLARE
     v_sql     text;
 BEGIN
     v_columns := ARRAY(
-        SELECT ROW(m.name, m.paths, m.lookup, m.zone, m.keeps, m.nullable, m.source,
+        SELECT ROW(m.name, m.paths, m.places, m.lookup, m.zone, m.keeps, m.nullable, m.source,
                    format_type(a.atttypid, a.atttypmod),
                    CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format_type(a.atttypid, a.atttypmod)
                         ELSE rowdelta.spelled(a.atttypid, a.atttypmod, p_path) END,
@@ -1324,9 +1340,24 @@ CREATE TYPE rowdelta.source_row AS (
 COMMENT ON TYPE rowdelta.source_row IS
     'a row that a document asks for (silent: a list about which it says nothing); its parent by number in the relation around';
 
--- rowdelta.find(p_item, p_fields): what a path finds below an item; NULL: it is absent.
+-- rowdelta.found(p_value): a value for messages: itself if it is short, else its kind.
+CREATE FUNCTION rowdelta.found(p_value jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN CASE jsonb_typeof(p_value) WHEN 'array' THEN 'a list' WHEN 'object' THEN 'an object'
+        ELSE CASE WHEN char_length(p_value #>> '{}') > 40 THEN 'a ' || jsonb_typeof(p_value) ELSE p_value::text END END;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.found(jsonb) IS 'a value for messages';
+
+-- Of the functions that follow p_place is how messages begin; it is a constant of the statement that calls them.
+
+-- rowdelta.find(p_item, p_fields, p_place): what a path finds below an item; NULL: it is absent.
 -- Raises:  RD006 something on the way is no object.
-CREATE FUNCTION rowdelta.find(p_item jsonb, p_fields text[]) RETURNS jsonb
+CREATE FUNCTION rowdelta.find(p_item jsonb, p_fields text[], p_place text) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -1338,8 +1369,8 @@ BEGIN
         IF jsonb_typeof(v_item) = 'object' THEN
             v_item := v_item -> v_name;
         ELSIF v_item <> 'null' THEN
-            PERFORM rowdelta.refuse(format('expected an object that holds %s, found %s', to_json(v_name),
-                                           jsonb_typeof(v_item)));
+            PERFORM rowdelta.refuse(format('%sexpected an object that holds %s, found %s', p_place, to_json(v_name),
+                                           rowdelta.found(v_item)));
         END IF;
         EXIT WHEN v_item IS NULL;
     END LOOP;
@@ -1347,27 +1378,28 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.find(jsonb, text[]) IS 'what a path finds below an item';
+COMMENT ON FUNCTION rowdelta.find(jsonb, text[], text) IS 'what a path finds below an item';
 
--- rowdelta.scalar(p_value): the text of a scalar. null: NULL.
+-- rowdelta.scalar(p_value, p_expected): the text of a scalar. null: NULL. p_expected: what there should be, for the message.
 -- Raises:  RD006 a list or an object.
-CREATE FUNCTION rowdelta.scalar(p_value jsonb) RETURNS text
+CREATE FUNCTION rowdelta.scalar(p_value jsonb, p_expected text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 BEGIN
     IF jsonb_typeof(p_value) IN ('array', 'object') THEN
-        PERFORM rowdelta.refuse(format('expected a scalar, found %s', jsonb_typeof(p_value)));
+        PERFORM rowdelta.refuse(format('%s, found %s', p_expected, rowdelta.found(p_value)));
     END IF;
     RETURN p_value #>> '{}';
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.scalar(jsonb) IS 'the text of a scalar';
+COMMENT ON FUNCTION rowdelta.scalar(jsonb, text) IS 'the text of a scalar';
 
--- rowdelta.digits(p_value, p_whole): the text of a number, or of a string that may hold one; a whole number without decimals.
+-- rowdelta.digits(p_value, p_whole, p_place): the text of a number, or of a string that may hold one; a whole number without
+-- decimals.
 -- Raises:  RD006 neither, or a fraction where there must be none.
-CREATE FUNCTION rowdelta.digits(p_value jsonb, p_whole boolean) RETURNS text
+CREATE FUNCTION rowdelta.digits(p_value jsonb, p_whole boolean, p_place text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -1375,11 +1407,11 @@ DECLARE
     v_text text := p_value #>> '{}';
 BEGIN
     IF jsonb_typeof(p_value) NOT IN ('number', 'string', 'null') THEN
-        PERFORM rowdelta.refuse(format('expected a number, found %s', jsonb_typeof(p_value)));
+        PERFORM rowdelta.refuse(format('%sexpected a number, found %s', p_place, rowdelta.found(p_value)));
     END IF;
     IF p_whole AND jsonb_typeof(p_value) = 'number' AND strpos(v_text, '.') > 0 THEN
         IF v_text::numeric <> trunc(v_text::numeric) THEN
-            PERFORM rowdelta.refuse(format('expected an integer, found %s', v_text));
+            PERFORM rowdelta.refuse(format('%sexpected an integer, found %s', p_place, v_text));
         END IF;
         v_text := trunc(v_text::numeric)::text;
     END IF;
@@ -1387,30 +1419,30 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.digits(jsonb, boolean) IS 'the text of a number';
+COMMENT ON FUNCTION rowdelta.digits(jsonb, boolean, text) IS 'the text of a number';
 
--- rowdelta.words(p_value, p_length): text; numbers in their shortest plain spelling.
+-- rowdelta.words(p_value, p_length, p_place): text; numbers in their shortest plain spelling.
 -- Raises:  RD006 a list or an object, or longer than so many characters.
-CREATE FUNCTION rowdelta.words(p_value jsonb, p_length integer) RETURNS text
+CREATE FUNCTION rowdelta.words(p_value jsonb, p_length integer, p_place text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
     v_text text := CASE WHEN jsonb_typeof(p_value) = 'number' THEN trim_scale((p_value #>> '{}')::numeric)::text
-                        ELSE rowdelta.scalar(p_value) END;
+                        ELSE rowdelta.scalar(p_value, p_place || 'expected text') END;
 BEGIN
     IF char_length(v_text) > p_length THEN
-        PERFORM rowdelta.refuse(format('%s characters, longer than varchar(%s)', char_length(v_text), p_length));
+        PERFORM rowdelta.refuse(format('%s%s characters, longer than varchar(%s)', p_place, char_length(v_text), p_length));
     END IF;
     RETURN v_text;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.words(jsonb, integer) IS 'the text of a string, a number or a boolean';
+COMMENT ON FUNCTION rowdelta.words(jsonb, integer, text) IS 'the text of a string, a number or a boolean';
 
--- rowdelta.moment(p_value, p_offset): a date or a timestamp in ISO 8601, and only there.
+-- rowdelta.moment(p_value, p_offset, p_place): a date or a timestamp in ISO 8601, and only there.
 -- Raises:  RD006 it is not, or has no offset from UTC where one must be.
-CREATE FUNCTION rowdelta.moment(p_value jsonb, p_offset boolean) RETURNS text
+CREATE FUNCTION rowdelta.moment(p_value jsonb, p_offset boolean, p_place text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -1422,28 +1454,29 @@ BEGIN
     END IF;
     IF jsonb_typeof(p_value) <> 'string' OR v_text !~* ('^\d{4,7}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?'
             || '( *(Z|[+-]\d\d(:?\d\d|:\d\d:\d\d)?))?)?( +BC)?$') THEN
-        PERFORM rowdelta.refuse('expected a date or a timestamp such as 2024-05-31T10:00:00Z');
+        PERFORM rowdelta.refuse(format('%sexpected %sa timestamp such as 2024-05-31T10:00:00Z, found %s', p_place,
+                                       CASE WHEN p_offset THEN '' ELSE 'a date or ' END, rowdelta.found(p_value)));
     END IF;
     IF p_offset AND v_text !~* '(Z|:\d\d(\.\d+)? *[+-]\d\d(:?\d\d|:\d\d:\d\d)?)( +BC)?$' THEN
-        PERFORM rowdelta.refuse(format('%s has no time zone; declare one with zone', to_json(v_text)));
+        PERFORM rowdelta.refuse(format('%s%s has no time zone; declare one with zone', p_place, to_json(v_text)));
     END IF;
     RETURN v_text;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.moment(jsonb, boolean) IS 'a date or a timestamp in ISO 8601';
+COMMENT ON FUNCTION rowdelta.moment(jsonb, boolean, text) IS 'a date or a timestamp in ISO 8601';
 
--- rowdelta.instant(p_value, p_zone): a timestamp, read in a time zone where it has no offset of its own.
-CREATE FUNCTION rowdelta.instant(p_value jsonb, p_zone text) RETURNS timestamptz
+-- rowdelta.instant(p_value, p_zone, p_place): a timestamp, read in a time zone where it has no offset of its own.
+CREATE FUNCTION rowdelta.instant(p_value jsonb, p_zone text, p_place text) RETURNS timestamptz
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT CASE WHEN rowdelta.moment(p_value, false) ~* '(Z|:\d\d(\.\d+)? *[+-]\d\d(:?\d\d|:\d\d:\d\d)?)( +BC)?$|infinity'
-                THEN rowdelta.moment(p_value, false)::timestamptz
-                ELSE rowdelta.moment(p_value, false)::timestamp AT TIME ZONE p_zone END
+    SELECT CASE WHEN rowdelta.moment(p_value, false, p_place) ~* '(Z|:\d\d(\.\d+)? *[+-]\d\d(:?\d\d|:\d\d:\d\d)?)( +BC)?$|infinity'
+                THEN rowdelta.moment(p_value, false, p_place)::timestamptz
+                ELSE rowdelta.moment(p_value, false, p_place)::timestamp AT TIME ZONE p_zone END
 $$;
 
-COMMENT ON FUNCTION rowdelta.instant(jsonb, text) IS 'a timestamp, read in a time zone where it has no offset';
+COMMENT ON FUNCTION rowdelta.instant(jsonb, text, text) IS 'a timestamp, read in a time zone where it has no offset';
 
 -- rowdelta.jsonb_form(p_value): the comparison form of a jsonb: numbers without trailing zero decimals.
 CREATE FUNCTION rowdelta.jsonb_form(p_value jsonb) RETURNS bytea
@@ -1457,8 +1490,8 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.jsonb_form(jsonb) IS 'the comparison form of a jsonb';
 
--- rowdelta.value_sql(p_column, p_json): SQL that makes a column's value of a jsonb expression.
-CREATE FUNCTION rowdelta.value_sql(p_column rowdelta.mapped_column, p_json text) RETURNS text
+-- rowdelta.value_sql(p_column, p_json, p_place): SQL that makes a column's value of a jsonb expression. p_place: how messages begin.
+CREATE FUNCTION rowdelta.value_sql(p_column rowdelta.mapped_column, p_json text, p_place text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -1471,28 +1504,30 @@ BEGIN
         v_element.sql := format_type(c.element, c.modifier);
         v_element.length := CASE WHEN c.element = 1043 AND c.modifier >= 4 THEN c.modifier - 4 END;
         RETURN format('CASE WHEN jsonb_typeof(%1$s) = ''array'' THEN ARRAY(SELECT %2$s FROM jsonb_array_elements(%1$s) '
-                      'WITH ORDINALITY AS a (v, at) ORDER BY a.at) ELSE rowdelta.scalar(%1$s)::%3$s END',
-                      p_json, rowdelta.value_sql(v_element, 'a.v'), c.sql);
+                      'WITH ORDINALITY AS a (v, at) ORDER BY a.at) ELSE rowdelta.scalar(%1$s, %4$L)::%3$s END',
+                      p_json, rowdelta.value_sql(v_element, 'a.v', p_place), c.sql, p_place || 'expected ' || c.sql);
     END IF;
     RETURN CASE c.kind
-        WHEN 'integer' THEN format('rowdelta.digits(%s, true)::%s', p_json, c.sql)
-        WHEN 'float' THEN format('rowdelta.digits(%s, false)::%s', p_json, c.sql)
-        WHEN 'numeric' THEN format('rowdelta.digits(%s, false)::%s', p_json, c.sql)
-        WHEN 'decimal' THEN format('rowdelta.digits(%s, false)::%s', p_json, c.sql)
+        WHEN 'integer' THEN format('rowdelta.digits(%s, true, %L)::%s', p_json, p_place, c.sql)
+        WHEN 'float' THEN format('rowdelta.digits(%s, false, %L)::%s', p_json, p_place, c.sql)
+        WHEN 'numeric' THEN format('rowdelta.digits(%s, false, %L)::%s', p_json, p_place, c.sql)
+        WHEN 'decimal' THEN format('rowdelta.digits(%s, false, %L)::%s', p_json, p_place, c.sql)
         -- Strings, which most are, without a call.
         WHEN 'text' THEN format('CASE WHEN jsonb_typeof(%1$s) = ''string''%2$s THEN %1$s #>> ''{}'' '
-                                'ELSE rowdelta.words(%1$s, %3$s) END::%4$s', p_json,
+                                'ELSE rowdelta.words(%1$s, %3$s, %5$L) END::%4$s', p_json,
                                 format(' AND char_length(%s #>> ''{}'') <= ' || c.length, p_json),
-                                coalesce(c.length::text, 'NULL'), c.sql)
-        WHEN 'clock' THEN format('rowdelta.moment(%s, false)::%s', p_json, c.sql)
-        WHEN 'instant' THEN CASE WHEN c.zone IS NULL THEN format('rowdelta.moment(%s, true)::%s', p_json, c.sql)
-                                 ELSE format('rowdelta.instant(%s, %L)::%s', p_json, c.zone, c.sql) END
+                                coalesce(c.length::text, 'NULL'), c.sql, p_place)
+        WHEN 'clock' THEN format('rowdelta.moment(%s, false, %L)::%s', p_json, p_place, c.sql)
+        WHEN 'instant' THEN CASE WHEN c.zone IS NULL THEN format('rowdelta.moment(%s, true, %L)::%s', p_json, p_place, c.sql)
+                                 ELSE format('rowdelta.instant(%s, %L, %L)::%s', p_json, c.zone, p_place, c.sql) END
         WHEN 'jsonb' THEN format('nullif(%s, ''null''::jsonb)::%s', p_json, c.sql)
-        ELSE format(coalesce(c.input, '%s') || '::%s', format('rowdelta.scalar(%s)', p_json), c.sql) END;
+        ELSE format(coalesce(c.input, '%s') || '::%s', format('rowdelta.scalar(%s, %L)', p_json,
+                            p_place || 'expected ' || CASE c.kind WHEN 'boolean' THEN 'a boolean' ELSE c.sql END),
+                    c.sql) END;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.value_sql(rowdelta.mapped_column, text) IS 'SQL that makes a column''s value of JSON';
+COMMENT ON FUNCTION rowdelta.value_sql(rowdelta.mapped_column, text, text) IS 'SQL that makes a column''s value of JSON';
 
 -- rowdelta.form_sql(p_column, p_value): SQL of the comparison form of a column's value.
 CREATE FUNCTION rowdelta.form_sql(p_column rowdelta.mapped_column, p_value text) RETURNS text
@@ -1520,8 +1555,8 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.cell_sql(text) IS 'SQL of a cell of a tuple';
 
--- rowdelta.find_sql(p_path): SQL of what a path finds, seen from an item `e.item`; `e.up1` is the one around it, and so on.
-CREATE FUNCTION rowdelta.find_sql(p_path jsonb) RETURNS text
+-- rowdelta.find_sql(p_path, p_place): SQL of what a path finds, seen from an item `e.item`; `e.up1` is the one around it, and so on.
+CREATE FUNCTION rowdelta.find_sql(p_path jsonb, p_place text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -1529,16 +1564,33 @@ BEGIN
     RETURN (
         SELECT CASE cardinality(f.fields) WHEN 0 THEN 'e.' || f.item
                     -- A field of an object without a call.
-                    WHEN 1 THEN format('CASE jsonb_typeof(e.%1$s) WHEN ''object'' THEN e.%1$s -> %2$L ELSE rowdelta.find(e.%1$s, %3$L::text[]) END',
-                                       f.item, f.fields[1], f.fields)
-                    ELSE format('rowdelta.find(e.%s, %L::text[])', f.item, f.fields) END
+                    WHEN 1 THEN format('CASE jsonb_typeof(e.%1$s) WHEN ''object'' THEN e.%1$s -> %2$L ELSE rowdelta.find(e.%1$s, %3$L::text[], %4$L) END',
+                                       f.item, f.fields[1], f.fields, p_place)
+                    ELSE format('rowdelta.find(e.%s, %L::text[], %L)', f.item, f.fields, p_place) END
         FROM (SELECT coalesce('up' || nullif(count(*) FILTER (WHERE s.part = '^'), 0), 'item') AS item,
                      coalesce(array_agg(substr(s.part, 2) ORDER BY s.at) FILTER (WHERE s.part <> '^'), '{}') AS fields
               FROM jsonb_array_elements_text(p_path) WITH ORDINALITY AS s (part, at)) AS f);
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.find_sql(jsonb) IS 'SQL of what a path finds';
+COMMENT ON FUNCTION rowdelta.find_sql(jsonb, text) IS 'SQL of what a path finds';
+
+-- rowdelta.found_sql(p_column): SQL of what a column's paths find: the first that is not null; else null where any is there.
+CREATE FUNCTION rowdelta.found_sql(p_column rowdelta.mapped_column) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT CASE WHEN count(*) = 1 THEN min(f.found) ELSE
+                   'coalesce(' || string_agg(format('nullif(%s, ''null'')', f.found), ', ' ORDER BY f.at) || ', '
+                   || string_agg(f.found, ', ' ORDER BY f.at) || ')' END
+        FROM (SELECT rowdelta.find_sql(p.path, p_column.places[1]) AS found, p.at
+              FROM jsonb_array_elements(p_column.paths) WITH ORDINALITY AS p (path, at)) AS f);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.found_sql(rowdelta.mapped_column) IS 'SQL of what a column''s paths find';
 
 -- rowdelta.items_sql(p_relations, p_ix): SQL of the items of a relation: document, parent, at, item, silent, up1, ….
 --
@@ -1553,10 +1605,12 @@ DECLARE
     v_ups   text := '';
     v_joins text := '';
     v_level integer := 1;
+    v_path  text[];
+    v_place text;
 BEGIN
     IF v.kind = 'root' THEN
         RETURN 'SELECT d.document, NULL::integer AS parent, d.document AS at, CASE WHEN jsonb_typeof(d.item) = ''object'' '
-            'THEN d.item ELSE rowdelta.refuse(''expected an object'')::jsonb END AS item, false AS silent '
+            'THEN d.item ELSE rowdelta.refuse(''expected an object, found '' || rowdelta.found(d.item))::jsonb END AS item, false AS silent '
             'FROM unnest($2::integer[], $3::jsonb[]) AS d (document, item)';
     END IF;
     WHILE v_outer IS NOT NULL LOOP
@@ -1567,20 +1621,23 @@ BEGIN
         v_joins := v_joins || format(' JOIN unnest($1) AS p%1$s ON p%1$s.relation = %2$s AND p%1$s.number = p%3$s.parent',
                                      v_level, v_outer, v_level - 1);
     END LOOP;
+    v_path := ARRAY(SELECT substr(s.part, 2) FROM jsonb_array_elements_text(v.path) WITH ORDINALITY AS s (part, at) ORDER BY s.at);
+    -- Mostly the relation is named after its list.
+    v_place := CASE WHEN v_path IN (ARRAY[v.name], '{}') THEN '' ELSE array_to_string(v_path, '.') || ': ' END;
     RETURN format(
-        'SELECT p1.document, p1.number AS parent, i.at, i.item, i.silent%s FROM unnest($1) AS p1%s '
-        'CROSS JOIN LATERAL (SELECT rowdelta.find(p1.item, %L::text[]) AS list OFFSET 0) AS l '
+        'SELECT p1.document, p1.number AS parent, i.at, i.item, i.silent%1$s FROM unnest($1) AS p1%2$s '
+        'CROSS JOIN LATERAL (SELECT rowdelta.find(p1.item, %3$L::text[], %6$L) AS list OFFSET 0) AS l '
         'CROSS JOIN LATERAL (SELECT a.item, a.at, false AS silent FROM jsonb_array_elements(CASE WHEN l.list IS NULL '
         'OR l.list = ''null'' THEN ''[]'' WHEN jsonb_typeof(l.list) = ''array'' THEN l.list ELSE rowdelta.refuse('
-        '''expected a list, found '' || jsonb_typeof(l.list))::jsonb END) WITH ORDINALITY AS a (item, at)%s) AS i '
-        'WHERE p1.relation = %s AND NOT p1.silent',
-        v_ups, v_joins, ARRAY(SELECT substr(s.part, 2) FROM jsonb_array_elements_text(v.path) WITH ORDINALITY AS s (part, at)
-                              ORDER BY s.at),
+        '%6$L || ''expected a list, found '' || rowdelta.found(l.list))::jsonb END) WITH ORDINALITY AS a (item, at)%4$s) AS i '
+        'WHERE p1.relation = %5$s AND NOT p1.silent',
+        v_ups, v_joins, v_path,
         CASE WHEN v.when_absent = 'keep' THEN ' UNION ALL SELECT NULL, 0, true WHERE l.list IS NULL' ELSE '' END
         || CASE v.when_null WHEN 'keep' THEN ' UNION ALL SELECT NULL, 0, true WHERE l.list = ''null'''
-                            WHEN 'error' THEN ' UNION ALL SELECT rowdelta.refuse(''is null'')::jsonb, 0, true '
-                                              'WHERE l.list = ''null''' ELSE '' END,
-        v.enclosing);
+                            WHEN 'error' THEN format(
+                                ' UNION ALL SELECT rowdelta.refuse(%L)::jsonb, 0, true WHERE l.list = ''null''',
+                                v_place || 'the list is null, and when_null = "error"') ELSE '' END,
+        v.enclosing, v_place);
 END
 $$;
 
@@ -1609,20 +1666,16 @@ BEGIN
         c := v.columns[i];
         IF c.lookup IS NULL THEN
             IF v_some AND i = ANY (v.key_at) THEN
-                v_chosen := v_chosen || format(', %s AS i%s', rowdelta.value_sql(c, 'j.v' || i), i);
+                v_chosen := v_chosen || format(', %s AS i%s', rowdelta.value_sql(c, 'j.v' || i, c.places[1]), i);
                 v_keys := v_keys || ', j.i' || i;
             END IF;
-            -- The first that is not null; else null where any is there.
-            SELECT v_found || ', ' || CASE WHEN count(*) = 1 THEN min(rowdelta.find_sql(p.path)) ELSE
-                'coalesce(' || string_agg(format('nullif(%s, ''null'')', rowdelta.find_sql(p.path)), ', ' ORDER BY p.at) || ', '
-                || string_agg(rowdelta.find_sql(p.path), ', ' ORDER BY p.at) || ')' END || ' AS v' || i
-            INTO v_found FROM jsonb_array_elements(c.paths) WITH ORDINALITY AS p (path, at);
+            v_found := v_found || format(', %s AS v%s', rowdelta.found_sql(c), i);
             CONTINUE;
         END IF;
         v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = c.lookup);
         FOR n IN 1 .. cardinality(v_lookup.keys) LOOP
-            v_found := v_found || format(', %s AS j%s_%s', rowdelta.find_sql(c.paths -> n - 1), i, n);
-            v_item := format(', %s AS k%s_%s', rowdelta.value_sql(v_lookup.keys[n], format('j.j%s_%s', i, n)), i, n);
+            v_found := v_found || format(', %s AS j%s_%s', rowdelta.find_sql(c.paths -> n - 1, c.places[n]), i, n);
+            v_item := format(', %s AS k%s_%s', rowdelta.value_sql(v_lookup.keys[n], format('j.j%s_%s', i, n), c.places[n]), i, n);
             IF v_some AND i = ANY (v.key_at) THEN
                 v_chosen := v_chosen || v_item;
                 v_keys := v_keys || format(', j.k%s_%s', i, n);
@@ -1689,15 +1742,17 @@ DECLARE
     v_keys   text;
     v_target rowdelta.lookup;
     v_counts text := '';
+    c        rowdelta.mapped_column;
 BEGIN
     v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = p_plan.relations[p_ix].columns[p_column].lookup);
     v_names := v_lookup.key;
     v_values := ARRAY(SELECT format('e.k%s_%s', p_column, n) FROM generate_series(1, cardinality(v_lookup.key)) AS n);
     v_keys := array_to_string(v_values, ', ');
     FOR i IN 1 .. cardinality(v_lookup.columns) LOOP
-        v_names := v_names || v_lookup.columns[i].name;
+        c := v_lookup.columns[i];
+        v_names := v_names || c.name;
         v_values := v_values
-            || rowdelta.value_sql(v_lookup.columns[i], rowdelta.find_sql(v_lookup.columns[i].paths -> 0));
+            || rowdelta.value_sql(c, rowdelta.find_sql(c.paths -> 0, c.places[1]), c.places[1]);
     END LOOP;
     -- A link whose target is skipped refers to nothing else.
     IF p_plan.relations[p_ix].kind = 'link' AND p_column > 1 THEN
@@ -1716,6 +1771,66 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.catalogue_sql(rowdelta.plan_of_mapping, integer, integer) IS
     'SQL that inserts the catalogue rows that are missing';
+
+-- rowdelta.incomplete_sql(p_lookup, p_column, p_at): SQL of the message that parts of the key of a catalogue row are null: which.
+CREATE FUNCTION rowdelta.incomplete_sql(p_lookup rowdelta.lookup, p_column rowdelta.mapped_column, p_at integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT format('concat_ws('', '', %s) || %L',
+                      string_agg(format('CASE WHEN k.k%s_%s IS NULL THEN %L END', p_at, k.at,
+                                        coalesce(nullif(left(p_column.places[k.at], -2), ''), k.name)), ', ' ORDER BY k.at),
+                      format(', part of the key of %s, is null: give it, or say nullable = true of it', to_json(p_lookup.name)))
+        FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at) WHERE k.name <> ALL (p_lookup.nullable));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.incomplete_sql(rowdelta.lookup, rowdelta.mapped_column, integer) IS
+    'SQL of the message that the key of a catalogue row is incomplete';
+
+-- rowdelta.unknown_sql(p_lookup, p_column, p_at): SQL of the message that a catalogue lacks a row: which.
+CREATE FUNCTION rowdelta.unknown_sql(p_lookup rowdelta.lookup, p_column rowdelta.mapped_column, p_at integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT format(CASE count(*) WHEN 1 THEN '%L || %s || %L' ELSE '%L || ''('' || concat_ws('', '', %s) || '')'' || %L' END,
+                      (SELECT CASE WHEN bool_and(p.place <> '') THEN string_agg(left(p.place, -2), ', ' ORDER BY p.at) || ': ' ELSE '' END
+                       FROM unnest(p_column.places) WITH ORDINALITY AS p (place, at)),
+                      string_agg(format('coalesce(rowdelta.found(to_jsonb(k.k%s_%s)), ''null'')', p_at, k.at), ', ' ORDER BY k.at),
+                      format(' is not in the catalogue %s', to_json(p_lookup.name)) || CASE p_lookup.missing
+                          -- By a trigger, say, or a policy.
+                          WHEN 'insert' THEN ': it was inserted, and refused or hidden by its table'
+                          ELSE ': add it, or say missing = "insert" or "skip"' END)
+        FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.unknown_sql(rowdelta.lookup, rowdelta.mapped_column, integer) IS
+    'SQL of the message that a catalogue lacks a row';
+
+-- rowdelta.keyless_sql(p_relation, p_at): SQL of the message that a column of a relation's key is null.
+CREATE FUNCTION rowdelta.keyless_sql(p_relation rowdelta.relation, p_at integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    c rowdelta.mapped_column := p_relation.columns[p_at];
+BEGIN
+    RETURN (
+        SELECT format('%L || CASE WHEN %s THEN ''absent'' ELSE ''null'' END || %L',
+                      CASE WHEN bool_and(p.place <> '') THEN string_agg(left(p.place, -2), ', ' ORDER BY p.at) ELSE c.name END || ': is ',
+                      string_agg(CASE WHEN c.lookup IS NULL THEN format('f.v%s IS NULL', p_at) ELSE format('f.j%s_%s IS NULL', p_at, p.at) END,
+                                 ' AND '),
+                      ', and part of the key' || CASE p_relation.kind WHEN 'child' THEN '; give it, or say nullable = true' ELSE '' END)
+        FROM unnest(c.places) WITH ORDINALITY AS p (place, at));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.keyless_sql(rowdelta.relation, integer) IS 'SQL of the message that a column of a key is null';
 
 -- rowdelta.rows_sql(p_plan, p_ix, p_inserts): SQL of the source rows of a relation, as one array.
 --
@@ -1743,7 +1858,7 @@ BEGIN
         c := v.columns[i];
         IF c.lookup IS NULL THEN
             v_values := v_values || format(CASE WHEN v_skips <> '' AND v.kind = 'link' THEN ', CASE WHEN l1.id IS NOT NULL THEN %s END AS c%s'
-                                                ELSE ', %s AS c%s' END, rowdelta.value_sql(c, 'k.v' || i), i);
+                                                ELSE ', %s AS c%s' END, rowdelta.value_sql(c, 'k.v' || i, c.places[1]), i);
             v_absent := format('f.v%s IS NULL', i);
         ELSE
             v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = c.lookup);
@@ -1751,13 +1866,12 @@ BEGIN
                                          v_lookup.id, v_lookup.tbl, rowdelta.met_sql(v_lookup, i, 'k', 't'), i);
             -- Without its target a link is no row.
             v_values := v_values || format(', CASE WHEN k.silent OR %1$s' || CASE WHEN v.kind = 'link' AND i > 1 THEN ' OR l1.id IS NULL'
-                ELSE '' END || ' THEN NULL WHEN %2$s THEN rowdelta.refuse(%3$L)::%4$s '
+                ELSE '' END || ' THEN NULL WHEN %2$s THEN rowdelta.refuse(%3$s)::%4$s '
                 'WHEN l%5$s.id IS NULL THEN %6$s ELSE l%5$s.id::%4$s END AS c%5$s',
                 rowdelta.nulls_sql(v_lookup, i, 'k', true), rowdelta.nulls_sql(v_lookup, i, 'k', false),
-                format('part of the key of %s is null', to_json(c.lookup)), c.sql, i,
-                -- One that was to be inserted may be refused by a trigger, or not be seen.
-                CASE WHEN v_lookup.missing = 'skip' OR (p_inserts AND v_lookup.missing = 'insert') THEN 'NULL' ELSE format('rowdelta.refuse(%L)::%s',
-                    format('is not in the catalogue %s', to_json(c.lookup)), c.sql) END);
+                rowdelta.incomplete_sql(v_lookup, c, i), c.sql, i,
+                CASE WHEN v_lookup.missing = 'skip' OR (p_inserts AND v_lookup.missing = 'insert') THEN 'NULL'
+                     ELSE format('rowdelta.refuse(%s)::%s', rowdelta.unknown_sql(v_lookup, c, i), c.sql) END);
             v_skips := v_skips || format(', (NOT k.silent AND NOT %1$s AND l%2$s.id IS NULL' || CASE WHEN v.kind = 'link' AND i > 1
                                          THEN ' AND l1.id IS NOT NULL' ELSE '' END || ')::integer AS s%2$s',
                                          rowdelta.nulls_sql(v_lookup, i, 'k', true), i);
@@ -1783,8 +1897,8 @@ BEGIN
         v.ix, CASE WHEN v.encloses THEN 'f.item' ELSE 'NULL' END, array_to_string(v_cells, ', '), array_to_string(v_bytes, ', '),
         array_to_string(v_kept, ', '),
         coalesce((SELECT string_agg(CASE WHEN (v.columns[k.at]).nullable THEN rowdelta.cell_sql('f.f' || k.at) ELSE format(
-                'CASE WHEN f.c%1$s IS NULL AND NOT f.silent%4$s THEN rowdelta.refuse(%2$L)::bytea ELSE %3$s END', k.at,
-                format('%s is null, and part of the key', quote_ident((v.columns[k.at]).name)), rowdelta.cell_sql('f.f' || k.at),
+                'CASE WHEN f.c%1$s IS NULL AND NOT f.silent%4$s THEN rowdelta.refuse(%2$s)::bytea ELSE %3$s END', k.at,
+                rowdelta.keyless_sql(v, k.at), rowdelta.cell_sql('f.f' || k.at),
                 CASE WHEN (v.columns[k.at]).lookup IS NOT NULL THEN format(' AND f.s%s = 0', k.at) ELSE '' END)
                 END, ' || ' ORDER BY k.ordinality) FROM unnest(v.key_at) WITH ORDINALITY AS k (at)), 'NULL'),
         v_tuple, coalesce((SELECT string_agg('f.s' || s.ordinality, ' + ') FROM unnest(v.columns) WITH ORDINALITY AS s
@@ -1812,6 +1926,52 @@ CREATE TYPE rowdelta.shreds AS (
 );
 
 COMMENT ON TYPE rowdelta.shreds IS 'the rows that documents ask for, and how many rows of catalogues were inserted for them';
+
+-- rowdelta.culprit(p_plan, p_ix, p_around, p_documents, p_items, p_message): how a message of the server about a value of a
+-- relation begins: with the path of the first column of which it says the same. Nothing: it is about no value.
+CREATE FUNCTION rowdelta.culprit(
+    p_plan rowdelta.plan_of_mapping, p_ix integer, p_around rowdelta.source_row[], p_documents integer[], p_items jsonb[], p_message text
+) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    c        rowdelta.mapped_column;
+    v_lookup rowdelta.lookup;
+    v_values text[] := '{}';
+    v_places text[] := '{}';
+BEGIN
+    FOREACH c IN ARRAY p_plan.relations[p_ix].columns LOOP
+        v_places := v_places || c.places;
+        IF c.lookup IS NULL THEN
+            v_values := v_values || rowdelta.value_sql(c, rowdelta.found_sql(c), '');
+            CONTINUE;
+        END IF;
+        v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = c.lookup);
+        FOR n IN 1 .. cardinality(c.places) LOOP
+            v_values := v_values || rowdelta.value_sql(v_lookup.keys[n], rowdelta.find_sql(c.paths -> n - 1, ''), '');
+        END LOOP;
+        FOREACH c IN ARRAY v_lookup.columns LOOP
+            v_places := v_places || c.places;
+            v_values := v_values || rowdelta.value_sql(c, rowdelta.find_sql(c.paths -> 0, ''), '');
+        END LOOP;
+    END LOOP;
+    FOR i IN 1 .. cardinality(v_values) LOOP
+        BEGIN
+            EXECUTE format('SELECT count(%s) FROM (%s) AS e', v_values[i], rowdelta.items_sql(p_plan.relations, p_ix))
+            USING p_around, p_documents, p_items;
+        EXCEPTION WHEN OTHERS THEN
+            IF SQLERRM = p_message THEN
+                RETURN v_places[i];
+            END IF;
+        END;
+    END LOOP;
+    RETURN '';
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.culprit(rowdelta.plan_of_mapping, integer, rowdelta.source_row[], integer[], jsonb[], text) IS
+    'which column the server speaks of';
 
 -- rowdelta.shredded(p_plan, p_documents, p_items): the source rows of documents, which have these numbers.
 --
@@ -1856,6 +2016,10 @@ BEGIN
     RETURN ROW(v_rows, v_counts);
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
+    -- Of many documents who calls looks for the one.
+    IF v_state ~ '^2[23]' AND cardinality(p_documents) = 1 THEN
+        v_message := rowdelta.culprit(p_plan, v.ix, v_around, p_documents, p_items, v_message) || v_message;
+    END IF;
     RAISE EXCEPTION '%', v_message USING ERRCODE = v_state, DETAIL = v.name;
 END
 $$;
@@ -3435,7 +3599,7 @@ DECLARE
     v_forms text;
     v_key   text;
 BEGIN
-    SELECT string_agg(format('%s AS c%s', rowdelta.value_sql(v.columns[k.at], p_values[k.ordinality]), k.at), ', '),
+    SELECT string_agg(format('%s AS c%s', rowdelta.value_sql(v.columns[k.at], p_values[k.ordinality], (v.columns[k.at]).name || ': '), k.at), ', '),
            string_agg(format('%s AS f%s', rowdelta.form_sql(v.columns[k.at], 'c.c' || k.at), k.at), ', '),
            string_agg(rowdelta.cell_sql('f.f' || k.at), ' || ' ORDER BY k.ordinality)
     INTO v_cells, v_forms, v_key FROM unnest(v.key_at) WITH ORDINALITY AS k (at);
@@ -3575,7 +3739,7 @@ BEGIN
         RETURN '{}';
     END IF;
     EXECUTE rowdelta.keyed_roots_sql(
-        v, ARRAY(SELECT rowdelta.find_sql((v.columns[k.at]).paths -> 0) FROM unnest(v.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality),
+        v, ARRAY(SELECT rowdelta.found_sql(v.columns[k.at]) FROM unnest(v.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality),
         '(SELECT a.document, CASE WHEN jsonb_typeof(a.item) = ''object'' THEN a.item ELSE rowdelta.refuse(''expected an object'')::jsonb END AS item '
         'FROM (SELECT d.at AS document, $1 -> d.at - 1 AS item FROM generate_series(1, jsonb_array_length($1)) AS d (at) OFFSET 0) AS a) AS e')
     INTO v_roots USING p_documents;
@@ -3669,6 +3833,8 @@ CREATE FUNCTION rowdelta.read_texts(
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
+DECLARE
+    v_detail text;
 BEGIN
     failures := '{}';
     items := ARRAY(SELECT coalesce(p_texts[d.at], 'null')::jsonb FROM generate_subscripts(p_texts, 1) AS d (at) ORDER BY d.at);
@@ -3682,7 +3848,9 @@ EXCEPTION WHEN OTHERS THEN
             items := items || coalesce(p_texts[v_at], 'null')::jsonb;
             documents := documents || p_documents[v_at];
         EXCEPTION WHEN OTHERS THEN
-            failures := failures || ROW(p_documents[v_at], NULL, 'RD006', SQLERRM)::rowdelta.failed;
+            GET STACKED DIAGNOSTICS v_detail = PG_EXCEPTION_DETAIL;
+            failures := failures || ROW(p_documents[v_at], NULL, 'RD006', concat_ws(
+                ': ', CASE SQLSTATE WHEN '22P02' THEN 'not JSON' ELSE SQLERRM END, nullif(rtrim(v_detail, '.'), '')))::rowdelta.failed;
         END;
     END LOOP;
 END
