@@ -482,8 +482,11 @@ BEGIN
     END IF;
     LOOP
         v_part := regexp_match(v_rest, '^(?:"([^"]*)"|([^."][^.]*))(\.|$)');
-        IF v_part IS NULL OR v_part[2] ~ '^@' THEN
-            PERFORM rowdelta.fault(p_place, format('%s is not a path that the SQL functions know', to_json(p_path)));
+        IF v_part[2] IN ('@key', '@index') THEN
+            PERFORM rowdelta.fault(p_place, format('%s is for the command; the SQL functions do not know it (docs/sql.md)', v_part[2]));
+        ELSIF v_part IS NULL OR v_part[2] ~ '^@' THEN
+            PERFORM rowdelta.fault(p_place, format('%s is no path: names with dots between them, in quotes where one has a dot or '
+                                                   'starts with @', to_json(p_path)));
         END IF;
         IF v_part[2] = '^' AND EXISTS (SELECT FROM unnest(v_names) AS n (name) WHERE n.name <> '^') THEN
             PERFORM rowdelta.fault(p_place, format('^ stands only at the start of a path: %s', to_json(p_path)));
@@ -528,6 +531,19 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.list_source(text[]) IS 'a list of strings as digests have it';
 
+-- rowdelta.kind_words(p_value): the kind of a value of a mapping, for messages.
+CREATE FUNCTION rowdelta.kind_words(p_value jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN CASE jsonb_typeof(p_value) WHEN 'array' THEN 'an array' WHEN 'object' THEN 'an object' WHEN 'null' THEN 'null'
+                                      ELSE 'a ' || jsonb_typeof(p_value) END;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.kind_words(jsonb) IS 'the kind of a value of a mapping';
+
 -- rowdelta.strings(p_value): one string, or a list of strings, as a list.
 CREATE FUNCTION rowdelta.strings(p_value jsonb, p_place text) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE
@@ -539,7 +555,7 @@ BEGIN
             WHEN 'string' THEN ARRAY[p_value #>> '{}']
             WHEN 'array' THEN ARRAY(SELECT e.name FROM jsonb_array_elements_text(p_value) WITH ORDINALITY AS e (name, at)
                                     ORDER BY e.at)
-            ELSE ARRAY[rowdelta.fault(p_place, 'expected a string or a list of strings')] END
+            ELSE ARRAY[rowdelta.fault(p_place, 'expected a string or a list of strings, found ' || rowdelta.kind_words(p_value))] END
         WHERE p_value IS NOT NULL);
 END
 $$;
@@ -555,11 +571,16 @@ DECLARE
     v_key text;
 BEGIN
     IF jsonb_typeof(p_node) IS DISTINCT FROM 'object' THEN
-        PERFORM rowdelta.fault(coalesce(nullif(p_place, ''), 'mapping'), 'expected a table');
+        PERFORM rowdelta.fault(coalesce(nullif(p_place, ''), 'mapping'),
+                               'expected an object, found ' || coalesce(rowdelta.kind_words(p_node), 'nothing'));
     END IF;
     SELECT k.key INTO v_key FROM jsonb_object_keys(p_node) AS k (key) WHERE k.key <> ALL (p_known) LIMIT 1;
     IF FOUND THEN
-        PERFORM rowdelta.fault(concat_ws('.', nullif(p_place, ''), v_key), 'not among the keys that the SQL functions know');
+        PERFORM rowdelta.fault(concat_ws('.', nullif(p_place, ''), v_key), CASE
+            WHEN v_key IN ('alternate_key', 'pair', 'where', 'otherwise', 'when_single', 'position', 'value', 'ignore', 'nul', 'nfc',
+                           'mark_hash', 'mark_time', 'mark_absent')
+            THEN 'is for the command; the SQL functions do not know it (docs/sql.md)'
+            ELSE 'unknown key; known here: ' || array_to_string(p_known, ', ') END);
     END IF;
 END
 $$;
@@ -574,7 +595,9 @@ AS $$
 BEGIN
     RETURN CASE WHEN NOT p_node ? p_key THEN p_default
                 WHEN p_node ->> p_key = ANY (p_words) THEN p_node ->> p_key
-                ELSE rowdelta.fault(p_place || '.' || p_key, 'expected one of ' || array_to_string(p_words, ', ')) END;
+                ELSE rowdelta.fault(p_place || '.' || p_key, format(
+                    'expected %s, found %s', (SELECT string_agg(to_json(w.word)::text, ' or ' ORDER BY w.at)
+                                              FROM unnest(p_words) WITH ORDINALITY AS w (word, at)), rowdelta.found(p_node -> p_key))) END;
 END
 $$;
 
@@ -586,19 +609,31 @@ CREATE FUNCTION rowdelta.needs(p_node jsonb, p_keys text[], p_place text) RETURN
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
-    v_key text;
+    v_key  text;
+    v_type text;
 BEGIN
     FOREACH v_key IN ARRAY p_keys LOOP
         IF coalesce(p_node -> v_key, 'null') IN ('null', '""', '[]', '{}') THEN
-            PERFORM rowdelta.fault(p_place || '.' || v_key, 'must be given');
+            PERFORM rowdelta.fault(p_place || '.' || v_key, CASE WHEN p_node ? v_key THEN 'empty; ' ELSE 'missing; ' END || CASE v_key
+                WHEN 'parent' THEN 'name the column that refers to the enclosing row'
+                WHEN 'target' THEN 'name the column that refers to the catalogue'
+                WHEN 'id' THEN 'name the column that referring columns hold'
+                WHEN 'key' THEN 'name the columns that tell rows apart'
+                WHEN 'match' THEN 'give a path for each key column of the lookup'
+                WHEN 'columns' THEN 'say where the value of each column is'
+                ELSE format('add "%s": "..."', v_key) END);
         END IF;
     END LOOP;
-    FOR v_key IN SELECT e.key FROM jsonb_each(p_node) AS e
-                 WHERE (e.key IN ('columns', 'match') AND jsonb_typeof(e.value) <> 'object')
-                    OR (e.key IN ('children', 'links') AND jsonb_typeof(e.value) <> 'array')
-                    OR (e.key = 'nullable' AND jsonb_typeof(e.value) <> 'boolean')
-                    OR (e.key IN ('name', 'table', 'id', 'target', 'lookup', 'zone') AND jsonb_typeof(e.value) <> 'string') LOOP
-        PERFORM rowdelta.fault(p_place || '.' || v_key, 'is of another type than it must be');
+    FOR v_key, v_type IN
+        SELECT e.key, t.type FROM jsonb_each(p_node) AS e CROSS JOIN LATERAL (
+            SELECT CASE WHEN e.key IN ('columns', 'match') THEN 'object' WHEN e.key IN ('children', 'links') THEN 'array'
+                        WHEN e.key = 'nullable' THEN 'boolean'
+                        WHEN e.key IN ('name', 'table', 'id', 'target', 'lookup', 'zone') THEN 'string' END AS type) AS t
+        WHERE jsonb_typeof(e.value) <> t.type
+    LOOP
+        PERFORM rowdelta.fault(p_place || '.' || v_key, format(
+            'expected %s %s, found %s', CASE WHEN v_type IN ('object', 'array') THEN 'an' ELSE 'a' END, v_type,
+            rowdelta.kind_words(p_node -> v_key)));
     END LOOP;
 END
 $$;
@@ -665,7 +700,7 @@ DECLARE
 BEGIN
     SELECT l.* INTO v_lookup FROM unnest(p_lookups) AS l WHERE l.name = p_column.lookup;
     IF v_lookup.name IS NULL THEN
-        PERFORM rowdelta.fault(p_place, format('no lookup %s', to_json(p_column.lookup)));
+        PERFORM rowdelta.fault(p_place || '.lookup', format('no lookup %s; add lookups.%s', to_json(p_column.lookup), p_column.lookup));
     END IF;
     PERFORM rowdelta.known(p_match, v_lookup.key, p_place || '.match');
     PERFORM rowdelta.needs(p_match, v_lookup.key, p_place || '.match');
@@ -719,7 +754,7 @@ BEGIN
         v_lookup.in_table := substr(v_table[cardinality(v_table)], 2);
         v_lookup.in_schema := substr(CASE WHEN cardinality(v_table) = 2 THEN v_table[1] END, 2);
         v_lookup.id := v_node ->> 'id';
-        v_lookup.key := rowdelta.strings(v_node -> 'key', v_place);
+        v_lookup.key := rowdelta.strings(v_node -> 'key', v_place || '.key');
         v_lookup.missing := rowdelta.choice(v_node, 'missing', ARRAY['error', 'insert', 'skip'], 'error', v_place);
         v_lookup.columns := '{}';
         v_lookup.nullable := '{}';
@@ -796,8 +831,8 @@ BEGIN
     v.in_table := substr(v_table[cardinality(v_table)], 2);
     v.in_schema := substr(CASE WHEN cardinality(v_table) = 2 THEN v_table[1] END, 2);
     v.id := p_node ->> 'id';
-    v.parent := coalesce(rowdelta.strings(p_node -> 'parent', v_place), '{}');
-    v.key := CASE p_kind WHEN 'link' THEN ARRAY[p_node ->> 'target'] ELSE rowdelta.strings(p_node -> 'key', v_place) END;
+    v.parent := coalesce(rowdelta.strings(p_node -> 'parent', v_place || '.parent'), '{}');
+    v.key := CASE p_kind WHEN 'link' THEN ARRAY[p_node ->> 'target'] ELSE rowdelta.strings(p_node -> 'key', v_place || '.key') END;
     v.everywhere := p_kind = 'root'
         OR rowdelta.choice(p_node, 'unique_in', ARRAY['parent', 'all'], 'parent', v_place) = 'all';
     v.when_absent := rowdelta.choice(p_node, 'when_absent', ARRAY['keep', 'empty'], 'keep', v_place);
@@ -825,15 +860,18 @@ BEGIN
         v_depth := v_depth + 1;
         p_outer := v_relations[p_outer].enclosing;
     END LOOP;
-    SELECT c.name INTO v_key FROM (
+    SELECT c.name, c.path INTO v_key, v_value FROM (
         SELECT c.name, p.path FROM unnest(v.columns) AS c CROSS JOIN jsonb_array_elements(c.paths) AS p (path)
         UNION ALL SELECT c.name, k.paths -> 0 FROM unnest(v.columns) AS c JOIN unnest(p_lookups) AS l ON l.name = c.lookup
         CROSS JOIN unnest(l.columns) AS k) AS c
     WHERE (SELECT count(*) FROM jsonb_array_elements_text(c.path) AS s (part) WHERE s.part = '^') > v_depth LIMIT 1;
     IF FOUND THEN
-        PERFORM rowdelta.fault(v_place || '.columns.' || v_key, 'nothing encloses the item that ^ asks for');
+        PERFORM rowdelta.fault(v_place || '.columns.' || v_key, format(
+            '"%s" leads out of the document; %s', (SELECT string_agg(CASE s.part WHEN '^' THEN '^' ELSE substr(s.part, 2) END, '.' ORDER BY s.at)
+                                                   FROM jsonb_array_elements_text(v_value) WITH ORDINALITY AS s (part, at)),
+            CASE v_depth WHEN 0 THEN 'leave ^ out' ELSE format('at most %s of ^ stay inside it', v_depth) END));
     ELSIF '["^"]' <@ v.path THEN
-        PERFORM rowdelta.fault(v_place || '.path', 'a list is inside of its item');
+        PERFORM rowdelta.fault(v_place || '.path', format('%s is not the path of a list; name the fields that lead to it', p_node -> 'path'));
     END IF;
     v_relations := v_relations || v;
     FOR v_inner IN SELECT e.value FROM jsonb_array_elements(coalesce(p_node -> 'children', '[]')) AS e LOOP
@@ -918,6 +956,21 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.base_type(oid, integer, "char") IS 'a type, or what a domain is over';
 
+-- rowdelta.no_column(p_table, p_name): that a table has no such column, for messages.
+CREATE FUNCTION rowdelta.no_column(p_table oid, p_name text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT format('table %s has no column "%s"; it has %s', p_table::regclass, p_name,
+                      left(string_agg(a.attname, ', ' ORDER BY a.attnum), 1000))
+        FROM pg_attribute a WHERE a.attrelid = p_table AND a.attnum > 0 AND NOT a.attisdropped);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.no_column(oid, text) IS 'that a table has no such column';
+
 -- rowdelta.typed(p_columns, p_tables, p_path, p_places): columns, each of one of the tables, with what the catalog has of their
 -- types. p_places: where the tables stand in the mapping.
 --
@@ -932,6 +985,7 @@ DECLARE
     v_place   text;
     v_name    text;
     v_sql     text;
+    v_table   oid;
 BEGIN
     v_columns := ARRAY(
         SELECT ROW(m.name, m.paths, m.places, m.lookup, m.zone, m.keeps, m.nullable, m.source,
@@ -954,12 +1008,14 @@ BEGIN
         LEFT JOIN LATERAL rowdelta.base_type(a.atttypid, a.atttypmod, t.typtype) AS base ON true
         LEFT JOIN pg_type b ON b.oid = base.oid
         ORDER BY m.ordinality);
-    SELECT p_places[c.ordinality], c.name, c.sql INTO v_place, v_name, v_sql
+    SELECT p_places[c.ordinality], c.name, c.sql, p_tables[c.ordinality] INTO v_place, v_name, v_sql, v_table
     FROM unnest(v_columns) WITH ORDINALITY AS c WHERE c.kind IS NULL ORDER BY c.ordinality LIMIT 1;
     IF FOUND THEN
-        PERFORM rowdelta.fault(v_place || '.columns.' || v_name,
-                               coalesce('a column of type ' || v_sql || ' is not for the SQL functions',
-                                        'the table has no such column'));
+        PERFORM rowdelta.fault(v_place || '.columns.' || v_name, CASE
+            WHEN v_sql IS NULL THEN rowdelta.no_column(v_table, v_name)
+            WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = v_table AND a.attname = v_name AND a.attgenerated <> '')
+            THEN format('column "%s" is generated by the database; take it out of the mapping', v_name)
+            ELSE format('column "%s" is %s, which the SQL functions do not take: leave it out, or sync by the command', v_name, v_sql) END);
     END IF;
     RETURN v_columns;
 END
@@ -1049,10 +1105,13 @@ DECLARE
     v_plan rowdelta.plan_of_mapping;
 BEGIN
     PERFORM rowdelta.known(p_definition, ARRAY['version', 'name', 'root', 'lookups', 'sync'], '');
-    IF p_definition -> 'version' IS DISTINCT FROM '1' OR p_definition ->> 'name' IS NULL THEN
-        PERFORM rowdelta.fault('version', 'write "version": 1, and a name');
-    END IF;
-    IF NOT p_definition ? 'root' THEN
+    IF NOT p_definition ? 'version' THEN
+        PERFORM rowdelta.fault('version', 'missing; add "version": 1');
+    ELSIF p_definition -> 'version' <> '1' THEN
+        PERFORM rowdelta.fault('version', format('%s is not known here; write "version": 1', p_definition -> 'version'));
+    ELSIF p_definition ->> 'name' IS NULL THEN
+        PERFORM rowdelta.fault('name', 'missing; add "name": "..."');
+    ELSIF NOT p_definition ? 'root' THEN
         PERFORM rowdelta.fault('root', 'missing; describe the table that has one row a document');
     END IF;
     PERFORM rowdelta.known(coalesce(p_definition -> 'sync', '{}'), ARRAY['atomic'], 'sync');
@@ -1109,7 +1168,7 @@ BEGIN
         v_look.tbl := rowdelta.table_name(v_look.oid, v_place, v_look.in_table);
         PERFORM rowdelta.unique_by(v_look.oid, v_look.key, v_place || '.key');
         IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = v_look.oid AND a.attname = v_look.id AND a.attnum > 0 AND NOT a.attisdropped) THEN
-            PERFORM rowdelta.fault(v_place || '.id', 'the table has no such column');
+            PERFORM rowdelta.fault(v_place || '.id', rowdelta.no_column(v_look.oid, v_look.id));
         END IF;
         v_plan.lookups[i] := v_look;
         v_columns := v_columns || v_look.keys || v_look.columns;
@@ -1145,7 +1204,8 @@ BEGIN
         v.columns := v_columns[v_at + 1 : v_at + v_count];
         v_at := v_at + v_count;
         IF array_position(v.key_at, NULL) IS NOT NULL THEN
-            PERFORM rowdelta.fault(v_place || '.key', 'a column of the key is not among the columns');
+            PERFORM rowdelta.fault(v_place || '.key', format('column "%s" is not among its columns; add it to columns',
+                                                             v.key[array_position(v.key_at, NULL)]));
         END IF;
         IF v.everywhere THEN
             PERFORM rowdelta.unique_by(v.oid, v.key, v_place || '.key');
@@ -1154,7 +1214,10 @@ BEGIN
         FROM unnest(v.parent) WITH ORDINALITY AS p (name, at)
         JOIN pg_attribute a ON a.attrelid = v.oid AND a.attname = p.name AND NOT a.attisdropped;
         IF coalesce(cardinality(v.parent_types), 0) <> cardinality(v.parent) THEN
-            PERFORM rowdelta.fault(v_place || '.parent', 'the table has no such column');
+            PERFORM rowdelta.fault(v_place || '.parent', (
+                SELECT rowdelta.no_column(v.oid, p.name) FROM unnest(v.parent) AS p (name)
+                WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = v.oid AND a.attname = p.name AND NOT a.attisdropped)
+                LIMIT 1));
         END IF;
         SELECT format_type(a.atttypid, a.atttypmod),
                CASE WHEN a.attidentity <> '' THEN format('pg_catalog.nextval(%L::regclass)', pg_get_serial_sequence(v.tbl, v.id))
@@ -1163,12 +1226,14 @@ BEGIN
         FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
         WHERE a.attrelid = v.oid AND a.attname = v.id AND NOT a.attisdropped;
         IF v.id IS NOT NULL AND v.id_type IS NULL THEN
-            PERFORM rowdelta.fault(v_place || '.id', 'the table has no such column');
+            PERFORM rowdelta.fault(v_place || '.id', rowdelta.no_column(v.oid, v.id));
         END IF;
         IF v.id = ANY (SELECT c.name FROM unnest(v.columns) AS c) THEN
             v.id_default := NULL;
         ELSIF v.id IS NOT NULL AND v.id_default IS NULL THEN
-            PERFORM rowdelta.fault(v_place || '.id', 'the column has no default, and the mapping does not fill it');
+            PERFORM rowdelta.fault(v_place || '.id', format(
+                'column "%s" has no default, and the mapping does not fill it: ALTER TABLE %s ALTER COLUMN %I %s', v.id, v.tbl, v.id,
+                CASE v.id_type WHEN 'uuid' THEN 'SET DEFAULT gen_random_uuid()' ELSE 'ADD GENERATED BY DEFAULT AS IDENTITY' END));
         END IF;
         PERFORM rowdelta.check_relation(v_plan.relations, v, v_place);
         v.digest := rowdelta.digest_of(
@@ -1194,20 +1259,36 @@ AS $$
 DECLARE
     v       rowdelta.relation := p_relation;
     v_outer rowdelta.relation := p_relations[p_relation.enclosing];
+    -- What clashes with it, which column is filled from the parent, and what rows around it are referred to by.
+    v_other  rowdelta.relation;
+    v_filled text;
+    v_wanted text[];
 BEGIN
-    IF EXISTS (SELECT FROM unnest(p_relations) AS l WHERE l.ix < v.ix AND l.name = v.name) THEN
-        PERFORM rowdelta.fault(p_place || '.name', 'another relation has this name');
-    ELSIF EXISTS (SELECT FROM unnest(p_relations) AS l WHERE l.ix < v.ix AND l.oid = v.oid) THEN
-        PERFORM rowdelta.fault(p_place || '.table', 'another relation has this table');
+    v_other := (SELECT l FROM unnest(p_relations) AS l WHERE l.ix < v.ix AND (l.name = v.name OR l.oid = v.oid) ORDER BY l.ix LIMIT 1);
+    v_filled := (SELECT c.name FROM unnest(v.columns) AS c WHERE c.name = ANY (v.parent) LIMIT 1);
+    v_wanted := CASE WHEN v_outer.ix IS NULL THEN '{}' WHEN v_outer.id IS NOT NULL THEN ARRAY[v_outer.id] ELSE v_outer.key END;
+    IF v_other.name = v.name THEN
+        PERFORM rowdelta.fault(p_place || '.name', format('another relation is named "%s"; give this one another name, and path', v.name));
+    ELSIF v_other.oid = v.oid THEN
+        PERFORM rowdelta.fault(p_place || '.table', format('%s is fed by %s already; every relation has a table of its own', v.tbl,
+                                                           rowdelta.place_of(v_other)));
     ELSIF EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = v.oid) THEN
-        PERFORM rowdelta.fault(p_place || '.table', 'the table has rules, which would rewrite what is sent');
-    ELSIF v.parent && ARRAY(SELECT c.name FROM unnest(v.columns) AS c) THEN
-        PERFORM rowdelta.fault(p_place || '.columns', 'a column refers to the parent, and is filled from it');
+        PERFORM rowdelta.fault(p_place || '.table', (
+            SELECT format('%s has rules (%s), which would rewrite what is sent; replace them by triggers: %s', v.tbl,
+                          string_agg(quote_ident(r.rulename), ', ' ORDER BY r.rulename),
+                          string_agg(format('DROP RULE %I ON %s', r.rulename, v.tbl), '; ' ORDER BY r.rulename))
+            FROM pg_rewrite r WHERE r.ev_class = v.oid));
+    ELSIF v_filled IS NOT NULL THEN
+        PERFORM rowdelta.fault(p_place || CASE WHEN v.kind = 'link' AND v_filled = v.key[1] THEN '.target' ELSE '.columns.' || v_filled END,
+                               format('column "%s" refers to the parent and is filled from it; leave it out', v_filled));
     ELSIF v_outer.ix IS NOT NULL AND v_outer.id IS NULL AND NOT v_outer.everywhere THEN
-        PERFORM rowdelta.fault(p_place || '.parent', format('rows of %s can be referred to by an id only; name it there', v_outer.name));
-    ELSIF cardinality(v.parent) <> (CASE WHEN v_outer.ix IS NULL THEN 0 WHEN v_outer.id IS NOT NULL THEN 1 ELSE cardinality(v_outer.key) END) THEN
-        PERFORM rowdelta.fault(p_place || '.parent', format('%s columns are not what rows of %s are referred to by',
-                                                            cardinality(v.parent), v_outer.name));
+        PERFORM rowdelta.fault(p_place || '.parent', format('rows of %s can be referred to by an id only; name it there',
+                                                            rowdelta.place_of(v_outer)));
+    ELSIF cardinality(v.parent) <> cardinality(v_wanted) THEN
+        PERFORM rowdelta.fault(p_place || '.parent', format(
+            '%s, but rows of %s are referred to by %s; name %s', CASE cardinality(v.parent) WHEN 1 THEN '1 column'
+                ELSE cardinality(v.parent) || ' columns' END, rowdelta.place_of(v_outer), array_to_string(v_wanted, ', '),
+            CASE cardinality(v_wanted) WHEN 1 THEN '1 column' ELSE cardinality(v_wanted) || ' columns' END));
     END IF;
 END
 $$;
@@ -1220,6 +1301,8 @@ CREATE FUNCTION rowdelta.unique_by(p_table oid, p_key text[], p_place text) RETU
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
+DECLARE
+    v_names text;
 BEGIN
     IF p_key IS NULL OR NOT EXISTS (
         SELECT FROM pg_index i
@@ -1227,7 +1310,9 @@ BEGIN
             AND a.attnum = ANY ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) AS names) AS c
         WHERE i.indrelid = p_table AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
           AND c.names <@ p_key AND c.names @> p_key) THEN
-        PERFORM rowdelta.fault(p_place, format('no unique index is over exactly %s', array_to_string(p_key, ', ')));
+        SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.at) INTO v_names FROM unnest(p_key) WITH ORDINALITY AS k (name, at);
+        PERFORM rowdelta.fault(p_place, CASE WHEN p_key IS NULL THEN 'missing; name the columns that tell rows apart'
+            ELSE format('the key (%1$s) is not unique in %2$s: CREATE UNIQUE INDEX ON %2$s (%1$s)', v_names, p_table::regclass) END);
     END IF;
 END
 $$;
@@ -1243,7 +1328,8 @@ BEGIN
     RETURN (
         SELECT coalesce((SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
                          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_oid),
-                        rowdelta.fault(p_place || '.table', format('no table %s', to_json(p_table)))));
+                        rowdelta.fault(p_place || '.table', format(
+                            'table %s does not exist, or is not on the search path; create it, or name its schema', p_table))));
 END
 $$;
 
