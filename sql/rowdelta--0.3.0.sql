@@ -14,13 +14,17 @@
 
 -- Who owns a schema can put into it what functions would call: no objects into the schema of somebody else.
 DO $$
+DECLARE
+    v_owner text;
 BEGIN
-    IF EXISTS (SELECT FROM pg_catalog.pg_namespace n
-               JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) n.nspowner
-               JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) CURRENT_USER
-               WHERE n.nspname OPERATOR(pg_catalog.=) 'rowdelta'
-                 AND NOT (pg_catalog.pg_has_role(o.oid, 'USAGE') AND o.rolsuper OPERATOR(pg_catalog.>=) r.rolsuper)) THEN
-        RAISE EXCEPTION 'schema rowdelta belongs to another role: install as that role, or drop the schema' USING ERRCODE = '42501';
+    SELECT pg_catalog.quote_ident(o.rolname) INTO v_owner FROM pg_catalog.pg_namespace n
+    JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) n.nspowner
+    JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) CURRENT_USER
+    WHERE n.nspname OPERATOR(pg_catalog.=) 'rowdelta'
+      AND NOT (pg_catalog.pg_has_role(o.oid, 'USAGE') AND o.rolsuper OPERATOR(pg_catalog.>=) r.rolsuper);
+    IF FOUND THEN
+        RAISE EXCEPTION 'schema rowdelta belongs to role %: install as that role, or ALTER SCHEMA rowdelta OWNER TO %, if what is in it is to be trusted',
+            v_owner, pg_catalog.quote_ident(CURRENT_USER) USING ERRCODE = '42501';
     END IF;
 END
 $$;
@@ -352,7 +356,8 @@ AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta'), p_mapping);
     IF NOT EXISTS (SELECT FROM rowdelta.mapping WHERE id = p_mapping AND lease_token = p_token) THEN
-        RAISE EXCEPTION 'the lease of mapping % was taken over', p_mapping USING ERRCODE = 'RD002';
+        RAISE EXCEPTION 'another run of % took over: this one was still for longer than its lease (--lease); what was committed is in, the other run does the rest',
+            coalesce((SELECT name FROM rowdelta.mapping WHERE id = p_mapping), 'mapping ' || p_mapping) USING ERRCODE = 'RD002';
     END IF;
 END
 $$;
@@ -373,8 +378,8 @@ CREATE FUNCTION rowdelta.hold_base(p_mapping integer) RETURNS void
 AS $$
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'what is recorded of documents changes in READ COMMITTED transactions only'
-            USING ERRCODE = 'RD004';
+        RAISE EXCEPTION 'this transaction is %, and rowdelta writes in READ COMMITTED only: BEGIN ISOLATION LEVEL READ COMMITTED',
+            current_setting('transaction_isolation') USING ERRCODE = 'RD004';
     END IF;
     PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta.base'), p_mapping);
 END
@@ -2119,7 +2124,8 @@ DECLARE
 BEGIN
     SELECT m.id, m.definition INTO v_id, v_definition FROM rowdelta.mapping m WHERE m.name = p_mapping;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'unknown mapping %', to_json(p_mapping) USING ERRCODE = 'RD001';
+        RAISE EXCEPTION 'no mapping % is registered: rowdelta.register(...) enters one, rowdelta.mappings() lists them', to_json(p_mapping)
+            USING ERRCODE = 'RD001';
     END IF;
     v_plan := rowdelta.compiled(v_definition, p_path);
     v_plan.mapping := v_id;
@@ -2910,6 +2916,21 @@ $$;
 COMMENT ON FUNCTION rowdelta.identities(rowdelta.relation[], rowdelta.source_row[], rowdelta.node[]) IS
     'what tells rows apart that enclose others';
 
+-- rowdelta.key_said(p_relation, p_rows, p_number): the key of one of the rows of a relation, for messages.
+CREATE FUNCTION rowdelta.key_said(p_relation rowdelta.relation, p_rows rowdelta.source_row[], p_number integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT string_agg(k.name || '=' || coalesce(left(r.cells[p_relation.key_at[k.at]], 100), 'null'), ', ' ORDER BY k.at)
+        FROM unnest(p_rows) AS r CROSS JOIN unnest(p_relation.key) WITH ORDINALITY AS k (name, at)
+        WHERE r.relation = p_relation.ix AND r.number = p_number);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.key_said(rowdelta.relation, rowdelta.source_row[], integer) IS 'the key of a row, for messages';
+
 -- rowdelta.chosen(p_relations, p_rows): the rows without those that are another one's duplicates, with what is below these,
 -- and without links that have no target: the root row of the document counts their references as skipped.
 --
@@ -2926,6 +2947,7 @@ DECLARE
     v_skipped rowdelta.source_row[] := '{}';
     v_trees   rowdelta.node[];
     v_gone    integer[];
+    v_number  integer;
     v         rowdelta.relation;
 BEGIN
     IF EXISTS (SELECT FROM unnest(v_rows) AS r WHERE r.skipped > 0) THEN
@@ -2939,16 +2961,17 @@ BEGIN
         GROUP BY r.relation, r.parent, r.key HAVING count(*) > 1) ORDER BY l.ix DESC
     LOOP
         v_trees := rowdelta.trees(p_relations, v_rows);
-        SELECT array_agg(d.number) FILTER (WHERE d.place > 1),
-               CASE WHEN bool_or(d.differs AND v.on_duplicate = 'error') THEN rowdelta.refuse(
-                   format('two rows of %s have one key and other content', v.name)) END::integer[]
-        INTO v_gone
+        SELECT array_agg(d.number) FILTER (WHERE d.place > 1), min(d.number) FILTER (WHERE d.differs AND v.on_duplicate = 'error')
+        INTO v_gone, v_number
         FROM (SELECT r.number, t.hash <> first_value(t.hash) OVER w AS differs, row_number() OVER w AS place
               FROM unnest(v_rows) AS r JOIN unnest(v_trees) AS t ON t.relation = v.ix AND t.number = r.number
               WHERE r.relation = v.ix AND NOT r.silent
               WINDOW w AS (PARTITION BY r.parent, r.key
                            ORDER BY CASE v.on_duplicate WHEN 'last' THEN -r.number ELSE r.number END)) AS d;
-        IF v_gone IS NOT NULL THEN
+        IF v_number IS NOT NULL THEN
+            PERFORM rowdelta.refuse(format('two items with the key %s differ: on_duplicate = "first" or "last" takes one of them',
+                                           rowdelta.key_said(v, v_rows, v_number)));
+        ELSIF v_gone IS NOT NULL THEN
             v_rows := rowdelta.without(p_relations, v_rows, v.ix, v_gone);
         END IF;
     END LOOP;
@@ -2956,7 +2979,10 @@ BEGIN
         SELECT r.relation FROM unnest(v_rows) AS r WHERE r.relation > 1 AND NOT r.silent
         GROUP BY r.relation, r.document, r.key HAVING count(*) > 1)
     LOOP
-        PERFORM rowdelta.refuse(format('two rows of %s have one key, under two parents', v.name));
+        SELECT min(r.number) INTO v_number FROM unnest(v_rows) AS r WHERE r.relation = v.ix AND NOT r.silent
+        GROUP BY r.document, r.key HAVING count(*) > 1 LIMIT 1;
+        PERFORM rowdelta.refuse(format('two items with the key %s stand under two parents, and unique_in = "all": take one out',
+                                       rowdelta.key_said(v, v_rows, v_number)));
     END LOOP;
     IF v_skipped <> '{}' THEN
         v_rows := ARRAY(
@@ -4943,6 +4969,7 @@ DECLARE
     v_size    bigint;
     v_gone    bigint;
     v_oid     oid;
+    v_guard   text := 'rowdelta.guard, which no argument lifts';
 BEGIN
     FOR v_oid, v_gone IN
         SELECT c.oid, c.rows FROM (
@@ -4954,12 +4981,14 @@ BEGIN
         IF v_gone > 100 AND v_percent IS NOT NULL THEN
             EXECUTE format('SELECT count(*) FROM %s', v_oid::regclass) INTO v_size;
             IF 100.0 * v_gone / greatest(v_size, 1) > v_percent THEN
-                RETURN format('%s of %s rows of %s would be deleted; at most %s %% may be', v_gone, v_size, v_oid::regclass, v_percent);
+                RETURN format('%s of %s rows of %s would be deleted; at most %s %% may be (%s)', v_gone, v_size, v_oid::regclass, v_percent,
+                              CASE WHEN v_percent = p_plan.percent_max THEN 'percent_max' ELSE v_guard END);
             END IF;
         END IF;
     END LOOP;
     IF v_total > v_rows THEN
-        RETURN format('%s rows would be deleted; at most %s may be', v_total, v_rows);
+        RETURN format('%s rows would be deleted; at most %s may be (%s)', v_total, v_rows,
+                      CASE WHEN v_rows = p_plan.rows_max THEN 'rows_max' ELSE v_guard END);
     END IF;
     RETURN NULL;
 END
@@ -5165,10 +5194,12 @@ DECLARE
     v_counts  jsonb := '{}';
 BEGIN
     IF v_seen = '{}' THEN
-        RAISE EXCEPTION 'the feed is empty' USING ERRCODE = 'RD008';
-    ELSIF cardinality(v_seen) < coalesce(expected, cardinality(v_known) / 2) THEN
-        RAISE EXCEPTION 'the feed has % documents; at least % were expected', cardinality(v_seen),
-            coalesce(expected, cardinality(v_known) / 2) USING ERRCODE = 'RD008';
+        RAISE EXCEPTION 'no keys are given: an empty feed deletes nothing' USING ERRCODE = 'RD008';
+    ELSIF cardinality(v_seen) < expected THEN
+        RAISE EXCEPTION '% keys are given; at least % were expected', cardinality(v_seen), expected USING ERRCODE = 'RD008';
+    ELSIF expected IS NULL AND cardinality(v_seen) < cardinality(v_known) / 2 THEN
+        RAISE EXCEPTION '% keys are given, and % documents are recorded, of which at least half must be among them; if the feed is whole, expected => %',
+            cardinality(v_seen), cardinality(v_known), cardinality(v_seen) USING ERRCODE = 'RD008';
     END IF;
     SELECT m.definition #>> '{root,on_absent}' = 'keep' INTO v_keep FROM rowdelta.mapping m WHERE m.id = v_plan.mapping;
     IF v_absent <> '{}' AND v_keep IS NOT TRUE THEN
@@ -5505,7 +5536,8 @@ DECLARE
 BEGIN
     UPDATE rowdelta.mapping m SET history = keep WHERE m.name = keep_history.mapping RETURNING m.id INTO v_id;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'unknown mapping %', to_json(keep_history.mapping) USING ERRCODE = 'RD001';
+        RAISE EXCEPTION 'no mapping % is registered: rowdelta.register(...) enters one, rowdelta.mappings() lists them', to_json(keep_history.mapping)
+            USING ERRCODE = 'RD001';
     END IF;
     PERFORM rowdelta.forget_history(v_id);
 END

@@ -63,6 +63,10 @@ fn said() -> Vec<(Value, &'static str)> {
             json!({ "address": "here" }),
             "shop: address.city: expected an object that holds \"city\", found \"here\"",
         ),
+        (
+            json!({ "lines": [{ "no": 7, "qty": 1 }, { "no": 7, "qty": 2 }] }),
+            "lines: two items with the key no=7 differ: on_duplicate = \"first\" or \"last\" takes one of them",
+        ),
         (json!({ "number": null }), "shop: number: is null, and part of the key"),
         (json!([]), "shop: expected an object, found a list"),
         (

@@ -263,7 +263,10 @@ async fn p22_a_name_that_nobody_registered_is_unknown_to_every_function() {
         let error = sql.execute(&format!("SELECT * FROM rowdelta.{call}")).await.unwrap_err();
         assert_eq!(
             (error.code.as_str(), error.message.as_str()),
-            ("RD001", "unknown mapping \"x\""),
+            (
+                "RD001",
+                "no mapping \"x\" is registered: rowdelta.register(...) enters one, rowdelta.mappings() lists them"
+            ),
             "{call}"
         );
     }
