@@ -14,13 +14,17 @@
 
 -- Who owns a schema can put into it what functions would call: no objects into the schema of somebody else.
 DO $$
+DECLARE
+    v_owner text;
 BEGIN
-    IF EXISTS (SELECT FROM pg_catalog.pg_namespace n
-               JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) n.nspowner
-               JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) CURRENT_USER
-               WHERE n.nspname OPERATOR(pg_catalog.=) 'rowdelta'
-                 AND NOT (pg_catalog.pg_has_role(o.oid, 'USAGE') AND o.rolsuper OPERATOR(pg_catalog.>=) r.rolsuper)) THEN
-        RAISE EXCEPTION 'schema rowdelta belongs to another role: install as that role, or drop the schema' USING ERRCODE = '42501';
+    SELECT pg_catalog.quote_ident(o.rolname) INTO v_owner FROM pg_catalog.pg_namespace n
+    JOIN pg_catalog.pg_roles o ON o.oid OPERATOR(pg_catalog.=) n.nspowner
+    JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) CURRENT_USER
+    WHERE n.nspname OPERATOR(pg_catalog.=) 'rowdelta'
+      AND NOT (pg_catalog.pg_has_role(o.oid, 'USAGE') AND o.rolsuper OPERATOR(pg_catalog.>=) r.rolsuper);
+    IF FOUND THEN
+        RAISE EXCEPTION 'schema rowdelta belongs to role %: install as that role, or ALTER SCHEMA rowdelta OWNER TO %, if what is in it is to be trusted',
+            v_owner, pg_catalog.quote_ident(CURRENT_USER) USING ERRCODE = '42501';
     END IF;
 END
 $$;
@@ -352,7 +356,8 @@ AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta'), p_mapping);
     IF NOT EXISTS (SELECT FROM rowdelta.mapping WHERE id = p_mapping AND lease_token = p_token) THEN
-        RAISE EXCEPTION 'the lease of mapping % was taken over', p_mapping USING ERRCODE = 'RD002';
+        RAISE EXCEPTION 'another run of % took over: this one was still for longer than its lease (--lease); what was committed is in, the other run does the rest',
+            coalesce((SELECT name FROM rowdelta.mapping WHERE id = p_mapping), 'mapping ' || p_mapping) USING ERRCODE = 'RD002';
     END IF;
 END
 $$;
@@ -373,8 +378,8 @@ CREATE FUNCTION rowdelta.hold_base(p_mapping integer) RETURNS void
 AS $$
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'what is recorded of documents changes in READ COMMITTED transactions only'
-            USING ERRCODE = 'RD004';
+        RAISE EXCEPTION 'this transaction is %, and rowdelta writes in READ COMMITTED only: BEGIN ISOLATION LEVEL READ COMMITTED',
+            current_setting('transaction_isolation') USING ERRCODE = 'RD004';
     END IF;
     PERFORM pg_advisory_xact_lock_shared(hashtext('rowdelta.base'), p_mapping);
 END
@@ -1085,6 +1090,7 @@ COMMENT ON FUNCTION rowdelta.merge(integer, bytea, integer) IS 'moves recent row
 CREATE TYPE rowdelta.mapped_column AS (
     name     text,
     paths    jsonb,
+    places   text[],
     lookup   text,
     zone     text,
     keeps    boolean,
@@ -1102,7 +1108,8 @@ CREATE TYPE rowdelta.mapped_column AS (
     send     text
 );
 
-COMMENT ON TYPE rowdelta.mapped_column IS 'a mapped column: where its value comes from, and its type';
+COMMENT ON TYPE rowdelta.mapped_column IS
+    'a mapped column: where its value comes from, how messages about it begin (of a reference, by keys), and its type';
 
 CREATE TYPE rowdelta.relation AS (
     ix           integer,
@@ -1176,6 +1183,18 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.fault(text, text) IS 'fails: a mapping is not one for the SQL functions';
 
+-- rowdelta.led_by(p_path): how messages about a value begin: with its path; of the item itself with nothing.
+CREATE FUNCTION rowdelta.led_by(p_path text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN CASE p_path WHEN '.' THEN '' ELSE p_path || ': ' END;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.led_by(text) IS 'how messages about a value begin';
+
 -- rowdelta.names(p_path, p_place): the parts of a dotted name, '.' before each that is a field, '^' for one up.
 CREATE FUNCTION rowdelta.names(p_path text, p_place text) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE
@@ -1193,8 +1212,11 @@ BEGIN
     END IF;
     LOOP
         v_part := regexp_match(v_rest, '^(?:"([^"]*)"|([^."][^.]*))(\.|$)');
-        IF v_part IS NULL OR v_part[2] ~ '^@' THEN
-            PERFORM rowdelta.fault(p_place, format('%s is not a path that the SQL functions know', to_json(p_path)));
+        IF v_part[2] IN ('@key', '@index') THEN
+            PERFORM rowdelta.fault(p_place, format('%s is for the command; the SQL functions do not know it (docs/sql.md)', v_part[2]));
+        ELSIF v_part IS NULL OR v_part[2] ~ '^@' THEN
+            PERFORM rowdelta.fault(p_place, format('%s is no path: names with dots between them, in quotes where one has a dot or '
+                                                   'starts with @', to_json(p_path)));
         END IF;
         IF v_part[2] = '^' AND EXISTS (SELECT FROM unnest(v_names) AS n (name) WHERE n.name <> '^') THEN
             PERFORM rowdelta.fault(p_place, format('^ stands only at the start of a path: %s', to_json(p_path)));
@@ -1239,6 +1261,19 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.list_source(text[]) IS 'a list of strings as digests have it';
 
+-- rowdelta.kind_words(p_value): the kind of a value of a mapping, for messages.
+CREATE FUNCTION rowdelta.kind_words(p_value jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN CASE jsonb_typeof(p_value) WHEN 'array' THEN 'an array' WHEN 'object' THEN 'an object' WHEN 'null' THEN 'null'
+                                      ELSE 'a ' || jsonb_typeof(p_value) END;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.kind_words(jsonb) IS 'the kind of a value of a mapping';
+
 -- rowdelta.strings(p_value): one string, or a list of strings, as a list.
 CREATE FUNCTION rowdelta.strings(p_value jsonb, p_place text) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE
@@ -1250,7 +1285,7 @@ BEGIN
             WHEN 'string' THEN ARRAY[p_value #>> '{}']
             WHEN 'array' THEN ARRAY(SELECT e.name FROM jsonb_array_elements_text(p_value) WITH ORDINALITY AS e (name, at)
                                     ORDER BY e.at)
-            ELSE ARRAY[rowdelta.fault(p_place, 'expected a string or a list of strings')] END
+            ELSE ARRAY[rowdelta.fault(p_place, 'expected a string or a list of strings, found ' || rowdelta.kind_words(p_value))] END
         WHERE p_value IS NOT NULL);
 END
 $$;
@@ -1266,11 +1301,16 @@ DECLARE
     v_key text;
 BEGIN
     IF jsonb_typeof(p_node) IS DISTINCT FROM 'object' THEN
-        PERFORM rowdelta.fault(coalesce(nullif(p_place, ''), 'mapping'), 'expected a table');
+        PERFORM rowdelta.fault(coalesce(nullif(p_place, ''), 'mapping'),
+                               'expected an object, found ' || coalesce(rowdelta.kind_words(p_node), 'nothing'));
     END IF;
     SELECT k.key INTO v_key FROM jsonb_object_keys(p_node) AS k (key) WHERE k.key <> ALL (p_known) LIMIT 1;
     IF FOUND THEN
-        PERFORM rowdelta.fault(concat_ws('.', nullif(p_place, ''), v_key), 'not among the keys that the SQL functions know');
+        PERFORM rowdelta.fault(concat_ws('.', nullif(p_place, ''), v_key), CASE
+            WHEN v_key IN ('alternate_key', 'pair', 'where', 'otherwise', 'when_single', 'position', 'value', 'ignore', 'nul', 'nfc',
+                           'mark_hash', 'mark_time', 'mark_absent')
+            THEN 'is for the command; the SQL functions do not know it (docs/sql.md)'
+            ELSE 'unknown key; known here: ' || array_to_string(p_known, ', ') END);
     END IF;
 END
 $$;
@@ -1285,7 +1325,9 @@ AS $$
 BEGIN
     RETURN CASE WHEN NOT p_node ? p_key THEN p_default
                 WHEN p_node ->> p_key = ANY (p_words) THEN p_node ->> p_key
-                ELSE rowdelta.fault(p_place || '.' || p_key, 'expected one of ' || array_to_string(p_words, ', ')) END;
+                ELSE rowdelta.fault(p_place || '.' || p_key, format(
+                    'expected %s, found %s', (SELECT string_agg(to_json(w.word)::text, ' or ' ORDER BY w.at)
+                                              FROM unnest(p_words) WITH ORDINALITY AS w (word, at)), rowdelta.found(p_node -> p_key))) END;
 END
 $$;
 
@@ -1297,19 +1339,31 @@ CREATE FUNCTION rowdelta.needs(p_node jsonb, p_keys text[], p_place text) RETURN
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
-    v_key text;
+    v_key  text;
+    v_type text;
 BEGIN
     FOREACH v_key IN ARRAY p_keys LOOP
         IF coalesce(p_node -> v_key, 'null') IN ('null', '""', '[]', '{}') THEN
-            PERFORM rowdelta.fault(p_place || '.' || v_key, 'must be given');
+            PERFORM rowdelta.fault(p_place || '.' || v_key, CASE WHEN p_node ? v_key THEN 'empty; ' ELSE 'missing; ' END || CASE v_key
+                WHEN 'parent' THEN 'name the column that refers to the enclosing row'
+                WHEN 'target' THEN 'name the column that refers to the catalogue'
+                WHEN 'id' THEN 'name the column that referring columns hold'
+                WHEN 'key' THEN 'name the columns that tell rows apart'
+                WHEN 'match' THEN 'give a path for each key column of the lookup'
+                WHEN 'columns' THEN 'say where the value of each column is'
+                ELSE format('add "%s": "..."', v_key) END);
         END IF;
     END LOOP;
-    FOR v_key IN SELECT e.key FROM jsonb_each(p_node) AS e
-                 WHERE (e.key IN ('columns', 'match') AND jsonb_typeof(e.value) <> 'object')
-                    OR (e.key IN ('children', 'links') AND jsonb_typeof(e.value) <> 'array')
-                    OR (e.key = 'nullable' AND jsonb_typeof(e.value) <> 'boolean')
-                    OR (e.key IN ('name', 'table', 'id', 'target', 'lookup', 'zone') AND jsonb_typeof(e.value) <> 'string') LOOP
-        PERFORM rowdelta.fault(p_place || '.' || v_key, 'is of another type than it must be');
+    FOR v_key, v_type IN
+        SELECT e.key, t.type FROM jsonb_each(p_node) AS e CROSS JOIN LATERAL (
+            SELECT CASE WHEN e.key IN ('columns', 'match') THEN 'object' WHEN e.key IN ('children', 'links') THEN 'array'
+                        WHEN e.key = 'nullable' THEN 'boolean'
+                        WHEN e.key IN ('name', 'table', 'id', 'target', 'lookup', 'zone') THEN 'string' END AS type) AS t
+        WHERE jsonb_typeof(e.value) <> t.type
+    LOOP
+        PERFORM rowdelta.fault(p_place || '.' || v_key, format(
+            'expected %s %s, found %s', CASE WHEN v_type IN ('object', 'array') THEN 'an' ELSE 'a' END, v_type,
+            rowdelta.kind_words(p_node -> v_key)));
     END LOOP;
 END
 $$;
@@ -1349,6 +1403,7 @@ BEGIN
     IF v_column.lookup IS NULL THEN
         SELECT jsonb_agg(to_jsonb(rowdelta.names(s.path, p_place)) ORDER BY s.at) INTO v_column.paths
         FROM unnest(rowdelta.strings(v_node -> 'path', p_place)) WITH ORDINALITY AS s (path, at);
+        v_column.places := ARRAY[rowdelta.led_by(array_to_string(rowdelta.strings(v_node -> 'path', p_place), ', '))];
         IF v_column.paths IS NULL THEN
             PERFORM rowdelta.fault(p_place, 'say where the value is (path), or which lookup gives it');
         END IF;
@@ -1375,11 +1430,12 @@ DECLARE
 BEGIN
     SELECT l.* INTO v_lookup FROM unnest(p_lookups) AS l WHERE l.name = p_column.lookup;
     IF v_lookup.name IS NULL THEN
-        PERFORM rowdelta.fault(p_place, format('no lookup %s', to_json(p_column.lookup)));
+        PERFORM rowdelta.fault(p_place || '.lookup', format('no lookup %s; add lookups.%s', to_json(p_column.lookup), p_column.lookup));
     END IF;
     PERFORM rowdelta.known(p_match, v_lookup.key, p_place || '.match');
     PERFORM rowdelta.needs(p_match, v_lookup.key, p_place || '.match');
-    SELECT jsonb_agg(to_jsonb(rowdelta.names(p_match ->> k.name, p_place)) ORDER BY k.at) INTO v_column.paths
+    SELECT jsonb_agg(to_jsonb(rowdelta.names(p_match ->> k.name, p_place)) ORDER BY k.at),
+           array_agg(rowdelta.led_by(p_match ->> k.name) ORDER BY k.at) INTO v_column.paths, v_column.places
     FROM unnest(v_lookup.key) WITH ORDINALITY AS k (name, at);
     SELECT '{"lookup":{"matching":[' || string_agg(rowdelta.path_source(e.path), ',' ORDER BY e.at) || ']}}'
     INTO v_column.source FROM jsonb_array_elements(v_column.paths) WITH ORDINALITY AS e (path, at);
@@ -1428,7 +1484,7 @@ BEGIN
         v_lookup.in_table := substr(v_table[cardinality(v_table)], 2);
         v_lookup.in_schema := substr(CASE WHEN cardinality(v_table) = 2 THEN v_table[1] END, 2);
         v_lookup.id := v_node ->> 'id';
-        v_lookup.key := rowdelta.strings(v_node -> 'key', v_place);
+        v_lookup.key := rowdelta.strings(v_node -> 'key', v_place || '.key');
         v_lookup.missing := rowdelta.choice(v_node, 'missing', ARRAY['error', 'insert', 'skip'], 'error', v_place);
         v_lookup.columns := '{}';
         v_lookup.nullable := '{}';
@@ -1444,7 +1500,7 @@ BEGIN
                 v_lookup.nullable := v_lookup.nullable || v_key;
             END IF;
         END LOOP;
-        v_lookup.keys := ARRAY(SELECT ROW(k.name, NULL, NULL, NULL, false, k.name = ANY (v_lookup.nullable), NULL, NULL,
+        v_lookup.keys := ARRAY(SELECT ROW(k.name, NULL, NULL, NULL, NULL, false, k.name = ANY (v_lookup.nullable), NULL, NULL,
                                           NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::rowdelta.mapped_column
                                FROM unnest(v_lookup.key) WITH ORDINALITY AS k (name, at) ORDER BY k.at);
         SELECT '{"name":' || to_json(v_name) || ',"table":' || rowdelta.table_source(v_lookup.in_schema, v_lookup.in_table)
@@ -1505,8 +1561,8 @@ BEGIN
     v.in_table := substr(v_table[cardinality(v_table)], 2);
     v.in_schema := substr(CASE WHEN cardinality(v_table) = 2 THEN v_table[1] END, 2);
     v.id := p_node ->> 'id';
-    v.parent := coalesce(rowdelta.strings(p_node -> 'parent', v_place), '{}');
-    v.key := CASE p_kind WHEN 'link' THEN ARRAY[p_node ->> 'target'] ELSE rowdelta.strings(p_node -> 'key', v_place) END;
+    v.parent := coalesce(rowdelta.strings(p_node -> 'parent', v_place || '.parent'), '{}');
+    v.key := CASE p_kind WHEN 'link' THEN ARRAY[p_node ->> 'target'] ELSE rowdelta.strings(p_node -> 'key', v_place || '.key') END;
     v.everywhere := p_kind = 'root'
         OR rowdelta.choice(p_node, 'unique_in', ARRAY['parent', 'all'], 'parent', v_place) = 'all';
     v.when_absent := rowdelta.choice(p_node, 'when_absent', ARRAY['keep', 'empty'], 'keep', v_place);
@@ -1534,15 +1590,18 @@ BEGIN
         v_depth := v_depth + 1;
         p_outer := v_relations[p_outer].enclosing;
     END LOOP;
-    SELECT c.name INTO v_key FROM (
+    SELECT c.name, c.path INTO v_key, v_value FROM (
         SELECT c.name, p.path FROM unnest(v.columns) AS c CROSS JOIN jsonb_array_elements(c.paths) AS p (path)
         UNION ALL SELECT c.name, k.paths -> 0 FROM unnest(v.columns) AS c JOIN unnest(p_lookups) AS l ON l.name = c.lookup
         CROSS JOIN unnest(l.columns) AS k) AS c
     WHERE (SELECT count(*) FROM jsonb_array_elements_text(c.path) AS s (part) WHERE s.part = '^') > v_depth LIMIT 1;
     IF FOUND THEN
-        PERFORM rowdelta.fault(v_place || '.columns.' || v_key, 'nothing encloses the item that ^ asks for');
+        PERFORM rowdelta.fault(v_place || '.columns.' || v_key, format(
+            '"%s" leads out of the document; %s', (SELECT string_agg(CASE s.part WHEN '^' THEN '^' ELSE substr(s.part, 2) END, '.' ORDER BY s.at)
+                                                   FROM jsonb_array_elements_text(v_value) WITH ORDINALITY AS s (part, at)),
+            CASE v_depth WHEN 0 THEN 'leave ^ out' ELSE format('at most %s of ^ stay inside it', v_depth) END));
     ELSIF '["^"]' <@ v.path THEN
-        PERFORM rowdelta.fault(v_place || '.path', 'a list is inside of its item');
+        PERFORM rowdelta.fault(v_place || '.path', format('%s is not the path of a list; name the fields that lead to it', p_node -> 'path'));
     END IF;
     v_relations := v_relations || v;
     FOR v_inner IN SELECT e.value FROM jsonb_array_elements(coalesce(p_node -> 'children', '[]')) AS e LOOP
@@ -1627,6 +1686,21 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.base_type(oid, integer, "char") IS 'a type, or what a domain is over';
 
+-- rowdelta.no_column(p_table, p_name): that a table has no such column, for messages.
+CREATE FUNCTION rowdelta.no_column(p_table oid, p_name text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT format('table %s has no column "%s"; it has %s', p_table::regclass, p_name,
+                      left(string_agg(a.attname, ', ' ORDER BY a.attnum), 1000))
+        FROM pg_attribute a WHERE a.attrelid = p_table AND a.attnum > 0 AND NOT a.attisdropped);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.no_column(oid, text) IS 'that a table has no such column';
+
 -- rowdelta.typed(p_columns, p_tables, p_path, p_places): columns, each of one of the tables, with what the catalog has of their
 -- types. p_places: where the tables stand in the mapping.
 --
@@ -1641,9 +1715,10 @@ DECLARE
     v_place   text;
     v_name    text;
     v_sql     text;
+    v_table   oid;
 BEGIN
     v_columns := ARRAY(
-        SELECT ROW(m.name, m.paths, m.lookup, m.zone, m.keeps, m.nullable, m.source,
+        SELECT ROW(m.name, m.paths, m.places, m.lookup, m.zone, m.keeps, m.nullable, m.source,
                    format_type(a.atttypid, a.atttypmod),
                    CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format_type(a.atttypid, a.atttypmod)
                         ELSE rowdelta.spelled(a.atttypid, a.atttypmod, p_path) END,
@@ -1663,12 +1738,14 @@ BEGIN
         LEFT JOIN LATERAL rowdelta.base_type(a.atttypid, a.atttypmod, t.typtype) AS base ON true
         LEFT JOIN pg_type b ON b.oid = base.oid
         ORDER BY m.ordinality);
-    SELECT p_places[c.ordinality], c.name, c.sql INTO v_place, v_name, v_sql
+    SELECT p_places[c.ordinality], c.name, c.sql, p_tables[c.ordinality] INTO v_place, v_name, v_sql, v_table
     FROM unnest(v_columns) WITH ORDINALITY AS c WHERE c.kind IS NULL ORDER BY c.ordinality LIMIT 1;
     IF FOUND THEN
-        PERFORM rowdelta.fault(v_place || '.columns.' || v_name,
-                               coalesce('a column of type ' || v_sql || ' is not for the SQL functions',
-                                        'the table has no such column'));
+        PERFORM rowdelta.fault(v_place || '.columns.' || v_name, CASE
+            WHEN v_sql IS NULL THEN rowdelta.no_column(v_table, v_name)
+            WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = v_table AND a.attname = v_name AND a.attgenerated <> '')
+            THEN format('column "%s" is generated by the database; take it out of the mapping', v_name)
+            ELSE format('column "%s" is %s, which the SQL functions do not take: leave it out, or sync by the command', v_name, v_sql) END);
     END IF;
     RETURN v_columns;
 END
@@ -1758,10 +1835,13 @@ DECLARE
     v_plan rowdelta.plan_of_mapping;
 BEGIN
     PERFORM rowdelta.known(p_definition, ARRAY['version', 'name', 'root', 'lookups', 'sync'], '');
-    IF p_definition -> 'version' IS DISTINCT FROM '1' OR p_definition ->> 'name' IS NULL THEN
-        PERFORM rowdelta.fault('version', 'write "version": 1, and a name');
-    END IF;
-    IF NOT p_definition ? 'root' THEN
+    IF NOT p_definition ? 'version' THEN
+        PERFORM rowdelta.fault('version', 'missing; add "version": 1');
+    ELSIF p_definition -> 'version' <> '1' THEN
+        PERFORM rowdelta.fault('version', format('%s is not known here; write "version": 1', p_definition -> 'version'));
+    ELSIF p_definition ->> 'name' IS NULL THEN
+        PERFORM rowdelta.fault('name', 'missing; add "name": "..."');
+    ELSIF NOT p_definition ? 'root' THEN
         PERFORM rowdelta.fault('root', 'missing; describe the table that has one row a document');
     END IF;
     PERFORM rowdelta.known(coalesce(p_definition -> 'sync', '{}'), ARRAY['atomic'], 'sync');
@@ -1818,7 +1898,7 @@ BEGIN
         v_look.tbl := rowdelta.table_name(v_look.oid, v_place, v_look.in_table);
         PERFORM rowdelta.unique_by(v_look.oid, v_look.key, v_place || '.key');
         IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = v_look.oid AND a.attname = v_look.id AND a.attnum > 0 AND NOT a.attisdropped) THEN
-            PERFORM rowdelta.fault(v_place || '.id', 'the table has no such column');
+            PERFORM rowdelta.fault(v_place || '.id', rowdelta.no_column(v_look.oid, v_look.id));
         END IF;
         v_plan.lookups[i] := v_look;
         v_columns := v_columns || v_look.keys || v_look.columns;
@@ -1854,7 +1934,8 @@ BEGIN
         v.columns := v_columns[v_at + 1 : v_at + v_count];
         v_at := v_at + v_count;
         IF array_position(v.key_at, NULL) IS NOT NULL THEN
-            PERFORM rowdelta.fault(v_place || '.key', 'a column of the key is not among the columns');
+            PERFORM rowdelta.fault(v_place || '.key', format('column "%s" is not among its columns; add it to columns',
+                                                             v.key[array_position(v.key_at, NULL)]));
         END IF;
         IF v.everywhere THEN
             PERFORM rowdelta.unique_by(v.oid, v.key, v_place || '.key');
@@ -1863,7 +1944,10 @@ BEGIN
         FROM unnest(v.parent) WITH ORDINALITY AS p (name, at)
         JOIN pg_attribute a ON a.attrelid = v.oid AND a.attname = p.name AND NOT a.attisdropped;
         IF coalesce(cardinality(v.parent_types), 0) <> cardinality(v.parent) THEN
-            PERFORM rowdelta.fault(v_place || '.parent', 'the table has no such column');
+            PERFORM rowdelta.fault(v_place || '.parent', (
+                SELECT rowdelta.no_column(v.oid, p.name) FROM unnest(v.parent) AS p (name)
+                WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = v.oid AND a.attname = p.name AND NOT a.attisdropped)
+                LIMIT 1));
         END IF;
         SELECT format_type(a.atttypid, a.atttypmod),
                CASE WHEN a.attidentity <> '' THEN format('pg_catalog.nextval(%L::regclass)', pg_get_serial_sequence(v.tbl, v.id))
@@ -1872,12 +1956,14 @@ BEGIN
         FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
         WHERE a.attrelid = v.oid AND a.attname = v.id AND NOT a.attisdropped;
         IF v.id IS NOT NULL AND v.id_type IS NULL THEN
-            PERFORM rowdelta.fault(v_place || '.id', 'the table has no such column');
+            PERFORM rowdelta.fault(v_place || '.id', rowdelta.no_column(v.oid, v.id));
         END IF;
         IF v.id = ANY (SELECT c.name FROM unnest(v.columns) AS c) THEN
             v.id_default := NULL;
         ELSIF v.id IS NOT NULL AND v.id_default IS NULL THEN
-            PERFORM rowdelta.fault(v_place || '.id', 'the column has no default, and the mapping does not fill it');
+            PERFORM rowdelta.fault(v_place || '.id', format(
+                'column "%s" has no default, and the mapping does not fill it: ALTER TABLE %s ALTER COLUMN %I %s', v.id, v.tbl, v.id,
+                CASE v.id_type WHEN 'uuid' THEN 'SET DEFAULT gen_random_uuid()' ELSE 'ADD GENERATED BY DEFAULT AS IDENTITY' END));
         END IF;
         PERFORM rowdelta.check_relation(v_plan.relations, v, v_place);
         v.digest := rowdelta.digest_of(
@@ -1903,20 +1989,36 @@ AS $$
 DECLARE
     v       rowdelta.relation := p_relation;
     v_outer rowdelta.relation := p_relations[p_relation.enclosing];
+    -- What clashes with it, which column is filled from the parent, and what rows around it are referred to by.
+    v_other  rowdelta.relation;
+    v_filled text;
+    v_wanted text[];
 BEGIN
-    IF EXISTS (SELECT FROM unnest(p_relations) AS l WHERE l.ix < v.ix AND l.name = v.name) THEN
-        PERFORM rowdelta.fault(p_place || '.name', 'another relation has this name');
-    ELSIF EXISTS (SELECT FROM unnest(p_relations) AS l WHERE l.ix < v.ix AND l.oid = v.oid) THEN
-        PERFORM rowdelta.fault(p_place || '.table', 'another relation has this table');
+    v_other := (SELECT l FROM unnest(p_relations) AS l WHERE l.ix < v.ix AND (l.name = v.name OR l.oid = v.oid) ORDER BY l.ix LIMIT 1);
+    v_filled := (SELECT c.name FROM unnest(v.columns) AS c WHERE c.name = ANY (v.parent) LIMIT 1);
+    v_wanted := CASE WHEN v_outer.ix IS NULL THEN '{}' WHEN v_outer.id IS NOT NULL THEN ARRAY[v_outer.id] ELSE v_outer.key END;
+    IF v_other.name = v.name THEN
+        PERFORM rowdelta.fault(p_place || '.name', format('another relation is named "%s"; give this one another name, and path', v.name));
+    ELSIF v_other.oid = v.oid THEN
+        PERFORM rowdelta.fault(p_place || '.table', format('%s is fed by %s already; every relation has a table of its own', v.tbl,
+                                                           rowdelta.place_of(v_other)));
     ELSIF EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = v.oid) THEN
-        PERFORM rowdelta.fault(p_place || '.table', 'the table has rules, which would rewrite what is sent');
-    ELSIF v.parent && ARRAY(SELECT c.name FROM unnest(v.columns) AS c) THEN
-        PERFORM rowdelta.fault(p_place || '.columns', 'a column refers to the parent, and is filled from it');
+        PERFORM rowdelta.fault(p_place || '.table', (
+            SELECT format('%s has rules (%s), which would rewrite what is sent; replace them by triggers: %s', v.tbl,
+                          string_agg(quote_ident(r.rulename), ', ' ORDER BY r.rulename),
+                          string_agg(format('DROP RULE %I ON %s', r.rulename, v.tbl), '; ' ORDER BY r.rulename))
+            FROM pg_rewrite r WHERE r.ev_class = v.oid));
+    ELSIF v_filled IS NOT NULL THEN
+        PERFORM rowdelta.fault(p_place || CASE WHEN v.kind = 'link' AND v_filled = v.key[1] THEN '.target' ELSE '.columns.' || v_filled END,
+                               format('column "%s" refers to the parent and is filled from it; leave it out', v_filled));
     ELSIF v_outer.ix IS NOT NULL AND v_outer.id IS NULL AND NOT v_outer.everywhere THEN
-        PERFORM rowdelta.fault(p_place || '.parent', format('rows of %s can be referred to by an id only; name it there', v_outer.name));
-    ELSIF cardinality(v.parent) <> (CASE WHEN v_outer.ix IS NULL THEN 0 WHEN v_outer.id IS NOT NULL THEN 1 ELSE cardinality(v_outer.key) END) THEN
-        PERFORM rowdelta.fault(p_place || '.parent', format('%s columns are not what rows of %s are referred to by',
-                                                            cardinality(v.parent), v_outer.name));
+        PERFORM rowdelta.fault(p_place || '.parent', format('rows of %s can be referred to by an id only; name it there',
+                                                            rowdelta.place_of(v_outer)));
+    ELSIF cardinality(v.parent) <> cardinality(v_wanted) THEN
+        PERFORM rowdelta.fault(p_place || '.parent', format(
+            '%s, but rows of %s are referred to by %s; name %s', CASE cardinality(v.parent) WHEN 1 THEN '1 column'
+                ELSE cardinality(v.parent) || ' columns' END, rowdelta.place_of(v_outer), array_to_string(v_wanted, ', '),
+            CASE cardinality(v_wanted) WHEN 1 THEN '1 column' ELSE cardinality(v_wanted) || ' columns' END));
     END IF;
 END
 $$;
@@ -1929,6 +2031,8 @@ CREATE FUNCTION rowdelta.unique_by(p_table oid, p_key text[], p_place text) RETU
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
+DECLARE
+    v_names text;
 BEGIN
     IF p_key IS NULL OR NOT EXISTS (
         SELECT FROM pg_index i
@@ -1936,7 +2040,9 @@ BEGIN
             AND a.attnum = ANY ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) AS names) AS c
         WHERE i.indrelid = p_table AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
           AND c.names <@ p_key AND c.names @> p_key) THEN
-        PERFORM rowdelta.fault(p_place, format('no unique index is over exactly %s', array_to_string(p_key, ', ')));
+        SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.at) INTO v_names FROM unnest(p_key) WITH ORDINALITY AS k (name, at);
+        PERFORM rowdelta.fault(p_place, CASE WHEN p_key IS NULL THEN 'missing; name the columns that tell rows apart'
+            ELSE format('the key (%1$s) is not unique in %2$s: CREATE UNIQUE INDEX ON %2$s (%1$s)', v_names, p_table::regclass) END);
     END IF;
 END
 $$;
@@ -1952,7 +2058,8 @@ BEGIN
     RETURN (
         SELECT coalesce((SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
                          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_oid),
-                        rowdelta.fault(p_place || '.table', format('no table %s', to_json(p_table)))));
+                        rowdelta.fault(p_place || '.table', format(
+                            'table %s does not exist, or is not on the search path; create it, or name its schema', p_table))));
 END
 $$;
 
@@ -2017,7 +2124,8 @@ DECLARE
 BEGIN
     SELECT m.id, m.definition INTO v_id, v_definition FROM rowdelta.mapping m WHERE m.name = p_mapping;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'unknown mapping %', to_json(p_mapping) USING ERRCODE = 'RD001';
+        RAISE EXCEPTION 'no mapping % is registered: rowdelta.register(...) enters one, rowdelta.mappings() lists them', to_json(p_mapping)
+            USING ERRCODE = 'RD001';
     END IF;
     v_plan := rowdelta.compiled(v_definition, p_path);
     v_plan.mapping := v_id;
@@ -2049,9 +2157,24 @@ CREATE TYPE rowdelta.source_row AS (
 COMMENT ON TYPE rowdelta.source_row IS
     'a row that a document asks for (silent: a list about which it says nothing); its parent by number in the relation around';
 
--- rowdelta.find(p_item, p_fields): what a path finds below an item; NULL: it is absent.
+-- rowdelta.found(p_value): a value for messages: itself if it is short, else its kind.
+CREATE FUNCTION rowdelta.found(p_value jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN CASE jsonb_typeof(p_value) WHEN 'array' THEN 'a list' WHEN 'object' THEN 'an object'
+        ELSE CASE WHEN char_length(p_value #>> '{}') > 40 THEN 'a ' || jsonb_typeof(p_value) ELSE p_value::text END END;
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.found(jsonb) IS 'a value for messages';
+
+-- Of the functions that follow p_place is how messages begin; it is a constant of the statement that calls them.
+
+-- rowdelta.find(p_item, p_fields, p_place): what a path finds below an item; NULL: it is absent.
 -- Raises:  RD006 something on the way is no object.
-CREATE FUNCTION rowdelta.find(p_item jsonb, p_fields text[]) RETURNS jsonb
+CREATE FUNCTION rowdelta.find(p_item jsonb, p_fields text[], p_place text) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -2063,8 +2186,8 @@ BEGIN
         IF jsonb_typeof(v_item) = 'object' THEN
             v_item := v_item -> v_name;
         ELSIF v_item <> 'null' THEN
-            PERFORM rowdelta.refuse(format('expected an object that holds %s, found %s', to_json(v_name),
-                                           jsonb_typeof(v_item)));
+            PERFORM rowdelta.refuse(format('%sexpected an object that holds %s, found %s', p_place, to_json(v_name),
+                                           rowdelta.found(v_item)));
         END IF;
         EXIT WHEN v_item IS NULL;
     END LOOP;
@@ -2072,27 +2195,28 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.find(jsonb, text[]) IS 'what a path finds below an item';
+COMMENT ON FUNCTION rowdelta.find(jsonb, text[], text) IS 'what a path finds below an item';
 
--- rowdelta.scalar(p_value): the text of a scalar. null: NULL.
+-- rowdelta.scalar(p_value, p_expected): the text of a scalar. null: NULL. p_expected: what there should be, for the message.
 -- Raises:  RD006 a list or an object.
-CREATE FUNCTION rowdelta.scalar(p_value jsonb) RETURNS text
+CREATE FUNCTION rowdelta.scalar(p_value jsonb, p_expected text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 BEGIN
     IF jsonb_typeof(p_value) IN ('array', 'object') THEN
-        PERFORM rowdelta.refuse(format('expected a scalar, found %s', jsonb_typeof(p_value)));
+        PERFORM rowdelta.refuse(format('%s, found %s', p_expected, rowdelta.found(p_value)));
     END IF;
     RETURN p_value #>> '{}';
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.scalar(jsonb) IS 'the text of a scalar';
+COMMENT ON FUNCTION rowdelta.scalar(jsonb, text) IS 'the text of a scalar';
 
--- rowdelta.digits(p_value, p_whole): the text of a number, or of a string that may hold one; a whole number without decimals.
+-- rowdelta.digits(p_value, p_whole, p_place): the text of a number, or of a string that may hold one; a whole number without
+-- decimals.
 -- Raises:  RD006 neither, or a fraction where there must be none.
-CREATE FUNCTION rowdelta.digits(p_value jsonb, p_whole boolean) RETURNS text
+CREATE FUNCTION rowdelta.digits(p_value jsonb, p_whole boolean, p_place text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -2100,11 +2224,11 @@ DECLARE
     v_text text := p_value #>> '{}';
 BEGIN
     IF jsonb_typeof(p_value) NOT IN ('number', 'string', 'null') THEN
-        PERFORM rowdelta.refuse(format('expected a number, found %s', jsonb_typeof(p_value)));
+        PERFORM rowdelta.refuse(format('%sexpected a number, found %s', p_place, rowdelta.found(p_value)));
     END IF;
     IF p_whole AND jsonb_typeof(p_value) = 'number' AND strpos(v_text, '.') > 0 THEN
         IF v_text::numeric <> trunc(v_text::numeric) THEN
-            PERFORM rowdelta.refuse(format('expected an integer, found %s', v_text));
+            PERFORM rowdelta.refuse(format('%sexpected an integer, found %s', p_place, v_text));
         END IF;
         v_text := trunc(v_text::numeric)::text;
     END IF;
@@ -2112,30 +2236,30 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.digits(jsonb, boolean) IS 'the text of a number';
+COMMENT ON FUNCTION rowdelta.digits(jsonb, boolean, text) IS 'the text of a number';
 
--- rowdelta.words(p_value, p_length): text; numbers in their shortest plain spelling.
+-- rowdelta.words(p_value, p_length, p_place): text; numbers in their shortest plain spelling.
 -- Raises:  RD006 a list or an object, or longer than so many characters.
-CREATE FUNCTION rowdelta.words(p_value jsonb, p_length integer) RETURNS text
+CREATE FUNCTION rowdelta.words(p_value jsonb, p_length integer, p_place text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
 DECLARE
     v_text text := CASE WHEN jsonb_typeof(p_value) = 'number' THEN trim_scale((p_value #>> '{}')::numeric)::text
-                        ELSE rowdelta.scalar(p_value) END;
+                        ELSE rowdelta.scalar(p_value, p_place || 'expected text') END;
 BEGIN
     IF char_length(v_text) > p_length THEN
-        PERFORM rowdelta.refuse(format('%s characters, longer than varchar(%s)', char_length(v_text), p_length));
+        PERFORM rowdelta.refuse(format('%s%s characters, longer than varchar(%s)', p_place, char_length(v_text), p_length));
     END IF;
     RETURN v_text;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.words(jsonb, integer) IS 'the text of a string, a number or a boolean';
+COMMENT ON FUNCTION rowdelta.words(jsonb, integer, text) IS 'the text of a string, a number or a boolean';
 
--- rowdelta.moment(p_value, p_offset): a date or a timestamp in ISO 8601, and only there.
+-- rowdelta.moment(p_value, p_offset, p_place): a date or a timestamp in ISO 8601, and only there.
 -- Raises:  RD006 it is not, or has no offset from UTC where one must be.
-CREATE FUNCTION rowdelta.moment(p_value jsonb, p_offset boolean) RETURNS text
+CREATE FUNCTION rowdelta.moment(p_value jsonb, p_offset boolean, p_place text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -2147,28 +2271,29 @@ BEGIN
     END IF;
     IF jsonb_typeof(p_value) <> 'string' OR v_text !~* ('^\d{4,7}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?'
             || '( *(Z|[+-]\d\d(:?\d\d|:\d\d:\d\d)?))?)?( +BC)?$') THEN
-        PERFORM rowdelta.refuse('expected a date or a timestamp such as 2024-05-31T10:00:00Z');
+        PERFORM rowdelta.refuse(format('%sexpected %sa timestamp such as 2024-05-31T10:00:00Z, found %s', p_place,
+                                       CASE WHEN p_offset THEN '' ELSE 'a date or ' END, rowdelta.found(p_value)));
     END IF;
     IF p_offset AND v_text !~* '(Z|:\d\d(\.\d+)? *[+-]\d\d(:?\d\d|:\d\d:\d\d)?)( +BC)?$' THEN
-        PERFORM rowdelta.refuse(format('%s has no time zone; declare one with zone', to_json(v_text)));
+        PERFORM rowdelta.refuse(format('%s%s has no time zone; declare one with zone', p_place, to_json(v_text)));
     END IF;
     RETURN v_text;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.moment(jsonb, boolean) IS 'a date or a timestamp in ISO 8601';
+COMMENT ON FUNCTION rowdelta.moment(jsonb, boolean, text) IS 'a date or a timestamp in ISO 8601';
 
--- rowdelta.instant(p_value, p_zone): a timestamp, read in a time zone where it has no offset of its own.
-CREATE FUNCTION rowdelta.instant(p_value jsonb, p_zone text) RETURNS timestamptz
+-- rowdelta.instant(p_value, p_zone, p_place): a timestamp, read in a time zone where it has no offset of its own.
+CREATE FUNCTION rowdelta.instant(p_value jsonb, p_zone text, p_place text) RETURNS timestamptz
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
-    SELECT CASE WHEN rowdelta.moment(p_value, false) ~* '(Z|:\d\d(\.\d+)? *[+-]\d\d(:?\d\d|:\d\d:\d\d)?)( +BC)?$|infinity'
-                THEN rowdelta.moment(p_value, false)::timestamptz
-                ELSE rowdelta.moment(p_value, false)::timestamp AT TIME ZONE p_zone END
+    SELECT CASE WHEN rowdelta.moment(p_value, false, p_place) ~* '(Z|:\d\d(\.\d+)? *[+-]\d\d(:?\d\d|:\d\d:\d\d)?)( +BC)?$|infinity'
+                THEN rowdelta.moment(p_value, false, p_place)::timestamptz
+                ELSE rowdelta.moment(p_value, false, p_place)::timestamp AT TIME ZONE p_zone END
 $$;
 
-COMMENT ON FUNCTION rowdelta.instant(jsonb, text) IS 'a timestamp, read in a time zone where it has no offset';
+COMMENT ON FUNCTION rowdelta.instant(jsonb, text, text) IS 'a timestamp, read in a time zone where it has no offset';
 
 -- rowdelta.jsonb_form(p_value): the comparison form of a jsonb: numbers without trailing zero decimals.
 CREATE FUNCTION rowdelta.jsonb_form(p_value jsonb) RETURNS bytea
@@ -2182,8 +2307,8 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.jsonb_form(jsonb) IS 'the comparison form of a jsonb';
 
--- rowdelta.value_sql(p_column, p_json): SQL that makes a column's value of a jsonb expression.
-CREATE FUNCTION rowdelta.value_sql(p_column rowdelta.mapped_column, p_json text) RETURNS text
+-- rowdelta.value_sql(p_column, p_json, p_place): SQL that makes a column's value of a jsonb expression. p_place: how messages begin.
+CREATE FUNCTION rowdelta.value_sql(p_column rowdelta.mapped_column, p_json text, p_place text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -2196,28 +2321,30 @@ BEGIN
         v_element.sql := format_type(c.element, c.modifier);
         v_element.length := CASE WHEN c.element = 1043 AND c.modifier >= 4 THEN c.modifier - 4 END;
         RETURN format('CASE WHEN jsonb_typeof(%1$s) = ''array'' THEN ARRAY(SELECT %2$s FROM jsonb_array_elements(%1$s) '
-                      'WITH ORDINALITY AS a (v, at) ORDER BY a.at) ELSE rowdelta.scalar(%1$s)::%3$s END',
-                      p_json, rowdelta.value_sql(v_element, 'a.v'), c.sql);
+                      'WITH ORDINALITY AS a (v, at) ORDER BY a.at) ELSE rowdelta.scalar(%1$s, %4$L)::%3$s END',
+                      p_json, rowdelta.value_sql(v_element, 'a.v', p_place), c.sql, p_place || 'expected ' || c.sql);
     END IF;
     RETURN CASE c.kind
-        WHEN 'integer' THEN format('rowdelta.digits(%s, true)::%s', p_json, c.sql)
-        WHEN 'float' THEN format('rowdelta.digits(%s, false)::%s', p_json, c.sql)
-        WHEN 'numeric' THEN format('rowdelta.digits(%s, false)::%s', p_json, c.sql)
-        WHEN 'decimal' THEN format('rowdelta.digits(%s, false)::%s', p_json, c.sql)
+        WHEN 'integer' THEN format('rowdelta.digits(%s, true, %L)::%s', p_json, p_place, c.sql)
+        WHEN 'float' THEN format('rowdelta.digits(%s, false, %L)::%s', p_json, p_place, c.sql)
+        WHEN 'numeric' THEN format('rowdelta.digits(%s, false, %L)::%s', p_json, p_place, c.sql)
+        WHEN 'decimal' THEN format('rowdelta.digits(%s, false, %L)::%s', p_json, p_place, c.sql)
         -- Strings, which most are, without a call.
         WHEN 'text' THEN format('CASE WHEN jsonb_typeof(%1$s) = ''string''%2$s THEN %1$s #>> ''{}'' '
-                                'ELSE rowdelta.words(%1$s, %3$s) END::%4$s', p_json,
+                                'ELSE rowdelta.words(%1$s, %3$s, %5$L) END::%4$s', p_json,
                                 format(' AND char_length(%s #>> ''{}'') <= ' || c.length, p_json),
-                                coalesce(c.length::text, 'NULL'), c.sql)
-        WHEN 'clock' THEN format('rowdelta.moment(%s, false)::%s', p_json, c.sql)
-        WHEN 'instant' THEN CASE WHEN c.zone IS NULL THEN format('rowdelta.moment(%s, true)::%s', p_json, c.sql)
-                                 ELSE format('rowdelta.instant(%s, %L)::%s', p_json, c.zone, c.sql) END
+                                coalesce(c.length::text, 'NULL'), c.sql, p_place)
+        WHEN 'clock' THEN format('rowdelta.moment(%s, false, %L)::%s', p_json, p_place, c.sql)
+        WHEN 'instant' THEN CASE WHEN c.zone IS NULL THEN format('rowdelta.moment(%s, true, %L)::%s', p_json, p_place, c.sql)
+                                 ELSE format('rowdelta.instant(%s, %L, %L)::%s', p_json, c.zone, p_place, c.sql) END
         WHEN 'jsonb' THEN format('nullif(%s, ''null''::jsonb)::%s', p_json, c.sql)
-        ELSE format(coalesce(c.input, '%s') || '::%s', format('rowdelta.scalar(%s)', p_json), c.sql) END;
+        ELSE format(coalesce(c.input, '%s') || '::%s', format('rowdelta.scalar(%s, %L)', p_json,
+                            p_place || 'expected ' || CASE c.kind WHEN 'boolean' THEN 'a boolean' ELSE c.sql END),
+                    c.sql) END;
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.value_sql(rowdelta.mapped_column, text) IS 'SQL that makes a column''s value of JSON';
+COMMENT ON FUNCTION rowdelta.value_sql(rowdelta.mapped_column, text, text) IS 'SQL that makes a column''s value of JSON';
 
 -- rowdelta.form_sql(p_column, p_value): SQL of the comparison form of a column's value.
 CREATE FUNCTION rowdelta.form_sql(p_column rowdelta.mapped_column, p_value text) RETURNS text
@@ -2245,8 +2372,8 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.cell_sql(text) IS 'SQL of a cell of a tuple';
 
--- rowdelta.find_sql(p_path): SQL of what a path finds, seen from an item `e.item`; `e.up1` is the one around it, and so on.
-CREATE FUNCTION rowdelta.find_sql(p_path jsonb) RETURNS text
+-- rowdelta.find_sql(p_path, p_place): SQL of what a path finds, seen from an item `e.item`; `e.up1` is the one around it, and so on.
+CREATE FUNCTION rowdelta.find_sql(p_path jsonb, p_place text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
@@ -2254,16 +2381,33 @@ BEGIN
     RETURN (
         SELECT CASE cardinality(f.fields) WHEN 0 THEN 'e.' || f.item
                     -- A field of an object without a call.
-                    WHEN 1 THEN format('CASE jsonb_typeof(e.%1$s) WHEN ''object'' THEN e.%1$s -> %2$L ELSE rowdelta.find(e.%1$s, %3$L::text[]) END',
-                                       f.item, f.fields[1], f.fields)
-                    ELSE format('rowdelta.find(e.%s, %L::text[])', f.item, f.fields) END
+                    WHEN 1 THEN format('CASE jsonb_typeof(e.%1$s) WHEN ''object'' THEN e.%1$s -> %2$L ELSE rowdelta.find(e.%1$s, %3$L::text[], %4$L) END',
+                                       f.item, f.fields[1], f.fields, p_place)
+                    ELSE format('rowdelta.find(e.%s, %L::text[], %L)', f.item, f.fields, p_place) END
         FROM (SELECT coalesce('up' || nullif(count(*) FILTER (WHERE s.part = '^'), 0), 'item') AS item,
                      coalesce(array_agg(substr(s.part, 2) ORDER BY s.at) FILTER (WHERE s.part <> '^'), '{}') AS fields
               FROM jsonb_array_elements_text(p_path) WITH ORDINALITY AS s (part, at)) AS f);
 END
 $$;
 
-COMMENT ON FUNCTION rowdelta.find_sql(jsonb) IS 'SQL of what a path finds';
+COMMENT ON FUNCTION rowdelta.find_sql(jsonb, text) IS 'SQL of what a path finds';
+
+-- rowdelta.found_sql(p_column): SQL of what a column's paths find: the first that is not null; else null where any is there.
+CREATE FUNCTION rowdelta.found_sql(p_column rowdelta.mapped_column) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT CASE WHEN count(*) = 1 THEN min(f.found) ELSE
+                   'coalesce(' || string_agg(format('nullif(%s, ''null'')', f.found), ', ' ORDER BY f.at) || ', '
+                   || string_agg(f.found, ', ' ORDER BY f.at) || ')' END
+        FROM (SELECT rowdelta.find_sql(p.path, p_column.places[1]) AS found, p.at
+              FROM jsonb_array_elements(p_column.paths) WITH ORDINALITY AS p (path, at)) AS f);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.found_sql(rowdelta.mapped_column) IS 'SQL of what a column''s paths find';
 
 -- rowdelta.items_sql(p_relations, p_ix): SQL of the items of a relation: document, parent, at, item, silent, up1, ….
 --
@@ -2278,10 +2422,12 @@ DECLARE
     v_ups   text := '';
     v_joins text := '';
     v_level integer := 1;
+    v_path  text[];
+    v_place text;
 BEGIN
     IF v.kind = 'root' THEN
         RETURN 'SELECT d.document, NULL::integer AS parent, d.document AS at, CASE WHEN jsonb_typeof(d.item) = ''object'' '
-            'THEN d.item ELSE rowdelta.refuse(''expected an object'')::jsonb END AS item, false AS silent '
+            'THEN d.item ELSE rowdelta.refuse(''expected an object, found '' || rowdelta.found(d.item))::jsonb END AS item, false AS silent '
             'FROM unnest($2::integer[], $3::jsonb[]) AS d (document, item)';
     END IF;
     WHILE v_outer IS NOT NULL LOOP
@@ -2292,20 +2438,23 @@ BEGIN
         v_joins := v_joins || format(' JOIN unnest($1) AS p%1$s ON p%1$s.relation = %2$s AND p%1$s.number = p%3$s.parent',
                                      v_level, v_outer, v_level - 1);
     END LOOP;
+    v_path := ARRAY(SELECT substr(s.part, 2) FROM jsonb_array_elements_text(v.path) WITH ORDINALITY AS s (part, at) ORDER BY s.at);
+    -- Mostly the relation is named after its list.
+    v_place := CASE WHEN v_path IN (ARRAY[v.name], '{}') THEN '' ELSE array_to_string(v_path, '.') || ': ' END;
     RETURN format(
-        'SELECT p1.document, p1.number AS parent, i.at, i.item, i.silent%s FROM unnest($1) AS p1%s '
-        'CROSS JOIN LATERAL (SELECT rowdelta.find(p1.item, %L::text[]) AS list OFFSET 0) AS l '
+        'SELECT p1.document, p1.number AS parent, i.at, i.item, i.silent%1$s FROM unnest($1) AS p1%2$s '
+        'CROSS JOIN LATERAL (SELECT rowdelta.find(p1.item, %3$L::text[], %6$L) AS list OFFSET 0) AS l '
         'CROSS JOIN LATERAL (SELECT a.item, a.at, false AS silent FROM jsonb_array_elements(CASE WHEN l.list IS NULL '
         'OR l.list = ''null'' THEN ''[]'' WHEN jsonb_typeof(l.list) = ''array'' THEN l.list ELSE rowdelta.refuse('
-        '''expected a list, found '' || jsonb_typeof(l.list))::jsonb END) WITH ORDINALITY AS a (item, at)%s) AS i '
-        'WHERE p1.relation = %s AND NOT p1.silent',
-        v_ups, v_joins, ARRAY(SELECT substr(s.part, 2) FROM jsonb_array_elements_text(v.path) WITH ORDINALITY AS s (part, at)
-                              ORDER BY s.at),
+        '%6$L || ''expected a list, found '' || rowdelta.found(l.list))::jsonb END) WITH ORDINALITY AS a (item, at)%4$s) AS i '
+        'WHERE p1.relation = %5$s AND NOT p1.silent',
+        v_ups, v_joins, v_path,
         CASE WHEN v.when_absent = 'keep' THEN ' UNION ALL SELECT NULL, 0, true WHERE l.list IS NULL' ELSE '' END
         || CASE v.when_null WHEN 'keep' THEN ' UNION ALL SELECT NULL, 0, true WHERE l.list = ''null'''
-                            WHEN 'error' THEN ' UNION ALL SELECT rowdelta.refuse(''is null'')::jsonb, 0, true '
-                                              'WHERE l.list = ''null''' ELSE '' END,
-        v.enclosing);
+                            WHEN 'error' THEN format(
+                                ' UNION ALL SELECT rowdelta.refuse(%L)::jsonb, 0, true WHERE l.list = ''null''',
+                                v_place || 'the list is null, and when_null = "error"') ELSE '' END,
+        v.enclosing, v_place);
 END
 $$;
 
@@ -2334,20 +2483,16 @@ BEGIN
         c := v.columns[i];
         IF c.lookup IS NULL THEN
             IF v_some AND i = ANY (v.key_at) THEN
-                v_chosen := v_chosen || format(', %s AS i%s', rowdelta.value_sql(c, 'j.v' || i), i);
+                v_chosen := v_chosen || format(', %s AS i%s', rowdelta.value_sql(c, 'j.v' || i, c.places[1]), i);
                 v_keys := v_keys || ', j.i' || i;
             END IF;
-            -- The first that is not null; else null where any is there.
-            SELECT v_found || ', ' || CASE WHEN count(*) = 1 THEN min(rowdelta.find_sql(p.path)) ELSE
-                'coalesce(' || string_agg(format('nullif(%s, ''null'')', rowdelta.find_sql(p.path)), ', ' ORDER BY p.at) || ', '
-                || string_agg(rowdelta.find_sql(p.path), ', ' ORDER BY p.at) || ')' END || ' AS v' || i
-            INTO v_found FROM jsonb_array_elements(c.paths) WITH ORDINALITY AS p (path, at);
+            v_found := v_found || format(', %s AS v%s', rowdelta.found_sql(c), i);
             CONTINUE;
         END IF;
         v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = c.lookup);
         FOR n IN 1 .. cardinality(v_lookup.keys) LOOP
-            v_found := v_found || format(', %s AS j%s_%s', rowdelta.find_sql(c.paths -> n - 1), i, n);
-            v_item := format(', %s AS k%s_%s', rowdelta.value_sql(v_lookup.keys[n], format('j.j%s_%s', i, n)), i, n);
+            v_found := v_found || format(', %s AS j%s_%s', rowdelta.find_sql(c.paths -> n - 1, c.places[n]), i, n);
+            v_item := format(', %s AS k%s_%s', rowdelta.value_sql(v_lookup.keys[n], format('j.j%s_%s', i, n), c.places[n]), i, n);
             IF v_some AND i = ANY (v.key_at) THEN
                 v_chosen := v_chosen || v_item;
                 v_keys := v_keys || format(', j.k%s_%s', i, n);
@@ -2414,15 +2559,17 @@ DECLARE
     v_keys   text;
     v_target rowdelta.lookup;
     v_counts text := '';
+    c        rowdelta.mapped_column;
 BEGIN
     v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = p_plan.relations[p_ix].columns[p_column].lookup);
     v_names := v_lookup.key;
     v_values := ARRAY(SELECT format('e.k%s_%s', p_column, n) FROM generate_series(1, cardinality(v_lookup.key)) AS n);
     v_keys := array_to_string(v_values, ', ');
     FOR i IN 1 .. cardinality(v_lookup.columns) LOOP
-        v_names := v_names || v_lookup.columns[i].name;
+        c := v_lookup.columns[i];
+        v_names := v_names || c.name;
         v_values := v_values
-            || rowdelta.value_sql(v_lookup.columns[i], rowdelta.find_sql(v_lookup.columns[i].paths -> 0));
+            || rowdelta.value_sql(c, rowdelta.find_sql(c.paths -> 0, c.places[1]), c.places[1]);
     END LOOP;
     -- A link whose target is skipped refers to nothing else.
     IF p_plan.relations[p_ix].kind = 'link' AND p_column > 1 THEN
@@ -2441,6 +2588,66 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.catalogue_sql(rowdelta.plan_of_mapping, integer, integer) IS
     'SQL that inserts the catalogue rows that are missing';
+
+-- rowdelta.incomplete_sql(p_lookup, p_column, p_at): SQL of the message that parts of the key of a catalogue row are null: which.
+CREATE FUNCTION rowdelta.incomplete_sql(p_lookup rowdelta.lookup, p_column rowdelta.mapped_column, p_at integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT format('concat_ws('', '', %s) || %L',
+                      string_agg(format('CASE WHEN k.k%s_%s IS NULL THEN %L END', p_at, k.at,
+                                        coalesce(nullif(left(p_column.places[k.at], -2), ''), k.name)), ', ' ORDER BY k.at),
+                      format(', part of the key of %s, is null: give it, or say nullable = true of it', to_json(p_lookup.name)))
+        FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at) WHERE k.name <> ALL (p_lookup.nullable));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.incomplete_sql(rowdelta.lookup, rowdelta.mapped_column, integer) IS
+    'SQL of the message that the key of a catalogue row is incomplete';
+
+-- rowdelta.unknown_sql(p_lookup, p_column, p_at): SQL of the message that a catalogue lacks a row: which.
+CREATE FUNCTION rowdelta.unknown_sql(p_lookup rowdelta.lookup, p_column rowdelta.mapped_column, p_at integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT format(CASE count(*) WHEN 1 THEN '%L || %s || %L' ELSE '%L || ''('' || concat_ws('', '', %s) || '')'' || %L' END,
+                      (SELECT CASE WHEN bool_and(p.place <> '') THEN string_agg(left(p.place, -2), ', ' ORDER BY p.at) || ': ' ELSE '' END
+                       FROM unnest(p_column.places) WITH ORDINALITY AS p (place, at)),
+                      string_agg(format('coalesce(rowdelta.found(to_jsonb(k.k%s_%s)), ''null'')', p_at, k.at), ', ' ORDER BY k.at),
+                      format(' is not in the catalogue %s', to_json(p_lookup.name)) || CASE p_lookup.missing
+                          -- By a trigger, say, or a policy.
+                          WHEN 'insert' THEN ': it was inserted, and refused or hidden by its table'
+                          ELSE ': add it, or say missing = "insert" or "skip"' END)
+        FROM unnest(p_lookup.key) WITH ORDINALITY AS k (name, at));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.unknown_sql(rowdelta.lookup, rowdelta.mapped_column, integer) IS
+    'SQL of the message that a catalogue lacks a row';
+
+-- rowdelta.keyless_sql(p_relation, p_at): SQL of the message that a column of a relation's key is null.
+CREATE FUNCTION rowdelta.keyless_sql(p_relation rowdelta.relation, p_at integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    c rowdelta.mapped_column := p_relation.columns[p_at];
+BEGIN
+    RETURN (
+        SELECT format('%L || CASE WHEN %s THEN ''absent'' ELSE ''null'' END || %L',
+                      CASE WHEN bool_and(p.place <> '') THEN string_agg(left(p.place, -2), ', ' ORDER BY p.at) ELSE c.name END || ': is ',
+                      string_agg(CASE WHEN c.lookup IS NULL THEN format('f.v%s IS NULL', p_at) ELSE format('f.j%s_%s IS NULL', p_at, p.at) END,
+                                 ' AND '),
+                      ', and part of the key' || CASE p_relation.kind WHEN 'child' THEN '; give it, or say nullable = true' ELSE '' END)
+        FROM unnest(c.places) WITH ORDINALITY AS p (place, at));
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.keyless_sql(rowdelta.relation, integer) IS 'SQL of the message that a column of a key is null';
 
 -- rowdelta.rows_sql(p_plan, p_ix, p_inserts): SQL of the source rows of a relation, as one array.
 --
@@ -2468,7 +2675,7 @@ BEGIN
         c := v.columns[i];
         IF c.lookup IS NULL THEN
             v_values := v_values || format(CASE WHEN v_skips <> '' AND v.kind = 'link' THEN ', CASE WHEN l1.id IS NOT NULL THEN %s END AS c%s'
-                                                ELSE ', %s AS c%s' END, rowdelta.value_sql(c, 'k.v' || i), i);
+                                                ELSE ', %s AS c%s' END, rowdelta.value_sql(c, 'k.v' || i, c.places[1]), i);
             v_absent := format('f.v%s IS NULL', i);
         ELSE
             v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = c.lookup);
@@ -2476,13 +2683,12 @@ BEGIN
                                          v_lookup.id, v_lookup.tbl, rowdelta.met_sql(v_lookup, i, 'k', 't'), i);
             -- Without its target a link is no row.
             v_values := v_values || format(', CASE WHEN k.silent OR %1$s' || CASE WHEN v.kind = 'link' AND i > 1 THEN ' OR l1.id IS NULL'
-                ELSE '' END || ' THEN NULL WHEN %2$s THEN rowdelta.refuse(%3$L)::%4$s '
+                ELSE '' END || ' THEN NULL WHEN %2$s THEN rowdelta.refuse(%3$s)::%4$s '
                 'WHEN l%5$s.id IS NULL THEN %6$s ELSE l%5$s.id::%4$s END AS c%5$s',
                 rowdelta.nulls_sql(v_lookup, i, 'k', true), rowdelta.nulls_sql(v_lookup, i, 'k', false),
-                format('part of the key of %s is null', to_json(c.lookup)), c.sql, i,
-                -- One that was to be inserted may be refused by a trigger, or not be seen.
-                CASE WHEN v_lookup.missing = 'skip' OR (p_inserts AND v_lookup.missing = 'insert') THEN 'NULL' ELSE format('rowdelta.refuse(%L)::%s',
-                    format('is not in the catalogue %s', to_json(c.lookup)), c.sql) END);
+                rowdelta.incomplete_sql(v_lookup, c, i), c.sql, i,
+                CASE WHEN v_lookup.missing = 'skip' OR (p_inserts AND v_lookup.missing = 'insert') THEN 'NULL'
+                     ELSE format('rowdelta.refuse(%s)::%s', rowdelta.unknown_sql(v_lookup, c, i), c.sql) END);
             v_skips := v_skips || format(', (NOT k.silent AND NOT %1$s AND l%2$s.id IS NULL' || CASE WHEN v.kind = 'link' AND i > 1
                                          THEN ' AND l1.id IS NOT NULL' ELSE '' END || ')::integer AS s%2$s',
                                          rowdelta.nulls_sql(v_lookup, i, 'k', true), i);
@@ -2508,8 +2714,8 @@ BEGIN
         v.ix, CASE WHEN v.encloses THEN 'f.item' ELSE 'NULL' END, array_to_string(v_cells, ', '), array_to_string(v_bytes, ', '),
         array_to_string(v_kept, ', '),
         coalesce((SELECT string_agg(CASE WHEN (v.columns[k.at]).nullable THEN rowdelta.cell_sql('f.f' || k.at) ELSE format(
-                'CASE WHEN f.c%1$s IS NULL AND NOT f.silent%4$s THEN rowdelta.refuse(%2$L)::bytea ELSE %3$s END', k.at,
-                format('%s is null, and part of the key', quote_ident((v.columns[k.at]).name)), rowdelta.cell_sql('f.f' || k.at),
+                'CASE WHEN f.c%1$s IS NULL AND NOT f.silent%4$s THEN rowdelta.refuse(%2$s)::bytea ELSE %3$s END', k.at,
+                rowdelta.keyless_sql(v, k.at), rowdelta.cell_sql('f.f' || k.at),
                 CASE WHEN (v.columns[k.at]).lookup IS NOT NULL THEN format(' AND f.s%s = 0', k.at) ELSE '' END)
                 END, ' || ' ORDER BY k.ordinality) FROM unnest(v.key_at) WITH ORDINALITY AS k (at)), 'NULL'),
         v_tuple, coalesce((SELECT string_agg('f.s' || s.ordinality, ' + ') FROM unnest(v.columns) WITH ORDINALITY AS s
@@ -2537,6 +2743,52 @@ CREATE TYPE rowdelta.shreds AS (
 );
 
 COMMENT ON TYPE rowdelta.shreds IS 'the rows that documents ask for, and how many rows of catalogues were inserted for them';
+
+-- rowdelta.culprit(p_plan, p_ix, p_around, p_documents, p_items, p_message): how a message of the server about a value of a
+-- relation begins: with the path of the first column of which it says the same. Nothing: it is about no value.
+CREATE FUNCTION rowdelta.culprit(
+    p_plan rowdelta.plan_of_mapping, p_ix integer, p_around rowdelta.source_row[], p_documents integer[], p_items jsonb[], p_message text
+) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    c        rowdelta.mapped_column;
+    v_lookup rowdelta.lookup;
+    v_values text[] := '{}';
+    v_places text[] := '{}';
+BEGIN
+    FOREACH c IN ARRAY p_plan.relations[p_ix].columns LOOP
+        v_places := v_places || c.places;
+        IF c.lookup IS NULL THEN
+            v_values := v_values || rowdelta.value_sql(c, rowdelta.found_sql(c), '');
+            CONTINUE;
+        END IF;
+        v_lookup := (SELECT l FROM unnest(p_plan.lookups) AS l WHERE l.name = c.lookup);
+        FOR n IN 1 .. cardinality(c.places) LOOP
+            v_values := v_values || rowdelta.value_sql(v_lookup.keys[n], rowdelta.find_sql(c.paths -> n - 1, ''), '');
+        END LOOP;
+        FOREACH c IN ARRAY v_lookup.columns LOOP
+            v_places := v_places || c.places;
+            v_values := v_values || rowdelta.value_sql(c, rowdelta.find_sql(c.paths -> 0, ''), '');
+        END LOOP;
+    END LOOP;
+    FOR i IN 1 .. cardinality(v_values) LOOP
+        BEGIN
+            EXECUTE format('SELECT count(%s) FROM (%s) AS e', v_values[i], rowdelta.items_sql(p_plan.relations, p_ix))
+            USING p_around, p_documents, p_items;
+        EXCEPTION WHEN OTHERS THEN
+            IF SQLERRM = p_message THEN
+                RETURN v_places[i];
+            END IF;
+        END;
+    END LOOP;
+    RETURN '';
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.culprit(rowdelta.plan_of_mapping, integer, rowdelta.source_row[], integer[], jsonb[], text) IS
+    'which column the server speaks of';
 
 -- rowdelta.shredded(p_plan, p_documents, p_items): the source rows of documents, which have these numbers.
 --
@@ -2581,6 +2833,10 @@ BEGIN
     RETURN ROW(v_rows, v_counts);
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
+    -- Of many documents who calls looks for the one.
+    IF v_state ~ '^2[23]' AND cardinality(p_documents) = 1 THEN
+        v_message := rowdelta.culprit(p_plan, v.ix, v_around, p_documents, p_items, v_message) || v_message;
+    END IF;
     RAISE EXCEPTION '%', v_message USING ERRCODE = v_state, DETAIL = v.name;
 END
 $$;
@@ -2660,6 +2916,21 @@ $$;
 COMMENT ON FUNCTION rowdelta.identities(rowdelta.relation[], rowdelta.source_row[], rowdelta.node[]) IS
     'what tells rows apart that enclose others';
 
+-- rowdelta.key_said(p_relation, p_rows, p_number): the key of one of the rows of a relation, for messages.
+CREATE FUNCTION rowdelta.key_said(p_relation rowdelta.relation, p_rows rowdelta.source_row[], p_number integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT string_agg(k.name || '=' || coalesce(left(r.cells[p_relation.key_at[k.at]], 100), 'null'), ', ' ORDER BY k.at)
+        FROM unnest(p_rows) AS r CROSS JOIN unnest(p_relation.key) WITH ORDINALITY AS k (name, at)
+        WHERE r.relation = p_relation.ix AND r.number = p_number);
+END
+$$;
+
+COMMENT ON FUNCTION rowdelta.key_said(rowdelta.relation, rowdelta.source_row[], integer) IS 'the key of a row, for messages';
+
 -- rowdelta.chosen(p_relations, p_rows): the rows without those that are another one's duplicates, with what is below these,
 -- and without links that have no target: the root row of the document counts their references as skipped.
 --
@@ -2676,6 +2947,7 @@ DECLARE
     v_skipped rowdelta.source_row[] := '{}';
     v_trees   rowdelta.node[];
     v_gone    integer[];
+    v_number  integer;
     v         rowdelta.relation;
 BEGIN
     IF EXISTS (SELECT FROM unnest(v_rows) AS r WHERE r.skipped > 0) THEN
@@ -2689,16 +2961,17 @@ BEGIN
         GROUP BY r.relation, r.parent, r.key HAVING count(*) > 1) ORDER BY l.ix DESC
     LOOP
         v_trees := rowdelta.trees(p_relations, v_rows);
-        SELECT array_agg(d.number) FILTER (WHERE d.place > 1),
-               CASE WHEN bool_or(d.differs AND v.on_duplicate = 'error') THEN rowdelta.refuse(
-                   format('two rows of %s have one key and other content', v.name)) END::integer[]
-        INTO v_gone
+        SELECT array_agg(d.number) FILTER (WHERE d.place > 1), min(d.number) FILTER (WHERE d.differs AND v.on_duplicate = 'error')
+        INTO v_gone, v_number
         FROM (SELECT r.number, t.hash <> first_value(t.hash) OVER w AS differs, row_number() OVER w AS place
               FROM unnest(v_rows) AS r JOIN unnest(v_trees) AS t ON t.relation = v.ix AND t.number = r.number
               WHERE r.relation = v.ix AND NOT r.silent
               WINDOW w AS (PARTITION BY r.parent, r.key
                            ORDER BY CASE v.on_duplicate WHEN 'last' THEN -r.number ELSE r.number END)) AS d;
-        IF v_gone IS NOT NULL THEN
+        IF v_number IS NOT NULL THEN
+            PERFORM rowdelta.refuse(format('two items with the key %s differ: on_duplicate = "first" or "last" takes one of them',
+                                           rowdelta.key_said(v, v_rows, v_number)));
+        ELSIF v_gone IS NOT NULL THEN
             v_rows := rowdelta.without(p_relations, v_rows, v.ix, v_gone);
         END IF;
     END LOOP;
@@ -2706,7 +2979,10 @@ BEGIN
         SELECT r.relation FROM unnest(v_rows) AS r WHERE r.relation > 1 AND NOT r.silent
         GROUP BY r.relation, r.document, r.key HAVING count(*) > 1)
     LOOP
-        PERFORM rowdelta.refuse(format('two rows of %s have one key, under two parents', v.name));
+        SELECT min(r.number) INTO v_number FROM unnest(v_rows) AS r WHERE r.relation = v.ix AND NOT r.silent
+        GROUP BY r.document, r.key HAVING count(*) > 1 LIMIT 1;
+        PERFORM rowdelta.refuse(format('two items with the key %s stand under two parents, and unique_in = "all": take one out',
+                                       rowdelta.key_said(v, v_rows, v_number)));
     END LOOP;
     IF v_skipped <> '{}' THEN
         v_rows := ARRAY(
@@ -4160,7 +4436,7 @@ DECLARE
     v_forms text;
     v_key   text;
 BEGIN
-    SELECT string_agg(format('%s AS c%s', rowdelta.value_sql(v.columns[k.at], p_values[k.ordinality]), k.at), ', '),
+    SELECT string_agg(format('%s AS c%s', rowdelta.value_sql(v.columns[k.at], p_values[k.ordinality], (v.columns[k.at]).name || ': '), k.at), ', '),
            string_agg(format('%s AS f%s', rowdelta.form_sql(v.columns[k.at], 'c.c' || k.at), k.at), ', '),
            string_agg(rowdelta.cell_sql('f.f' || k.at), ' || ' ORDER BY k.ordinality)
     INTO v_cells, v_forms, v_key FROM unnest(v.key_at) WITH ORDINALITY AS k (at);
@@ -4300,7 +4576,7 @@ BEGIN
         RETURN '{}';
     END IF;
     EXECUTE rowdelta.keyed_roots_sql(
-        v, ARRAY(SELECT rowdelta.find_sql((v.columns[k.at]).paths -> 0) FROM unnest(v.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality),
+        v, ARRAY(SELECT rowdelta.found_sql(v.columns[k.at]) FROM unnest(v.key_at) WITH ORDINALITY AS k (at) ORDER BY k.ordinality),
         '(SELECT a.document, CASE WHEN jsonb_typeof(a.item) = ''object'' THEN a.item ELSE rowdelta.refuse(''expected an object'')::jsonb END AS item '
         'FROM (SELECT d.at AS document, $1 -> d.at - 1 AS item FROM generate_series(1, jsonb_array_length($1)) AS d (at) OFFSET 0) AS a) AS e')
     INTO v_roots USING p_documents;
@@ -4394,6 +4670,8 @@ CREATE FUNCTION rowdelta.read_texts(
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, rowdelta, pg_temp
 AS $$
+DECLARE
+    v_detail text;
 BEGIN
     failures := '{}';
     items := ARRAY(SELECT coalesce(p_texts[d.at], 'null')::jsonb FROM generate_subscripts(p_texts, 1) AS d (at) ORDER BY d.at);
@@ -4407,7 +4685,9 @@ EXCEPTION WHEN OTHERS THEN
             items := items || coalesce(p_texts[v_at], 'null')::jsonb;
             documents := documents || p_documents[v_at];
         EXCEPTION WHEN OTHERS THEN
-            failures := failures || ROW(p_documents[v_at], NULL, 'RD006', SQLERRM)::rowdelta.failed;
+            GET STACKED DIAGNOSTICS v_detail = PG_EXCEPTION_DETAIL;
+            failures := failures || ROW(p_documents[v_at], NULL, 'RD006', concat_ws(
+                ': ', CASE SQLSTATE WHEN '22P02' THEN 'not JSON' ELSE SQLERRM END, nullif(rtrim(v_detail, '.'), '')))::rowdelta.failed;
         END;
     END LOOP;
 END
@@ -4689,6 +4969,7 @@ DECLARE
     v_size    bigint;
     v_gone    bigint;
     v_oid     oid;
+    v_guard   text := 'rowdelta.guard, which no argument lifts';
 BEGIN
     FOR v_oid, v_gone IN
         SELECT c.oid, c.rows FROM (
@@ -4700,12 +4981,14 @@ BEGIN
         IF v_gone > 100 AND v_percent IS NOT NULL THEN
             EXECUTE format('SELECT count(*) FROM %s', v_oid::regclass) INTO v_size;
             IF 100.0 * v_gone / greatest(v_size, 1) > v_percent THEN
-                RETURN format('%s of %s rows of %s would be deleted; at most %s %% may be', v_gone, v_size, v_oid::regclass, v_percent);
+                RETURN format('%s of %s rows of %s would be deleted; at most %s %% may be (%s)', v_gone, v_size, v_oid::regclass, v_percent,
+                              CASE WHEN v_percent = p_plan.percent_max THEN 'percent_max' ELSE v_guard END);
             END IF;
         END IF;
     END LOOP;
     IF v_total > v_rows THEN
-        RETURN format('%s rows would be deleted; at most %s may be', v_total, v_rows);
+        RETURN format('%s rows would be deleted; at most %s may be (%s)', v_total, v_rows,
+                      CASE WHEN v_rows = p_plan.rows_max THEN 'rows_max' ELSE v_guard END);
     END IF;
     RETURN NULL;
 END
@@ -4911,10 +5194,12 @@ DECLARE
     v_counts  jsonb := '{}';
 BEGIN
     IF v_seen = '{}' THEN
-        RAISE EXCEPTION 'the feed is empty' USING ERRCODE = 'RD008';
-    ELSIF cardinality(v_seen) < coalesce(expected, cardinality(v_known) / 2) THEN
-        RAISE EXCEPTION 'the feed has % documents; at least % were expected', cardinality(v_seen),
-            coalesce(expected, cardinality(v_known) / 2) USING ERRCODE = 'RD008';
+        RAISE EXCEPTION 'no keys are given: an empty feed deletes nothing' USING ERRCODE = 'RD008';
+    ELSIF cardinality(v_seen) < expected THEN
+        RAISE EXCEPTION '% keys are given; at least % were expected', cardinality(v_seen), expected USING ERRCODE = 'RD008';
+    ELSIF expected IS NULL AND cardinality(v_seen) < cardinality(v_known) / 2 THEN
+        RAISE EXCEPTION '% keys are given, and % documents are recorded, of which at least half must be among them; if the feed is whole, expected => %',
+            cardinality(v_seen), cardinality(v_known), cardinality(v_seen) USING ERRCODE = 'RD008';
     END IF;
     SELECT m.definition #>> '{root,on_absent}' = 'keep' INTO v_keep FROM rowdelta.mapping m WHERE m.id = v_plan.mapping;
     IF v_absent <> '{}' AND v_keep IS NOT TRUE THEN
@@ -5251,7 +5536,8 @@ DECLARE
 BEGIN
     UPDATE rowdelta.mapping m SET history = keep WHERE m.name = keep_history.mapping RETURNING m.id INTO v_id;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'unknown mapping %', to_json(keep_history.mapping) USING ERRCODE = 'RD001';
+        RAISE EXCEPTION 'no mapping % is registered: rowdelta.register(...) enters one, rowdelta.mappings() lists them', to_json(keep_history.mapping)
+            USING ERRCODE = 'RD001';
     END IF;
     PERFORM rowdelta.forget_history(v_id);
 END

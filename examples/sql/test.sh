@@ -133,8 +133,8 @@ sed -e '7s/"qty": 1/"qty": 0/' -e '8s/"qty": 1/"qty": 2/' -e '600s/}$//' -e '110
 check "pg.mjs: documents that fail" '1
 {"documents":{"read":1200,"new":0,"changed":1,"unchanged":1196,"withheld":0,"failed":3},"rows_written":1}
 line 7: N7: lines: new row for relation "order_lines" violates check constraint "order_lines_quantity_check"
-line 600: invalid input syntax for type json
-line 1100: unsupported Unicode escape sequence' "$(job bad.ndjson)"
+line 600: not JSON: The input string ended unexpectedly
+line 1100: unsupported Unicode escape sequence: \u0000 cannot be converted to text' "$(job bad.ndjson)"
 
 # Another session holds a row: that may pass.
 sed '9s/"qty": 1/"qty": 2/' feed.ndjson >locked.ndjson

@@ -33,6 +33,81 @@ const FORBIDDEN: &str = "
     ALTER TABLE page ADD CHECK (body <> 'forbidden'); ALTER TABLE tag ADD CHECK (word <> 'forbidden');
     ALTER TABLE orders ADD CHECK (note <> 'forbidden');";
 
+/// What is said of documents, behind the relation: where, what there should be, and what was found.
+fn said() -> Vec<(Value, &'static str)> {
+    vec![
+        (json!({ "lines": [{ "no": 1, "qty": [] }] }), "lines: qty: expected a number, found a list"),
+        (json!({ "lines": [{ "no": "x" }] }), "lines: no: invalid input syntax for type integer: \"x\""),
+        (
+            json!({ "lines": [{ "no": null }] }),
+            "lines: no: is null, and part of the key; give it, or say nullable = true",
+        ),
+        (
+            json!({ "lines": [{ "qty": 1 }] }),
+            "lines: no: is absent, and part of the key; give it, or say nullable = true",
+        ),
+        (json!({ "lines": {} }), "lines: expected a list, found an object"),
+        (json!({ "units": 1.5 }), "shop: units: expected an integer, found 1.5"),
+        (json!({ "total": 1e9 }), "shop: total: numeric field overflow"),
+        (json!({ "note": { "a": 1 } }), "shop: note: expected text, found an object"),
+        (json!({ "customer": "longer than ten" }), "shop: customer: 15 characters, longer than varchar(10)"),
+        (
+            json!({ "paid": "yesterday" }),
+            "shop: paid: expected a timestamp such as 2024-05-31T10:00:00Z, found \"yesterday\"",
+        ),
+        (
+            json!({ "paid": "2024-05-31T10:00:00" }),
+            "shop: paid: \"2024-05-31T10:00:00\" has no time zone; declare one with zone",
+        ),
+        (
+            json!({ "address": "here" }),
+            "shop: address.city: expected an object that holds \"city\", found \"here\"",
+        ),
+        (
+            json!({ "lines": [{ "no": 7, "qty": 1 }, { "no": 7, "qty": 2 }] }),
+            "lines: two items with the key no=7 differ: on_duplicate = \"first\" or \"last\" takes one of them",
+        ),
+        (json!({ "number": null }), "shop: number: is null, and part of the key"),
+        (json!([]), "shop: expected an object, found a list"),
+        (
+            json!({ "products": ["pears"] }),
+            "products: \"pears\" is not in the catalogue \"product\": add it, or say missing = \"insert\" or \"skip\"",
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p25_what_is_said_names_the_path_and_what_was_found() {
+    let shop = Shop::with(SCHEMA, &MAPPING.replace("missing = \"insert\"", "missing = \"error\"")).await;
+    let sql = Sql::with_file(&shop.db, &shop.mapping).await;
+    let mut docs = Vec::new();
+    for (at, (mut document, message)) in said().into_iter().enumerate() {
+        if let Some(members) = document.as_object_mut() {
+            members.entry("number").or_insert(json!(format!("S{at}")));
+        }
+        assert_eq!(sql.one(&document).await.unwrap_err().message, message, "{document}");
+        docs.push(document);
+    }
+    // Among others it is the same.
+    let ran = many(&sql, &docs).await;
+    let of =
+        |one: &Value| format!("{}: {}", one["relation"].as_str().unwrap(), one["message"].as_str().unwrap());
+    let messages: Vec<String> = ran.report["failures"].as_array().unwrap().iter().map(of).collect();
+    assert_eq!(messages, said().into_iter().map(|(_, message)| message).collect::<Vec<_>>());
+    let texts = ["{\"number\": ", "{\"number\": tru}", "{\"number\": \"\\u0000\"}"].map(str::to_owned);
+    let failures = &sql.texts(&texts).await.report["failures"];
+    let messages: Vec<&str> =
+        failures.as_array().unwrap().iter().map(|one| one["message"].as_str().unwrap()).collect();
+    assert_eq!(
+        messages,
+        [
+            "not JSON: The input string ended unexpectedly",
+            "not JSON: Token \"tru\" is invalid",
+            "unsupported Unicode escape sequence: \\u0000 cannot be converted to text"
+        ]
+    );
+}
+
 async fn strict() -> (Shop, Sql) {
     let shop = Shop::with(&format!("{SCHEMA}{FORBIDDEN}"), MAPPING).await;
     let sql = Sql::with_file(&shop.db, &shop.mapping).await;
