@@ -20,7 +20,7 @@ use rowdelta::engine::plan::{Recorder, SavedPlan};
 use rowdelta::engine::report::{Status, SyncError};
 use rowdelta::engine::{Engine, FeedItem, default_workers};
 use rowdelta::error::Error;
-use rowdelta::mapping::Mapping;
+use rowdelta::mapping::{Mapping, MappingError};
 use rowdelta::postgres::install::{self, Form};
 
 /// What is read ahead of the engine: so many chunks of so many bytes, unless a document is longer.
@@ -178,7 +178,15 @@ async fn failed(lines: Option<&Lines>) {
 /// In words.
 pub fn read_mapping(file: &Path) -> Result<Mapping, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    Mapping::from_toml(&text).map_err(|error| format!("{}: {error}", file.display()))
+    Mapping::from_toml(&text).map_err(|MappingError { faults }| {
+        let file = file.display();
+        match faults.as_slice() {
+            [fault] => format!("{file}: {fault}"),
+            faults => faults.iter().fold(format!("{file} has {} faults:", faults.len()), |text, fault| {
+                text + &format!("\n  {fault}")
+            }),
+        }
+    })
 }
 
 /// Writes a report to a file; `-`: to standard output.
