@@ -34,7 +34,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub async fn install(args: args::Install) -> Result<Exit, String> {
     let target = connect::Target::open(&args.database).await?;
     let pool = connect::pool(target.access.clone(), 1).await?;
-    let mut client = pool.get().await.map_err(|error| error.to_string())?;
+    let mut client = connect::get(&pool).await?;
     let done = match (args.extension, args.plain) {
         (true, _) => install::install_as(&mut client, Form::Extension).await,
         (_, true) => install::install_as(&mut client, Form::Plain).await,
@@ -75,7 +75,7 @@ async fn run(
     let target = connect::Target::open(&args.database).await?;
     let pool = connect::pool(target.access.clone(), workers).await?;
     if args.install {
-        let mut client = pool.get().await.map_err(|error| error.to_string())?;
+        let mut client = connect::get(&pool).await?;
         install::install(&mut client).await.map_err(|error| error.to_string())?;
     }
     let mut builder = args.deleting.set(Engine::builder(mapping.clone()));

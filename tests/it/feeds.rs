@@ -234,7 +234,8 @@ async fn p29_a_second_run_of_a_mapping_is_refused_with_exit_code_4() {
     shop.db.execute(held).await;
     let ran = shop.run(&[json!({ "number": "B" })]).await;
     assert_eq!(ran.code, 4);
-    assert_eq!(ran.stderr, "rowdelta: another run of this mapping is at work\n");
+    let said = "rowdelta: another run of shop is at work: the test, lease until ";
+    assert!(ran.stderr.starts_with(said) && ran.stderr.contains(" UTC; --wait S "), "{}", ran.stderr);
     assert_eq!(shop.rows("SELECT number FROM orders").await, ["A"]);
     shop.db.execute("UPDATE rowdelta.mapping SET lease_until = clock_timestamp()").await;
     shop.run(&[json!({ "number": "B" })]).await.succeeded();
@@ -270,7 +271,11 @@ async fn a_run_that_cannot_start_exits_2_and_says_what_mends_it() {
     assert_eq!(no_mapping, exit_2("rowdelta: no/such.toml: No such file or directory (os error 2)\n"));
     let (code, said) = refused(&["sync", "-d", "postgresql://u@127.0.0.1:1/none", "-m", map, feed]).await;
     assert_eq!(code, 2);
-    assert!(said.starts_with("rowdelta: the database cannot be reached: "), "{said}");
+    assert!(said.starts_with("rowdelta: no connection to 127.0.0.1:1/none as u (from -d): "), "{said}");
+    let (place, _) = url.rsplit_once('/').unwrap();
+    let (code, said) = refused(&["status", "-d", &format!("{place}/no_such_database")]).await;
+    assert!(code == 2 && said.ends_with(": database \"no_such_database\" does not exist\n"), "{said}");
+    assert!(!said.contains("db error") && said.contains("/no_such_database as "), "{said}");
     assert_eq!(refused(&["sync"]).await.0, 2);
 }
 
@@ -280,8 +285,10 @@ async fn without_the_schema_rowdelta_a_run_exits_2_and_names_install() {
     db.execute(SCHEMA).await;
     let (map, feed) = (scratch.write("mapping.toml", MAPPING), scratch.write("feed.ndjson", ""));
     let arguments = ["sync", "-d", db.url(), "-m", map.to_str().unwrap(), feed.to_str().unwrap()];
-    let said =
-        "rowdelta: the database has no schema `rowdelta`; run `rowdelta install` once (or give --install)\n";
+    let name = db.value("SELECT current_database()").await;
+    let said = format!(
+        "rowdelta: database {name} has no schema `rowdelta`: if it is the right one, run `rowdelta install` once\n"
+    );
     assert_eq!(refused(&arguments).await, exit_2(said));
     assert_eq!(db.value("SELECT to_regnamespace('rowdelta')").await, "NULL");
     let (code, said) = refused(&[&arguments[..], &["--install"]].concat()).await;
