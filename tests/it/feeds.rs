@@ -13,8 +13,8 @@ type Line = (&'static [u8], Option<&'static str>);
 
 const FAULTY: [Line; 27] = [
     (br#"{"number":"A","customer":"Ann","lines":[{"no":1}]}"#, None),
-    (br#"{"number":"BROKEN","total":}"#, Some("feed.ndjson:2: not JSON: expected a value at column 28")),
-    (br#"{"customer":"x"}"#, Some("feed.ndjson:3 shop number: is null, and part of the key")),
+    (br#"{"number":"BROKEN","total":}"#, Some("feed.ndjson:2: not JSON: expected a value at byte 28 of the document")),
+    (br#"{"customer":"x"}"#, Some("feed.ndjson:3 shop number: is absent, and part of the key")),
     (br#"{"number":null}"#, Some("feed.ndjson:4 shop number: is null, and part of the key")),
     (
         br#"{"number":"WORD","units":"two"}"#,
@@ -55,7 +55,9 @@ const FAULTY: [Line; 27] = [
     ),
     (
         br#"{"number":"DEEP","lines":[{"no":1,"serials":["a",null]}]}"#,
-        Some("feed.ndjson:15 [DEEP] serials lines[0].serials[1]: is null, and part of the key"),
+        Some(
+            "feed.ndjson:15 [DEEP] serials lines[0].serials[1]: is null, and part of the key; give it, or say nullable = true",
+        ),
     ),
     (
         br#"{"number":"OBJECT","lines":{"no":1}}"#,
@@ -63,14 +65,16 @@ const FAULTY: [Line; 27] = [
     ),
     (
         br#"{"number":"TWICE","lines":[{"no":1,"qty":1},{"no":2},{"no":1,"qty":2}]}"#,
-        Some("feed.ndjson:17 [TWICE] lines lines[2]: has the key of lines[0] and other content"),
+        Some(
+            r#"feed.ndjson:17 [TWICE] lines lines[2]: has the key of lines[0] (no=1) and other content: on_duplicate = "first" or "last" takes one of them"#,
+        ),
     ),
     (br#"["A"]"#, Some("feed.ndjson:18 shop .: expected an object, found a list")),
-    (b"{\"number\":\"\xff\"}", Some("feed.ndjson:19: not JSON: invalid UTF-8 at column 12")),
+    (b"{\"number\":\"\xff\"}", Some("feed.ndjson:19: not JSON: invalid UTF-8 at byte 12 of the document")),
     (b"", None),
     (
         br#"{"number":"MUCH","note":"....................................................................................................................................................................................."}"#,
-        Some("feed.ndjson:21: the document is too long: 208 bytes"),
+        Some("feed.ndjson:21: the document has 208 bytes; at most 200 are read (--document-bytes-max)"),
     ),
     // Repeated: by its bytes, in another spelling (twice, once with a list of equal siblings), differing.
     (br#"{"number":"A","customer":"Ann","lines":[{"no":1}]}"#, None),
