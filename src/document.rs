@@ -72,7 +72,8 @@ impl Document {
 pub struct Origin {
     /// The file, or `None` where the caller handed the document over.
     pub file: Option<Arc<str>>,
-    /// Line in the file at which it begins, or place in the feed; counted from 1. 0: none, as of a file as a whole.
+    /// Line in the file at which it begins, or place in the feed; counted from 1. 0: none, as of a file as a whole, or
+    /// of a document that is missing from the feed.
     pub line: u64,
     /// Its number in the file, from 1, where several documents may begin on one line: in an array, say.
     pub item: Option<u64>,
@@ -80,10 +81,13 @@ pub struct Origin {
 
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.file {
-            Some(file) if self.line == 0 => f.write_str(file)?,
-            Some(file) => write!(f, "{file}:{}", self.line)?,
-            None => write!(f, "document {}", self.line)?,
+        match (&self.file, self.item) {
+            (Some(file), _) if self.line == 0 => f.write_str(file)?,
+            (Some(file), _) => write!(f, "{file}:{}", self.line)?,
+            // Handed over in SQL: places in the array are all there is.
+            (None, Some(item)) if self.line == 0 => return write!(f, "item {item}"),
+            (None, None) if self.line == 0 => return f.write_str("not in the feed"),
+            (None, _) => write!(f, "document {}", self.line)?,
         }
         self.item.map_or(Ok(()), |item| write!(f, ", item {item}"))
     }
@@ -106,4 +110,24 @@ pub(crate) fn short(key: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(key);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_says_what_is_known_of_it() {
+        let file: Option<Arc<str>> = Some("f".into());
+        for (file, line, item, text) in [
+            (file.clone(), 3, None, "f:3"),
+            (file.clone(), 3, Some(7), "f:3, item 7"),
+            (file, 0, None, "f"),
+            (None, 3, None, "document 3"),
+            (None, 0, Some(7), "item 7"),
+            (None, 0, None, "not in the feed"),
+        ] {
+            assert_eq!(Origin { file, line, item }.to_string(), text);
+        }
+    }
 }

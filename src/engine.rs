@@ -348,13 +348,13 @@ async fn settled(
             return Ok(registry);
         }
         let lost = state::unsettle_lost_roots(client, lease.mapping, &schema.tables[0]).await?;
+        if lost == 0 {
+            return Ok(registry);
+        }
         tracing::warn!(
             roots = lost,
             "root rows were deleted by someone else; their documents are done again"
         );
-        if lost == 0 {
-            return Ok(registry);
-        }
     }
 }
 

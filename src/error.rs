@@ -194,9 +194,14 @@ fn is_io(error: &(dyn std::error::Error + 'static)) -> bool {
     error.is::<std::io::Error>()
 }
 
+/// What is said of a lost lease, whoever finds out: the run, or the database (RD002).
+pub(crate) const TAKEN_OVER: &str = "another run took over: this one was still for longer than its lease (--lease); what was \
+     committed is in, the other run does the rest";
+
 /// PostgreSQL's message and the constraint; its DETAIL holds values, which stay out.
 fn words(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
+        Some(db) if db.code().code() == "RD002" => TAKEN_OVER.to_owned(),
         // `invalid input syntax for type integer: "x"`: what follows is a value.
         Some(db) if db.code().code().starts_with("22") => {
             db.message().split(": \"").next().unwrap_or_default().to_owned()

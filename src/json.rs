@@ -52,7 +52,7 @@ impl std::fmt::Display for JsonError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.column {
             0 => write!(f, "not JSON: {}", self.message),
-            column => write!(f, "not JSON: {} at column {column}", self.message),
+            column => write!(f, "not JSON: {} at byte {column} of the document", self.message),
         }
     }
 }
@@ -117,7 +117,7 @@ fn in_string(error: &hifijson::str::Error) -> &'static str {
         error if error.is_unicode_error() => "a lone surrogate in a string",
         Control => "a control character in a string",
         Eof | Escape(hifijson::escape::Error::Eof) => "a string does not end",
-        Escape(_) | Utf8(_) => "an escape in a string that is none",
+        Escape(_) | Utf8(_) => "an unknown escape in a string",
     }
 }
 
@@ -208,28 +208,33 @@ mod tests {
         let error = Json::parse(br#"{"a": 1,}"#).unwrap_err();
         assert_eq!(error.column, 9, "{error}");
         let faults: [(&[u8], &str); 18] = [
-            (b"{\"a\":\"\xff\"}", "invalid UTF-8 at column 7"),
-            (br#"{"a":"\ud800"}"#, "a lone surrogate in a string at column 12"),
-            (br#"{"a":"\ud800\ud800"}"#, "a lone surrogate in a string at column 18"),
-            (br#"{"a":"\udc00"}"#, "a lone surrogate in a string at column 12"),
-            (br#"{"a":01}"#, "expected a comma or the end of the list or object at column 7"),
-            (br#"{"a":1.}"#, "expected a digit at column 8"),
-            (br#"[-]"#, "expected a digit at column 3"),
-            (br#"[1e+]"#, "expected a digit at column 5"),
-            (br#"[.5]"#, "expected a value at column 2"),
-            (br#"[nul]"#, "expected a value at column 2"),
-            (b"", "it ends too early at column 1"),
-            (br#"{"a":1} x"#, "expected nothing more at column 9"),
-            (br#"{"a" 1}"#, "expected a colon at column 6"),
-            (br#"{a:1}"#, "expected a name at column 2"),
-            (br#"{"a":[1"#, "it ends too early at column 8"),
-            (br#"{"a":"b"#, "a string does not end at column 7"),
-            (b"[\"a\x1bb\"]", "a control character in a string at column 4"),
-            (br#"["\x"]"#, "an escape in a string that is none at column 4"),
+            (b"{\"a\":\"\xff\"}", "invalid UTF-8 at byte 7"),
+            (br#"{"a":"\ud800"}"#, "a lone surrogate in a string at byte 12"),
+            (br#"{"a":"\ud800\ud800"}"#, "a lone surrogate in a string at byte 18"),
+            (br#"{"a":"\udc00"}"#, "a lone surrogate in a string at byte 12"),
+            (br#"{"a":01}"#, "expected a comma or the end of the list or object at byte 7"),
+            (br#"{"a":1.}"#, "expected a digit at byte 8"),
+            (br#"[-]"#, "expected a digit at byte 3"),
+            (br#"[1e+]"#, "expected a digit at byte 5"),
+            (br#"[.5]"#, "expected a value at byte 2"),
+            (br#"[nul]"#, "expected a value at byte 2"),
+            (b"", "it ends too early at byte 1"),
+            (br#"{"a":1} x"#, "expected nothing more at byte 9"),
+            (br#"{"a" 1}"#, "expected a colon at byte 6"),
+            (br#"{a:1}"#, "expected a name at byte 2"),
+            (br#"{"a":[1"#, "it ends too early at byte 8"),
+            (br#"{"a":"b"#, "a string does not end at byte 7"),
+            (b"[\"a\x1bb\"]", "a control character in a string at byte 4"),
+            (br#"["\x"]"#, "an unknown escape in a string at byte 4"),
         ];
         for (bad, message) in faults {
             let error = Json::parse(bad).unwrap_err();
-            assert_eq!(error.to_string(), format!("not JSON: {message}"), "{}", String::from_utf8_lossy(bad));
+            assert_eq!(
+                error.to_string(),
+                format!("not JSON: {message} of the document"),
+                "{}",
+                String::from_utf8_lossy(bad)
+            );
         }
     }
 

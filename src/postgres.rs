@@ -34,7 +34,9 @@ use std::ops::DerefMut;
 use std::pin::Pin;
 use std::time::Duration;
 
+use bb8::PooledConnection;
 use bb8_postgres::PostgresConnectionManager;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, IsolationLevel, Socket, Transaction};
 
@@ -57,7 +59,47 @@ where
     <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
 {
     fn get(&self) -> Pin<Box<dyn Future<Output = Result<Connection, Error>> + Send + '_>> {
-        Box::pin(async move { Ok(Box::new(self.get_owned().await?) as Connection) })
+        Box::pin(async move { Ok(Box::new(connection(self).await?) as Connection) })
+    }
+}
+
+/// How long a server may take to say why the pool has no connection to it.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
+/// Takes a connection out of a pool. Where none comes in time the error says why, which the pool's own does not.
+///
+/// # Errors
+/// None came in time.
+pub async fn connection<T>(
+    pool: &bb8::Pool<PostgresConnectionManager<T>>,
+) -> Result<PooledConnection<'static, PostgresConnectionManager<T>>, Error>
+where
+    T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+    T::Stream: Send + Sync,
+    T::TlsConnect: Send,
+    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+{
+    match pool.get_owned().await {
+        Err(bb8::RunError::TimedOut) => {}
+        connection => return Ok(connection?),
+    }
+    let (config, connections) = (pool.config(), pool.state().connections);
+    let none = format!("no connection in {:.0?}", config.connection_timeout);
+    let max = config.max_size;
+    // Why it could not connect the pool keeps to itself, and goes on trying: one more try shows it.
+    match tokio::time::timeout(ANSWER_WAIT, pool.dedicated_connection()).await {
+        Ok(Err(error)) => {
+            let error = Error::from(bb8::RunError::User(error)).because(&none);
+            let full = error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS);
+            let mend = format!("; the pool takes up to {max}: fewer --workers, or a higher limit");
+            Err(if full { error.and(&mend) } else { error })
+        }
+        Ok(Ok(_)) => {
+            let message =
+                format!("{none}: of {max} of the pool {connections} are in use, and none became free");
+            Err(Error::new(ErrorKind::Connection, message))
+        }
+        Err(_) => Err(Error::new(ErrorKind::Connection, format!("{none}: the server does not answer"))),
     }
 }
 

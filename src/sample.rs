@@ -37,7 +37,8 @@ use crate::mapping::{
     Column, LookupIx, Mapping, Path, RelationIx, Scalar, Segment, Source, TableName, TextForm, WhenNull,
 };
 use crate::shred::ShredError;
-use crate::shred::item::{Found, Item, items, path_of};
+use crate::shred::fault::Fault;
+use crate::shred::item::{Found, Item, items};
 use crate::shred::strays;
 use crate::value::{self, ColumnType, Encoded, Kind, ValueError, in_form};
 
@@ -157,15 +158,15 @@ impl Reader<'_> {
         let relation = &mapping.relations[ix];
         for (at, column) in relation.columns.iter().enumerate() {
             let filled = match &column.source {
-                Source::Path { paths, zone } => {
-                    self.seen.relations[ix][at].look(item, paths, zone.is_some(), column.text)
-                }
+                Source::Path { paths, zone } => self.seen.relations[ix][at]
+                    .look(item, paths, zone.is_some(), column.text)
+                    .map_err(Fault::from),
                 Source::Lookup { lookup, matching } => self.reference(*lookup, matching, item),
                 Source::Position { .. } | Source::Constant { .. } => Ok(true),
             };
-            let error = |message| item.error(relation, path_of(column), message);
-            if !filled.map_err(error)? && relation.key.contains(&column.name) && !column.nullable {
-                return Err(error("is null, and part of the key".into()));
+            let filled = filled.map_err(|fault| item.error_in(relation, column, fault))?;
+            if !filled && relation.key.contains(&column.name) && !column.nullable {
+                return Err(item.lacks_key(relation, column));
             }
         }
         for (inner, _) in mapping.enclosed(ix) {
@@ -189,23 +190,26 @@ impl Reader<'_> {
     }
 
     /// Whether an item refers to a row of a catalogue; if so, what the row would hold is looked at.
-    fn reference(&mut self, ix: LookupIx, matching: &[Path], item: &Item<'_>) -> Result<bool, String> {
+    fn reference(&mut self, ix: LookupIx, matching: &[Path], item: &Item<'_>) -> Result<bool, Fault> {
         let (lookup, seen) = (&self.mapping.lookups[ix], &mut self.seen.lookups[ix]);
-        let (mut filled, mut missing) = (0, 0);
+        let (mut filled, mut missing) = (0, None);
         for ((path, guess), column) in matching.iter().zip(&mut seen.key).zip(&lookup.key) {
-            match guess.look(item, std::slice::from_ref(path), false, lookup.text_form(column))? {
+            let found = guess.look(item, std::slice::from_ref(path), false, lookup.text_form(column));
+            match found.map_err(|message| Fault::at(path, message))? {
                 true => filled += 1,
-                false => missing += usize::from(!lookup.nullable.contains(column)),
+                false if lookup.nullable.contains(column) => {}
+                false => drop(missing.get_or_insert((path, column))),
             }
         }
         if filled == 0 {
             return Ok(false);
         }
-        if missing > 0 {
-            return Err(format!("part of the key of `{}` is null", lookup.name));
+        if let Some((path, column)) = missing {
+            return Err(Fault::part_of_key(path, lookup, column));
         }
         for ((name, path), guess) in lookup.columns.iter().zip(&mut seen.columns) {
-            guess.look(item, std::slice::from_ref(path), false, lookup.text_form(name))?;
+            let found = guess.look(item, std::slice::from_ref(path), false, lookup.text_form(name));
+            found.map_err(|message| Fault::at(path, message))?;
         }
         Ok(true)
     }
@@ -438,7 +442,7 @@ columns = { note = "tag.note" }
         let document = r#"{"k": 1, "a": null, "b": {"c": true}, "kind": 2, "lines": [
             {"tag": {"label": "x", "note": [1]}, "rates": {"EUR": 1, "USD": 1.1}}, {"tag": null}]}"#;
         let refused = sample.read(document.as_bytes());
-        assert_eq!(refused, Err("lines[1].tag.label: part of the key of `tag` is null".into()));
+        assert_eq!(refused, Err("lines[1].tag.label: label, part of the key of `tag`, is null: give it, or say nullable = true of label".into()));
         sample.read(document.replace(", {\"tag\": null}", "").as_bytes()).unwrap();
         let types = |relation, count| (0..count).map(|at| sample.column(relation, at)).collect::<Vec<_>>();
         assert_eq!(types(0, 2), [Some("bigint"), Some("boolean")]);
@@ -460,12 +464,16 @@ columns = { note = "tag.note" }
             (r#"{"k": 1, "a": 1, "lines": 3}"#, "lines: expected a list"),
             (r#"{"k": 1, "a": 1, "lines": [{"rates": [1]}]}"#, "lines[0].rates[0].@key: `@key` needs"),
             (r#"{"k": 1, "a": "\u0000"}"#, "a: contains U+0000"),
+            // Said of the path at which it was found.
+            (r#"{"k": 1, "a": null, "b": {"c": "\u0000"}}"#, "b.c: contains U+0000"),
+            (r#"{"k": 1, "b": 2}"#, "b.c: expected an object"),
+            (r#"{"a": 1}"#, "k: is absent, and part of the key"),
             (r#"{"k": 1, "a": 1, "b": 2, "lines": {}}"#, "lines: expected a list"),
         ] {
             let message = sample.read(document.as_bytes()).unwrap_err();
             assert!(message.starts_with(place), "{message}");
         }
-        assert_eq!((sample.documents(), sample.passed_over()), (0, 7));
+        assert_eq!((sample.documents(), sample.passed_over()), (0, 10));
         assert_eq!(sample.column(0, 1), None);
     }
 

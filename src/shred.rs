@@ -6,6 +6,7 @@
 //! is missing it says so, all of it at once, as [`Questions`]. The caller asks the
 //! database and shreds again: with every answer known it is one pass.
 
+pub(crate) mod fault;
 pub(crate) mod item;
 mod questions;
 pub(crate) mod strays;
@@ -25,7 +26,8 @@ use crate::mapping::{
 use crate::row::{Cell, Lacking, RelationRows, Row, RowSet, Tuple};
 use crate::schema::{Schema, Table};
 use crate::value::{self, ColumnType, Encoded, ValueError, comparison_form, in_form, resized};
-use item::{Found, Item, items, path_of};
+use fault::{Fault, twin, two_parents};
+use item::{Found, Item, items};
 
 /// A shredded document, or what must be asked before it can be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,11 +160,17 @@ enum Wanted {
 
 /// A cell that could not be filled as asked.
 enum Hole {
-    Error(String),
+    Error(Fault),
     /// The catalogue row is missing and the mapping says to leave the reference out.
     Skipped,
     /// The catalogue row, with this key, is missing and may not be inserted.
     Lacking(LookupIx, Tuple),
+}
+
+impl<T: Into<Fault>> From<T> for Hole {
+    fn from(fault: T) -> Self {
+        Hole::Error(fault.into())
+    }
 }
 
 impl<'s> Shredder<'s> {
@@ -241,7 +249,7 @@ impl<'s> Shredder<'s> {
             for (place, (item, tuple)) in (0i128..).zip(&mut *chosen).filter(|_| self.questions.is_empty()) {
                 let (number, mut bytes) = ((i128::from(first) + place).to_string(), Vec::new());
                 value::encode(&Json::Number(&number), ty, None, &mut bytes)
-                    .map_err(|ValueError(message)| items[*item].error(relation, path_of(column), message))?;
+                    .map_err(|ValueError(message)| items[*item].error_in(relation, column, message))?;
                 *tuple = tuple.with(at, Cell::Value(&bytes));
             }
         }
@@ -313,11 +321,11 @@ impl<'s> Shredder<'s> {
                     }
                     continue;
                 }
-                Err(Hole::Error(message)) => return Err(item.error(relation, path_of(column), message)),
+                Err(Hole::Error(fault)) => return Err(item.error_in(relation, column, fault)),
             };
             let answered = asked == self.asked;
             if cell == Cell::Null && answered && table.key.contains(&at) && !column.nullable {
-                return Err(item.error(relation, path_of(column), "is null, and part of the key".into()));
+                return Err(item.lacks_key(relation, column));
             }
             tuple.push(cell);
             if may_lack && !answered {
@@ -341,17 +349,17 @@ impl<'s> Shredder<'s> {
         bytes: &'b mut Vec<u8>,
     ) -> Result<Cell<'b>, Hole> {
         match &column.source {
-            Source::Path { paths, zone } => match item.first(paths).map_err(Hole::Error)? {
+            Source::Path { paths, zone } => match item.first(paths)? {
                 Found::Absent if column.when_absent == WhenAbsent::Keep => Ok(Cell::Kept),
                 Found::Absent => Ok(Cell::Null),
                 Found::Value(json) => {
                     let filled = self.encode(&json, ty, zone.as_deref(), column.text, bytes);
-                    Ok(if filled.map_err(Hole::Error)? { Cell::Value(bytes) } else { Cell::Null })
+                    Ok(if filled? { Cell::Value(bytes) } else { Cell::Null })
                 }
             },
             Source::Constant { value } => {
                 let filled = self.encode(&value.json(), ty, None, column.text, bytes);
-                Ok(if filled.map_err(Hole::Error)? { Cell::Value(bytes) } else { Cell::Null })
+                Ok(if filled? { Cell::Value(bytes) } else { Cell::Null })
             }
             Source::Lookup { lookup, matching } => {
                 self.reference(*lookup, matching, (column, ty), item, bytes)
@@ -409,12 +417,15 @@ impl<'s> Shredder<'s> {
         let (lookup, table) = (&self.mapping.lookups[ix], &self.schema.lookups[ix]);
         let asked = self.asked.conversions;
         let mut key = Tuple::default();
-        let (mut nulls, mut missing, mut absents) = (0, 0, 0);
+        let (mut nulls, mut missing, mut absents) = (0, None, 0);
         for (path, column) in matching.iter().zip(&table.key) {
-            absents += usize::from(matches!(item.find(path).map_err(Hole::Error)?, Found::Absent));
+            let found = item.find(path).map_err(|message| Fault::at(path, message))?;
+            absents += usize::from(matches!(found, Found::Absent));
             if !self.push(&mut key, path, &column.ty, lookup.text_form(&column.name), item)? {
                 nulls += 1;
-                missing += usize::from(!lookup.nullable.contains(&column.name));
+                if !lookup.nullable.contains(&column.name) {
+                    missing.get_or_insert((path, &column.name));
+                }
             }
         }
         match () {
@@ -423,21 +434,17 @@ impl<'s> Shredder<'s> {
                 return Ok(Cell::Kept);
             }
             () if nulls == matching.len() => return Ok(Cell::Null),
-            () if missing > 0 => {
-                return Err(Hole::Error(format!("part of the key of `{}` is null", lookup.name)));
-            }
             () => {}
+        }
+        if let Some((path, name)) = missing {
+            return Err(Fault::part_of_key(path, lookup, name).into());
         }
         let types: Vec<&ColumnType> = table.key.iter().map(|column| &column.ty).collect();
         let compared = comparison_tuple(&types, &key);
         match self.answers.lookups.get(ix).and_then(|known| known.get(&compared)) {
             Some(Some(id)) => {
-                let narrow = || {
-                    Hole::Error(format!(
-                        "refers to an id of `{}` that is out of range for {}",
-                        lookup.name, ty.sql
-                    ))
-                };
+                let narrow =
+                    || format!("refers to an id of `{}` that is out of range for {}", lookup.name, ty.sql);
                 bytes.extend_from_slice(&resized(id, &table.id.ty.kind, &ty.kind).ok_or_else(narrow)?);
                 Ok(Cell::Value(bytes))
             }
@@ -445,7 +452,7 @@ impl<'s> Shredder<'s> {
             Some(None) if lookup.missing == Missing::Insert && self.answers.leaves_missing => {
                 Err(Hole::Lacking(ix, compared))
             }
-            Some(None) => Err(Hole::Error(format!("is not in the catalogue `{}`", lookup.name))),
+            Some(None) => Err(Fault::unknown(item, matching, lookup).into()),
             None => {
                 let mut columns = Tuple::default();
                 if lookup.missing == Missing::Insert {
@@ -472,9 +479,10 @@ impl<'s> Shredder<'s> {
         item: &Item<'_>,
     ) -> Result<bool, Hole> {
         let mut bytes = Vec::new();
-        let filled = match item.find(path).map_err(Hole::Error)? {
+        let at = |message| Fault::at(path, message);
+        let filled = match item.find(path).map_err(at)? {
             Found::Absent => false,
-            Found::Value(json) => self.encode(&json, ty, None, form, &mut bytes).map_err(Hole::Error)?,
+            Found::Value(json) => self.encode(&json, ty, None, form, &mut bytes).map_err(at)?,
         };
         tuple.push_value(filled.then_some(&bytes));
         Ok(filled)
@@ -562,8 +570,9 @@ impl<'s> Shredder<'s> {
             let differs = self.tree(ix, first, &other)? != self.tree(ix, &items[at], &tuple)?;
             // What is asked of the rows below may make them equal yet.
             if differs && self.asked == asked {
-                let message = format!("has the key of {} and other content", first.place());
-                return Err(items[at].error(&self.mapping.relations[ix], &Path::default(), message));
+                let relation = &self.mapping.relations[ix];
+                let message = twin(first, relation);
+                return Err(items[at].error(relation, &Path::default(), message));
             }
         }
         Ok(chosen)
@@ -605,7 +614,7 @@ impl<'s> Shredder<'s> {
         }
         let places = self.claimed.entry(ix).or_default();
         if let Some(other) = places.insert(key.clone(), item.place()) {
-            let message = format!("has the key of {other}, under another parent");
+            let message = two_parents(item, &other, relation);
             return Err(item.error(relation, &Path::default(), message));
         }
         Ok(())

@@ -30,6 +30,8 @@ pub type Pool = bb8::Pool<Manager>;
 pub struct Access {
     config: Config,
     tls: MakeRustlsConnect,
+    /// What said so: `-d`, say.
+    from: String,
 }
 
 impl std::fmt::Debug for Access {
@@ -44,10 +46,15 @@ impl Access {
     /// # Errors
     /// In words; none is known.
     pub fn local(config: Config) -> Result<Self, String> {
-        Self::new(config, Settings::default(), None)
+        Self::new(config, Settings::default(), None, "--local".into())
     }
 
-    fn new(mut config: Config, settings: Settings, home: Option<PathBuf>) -> Result<Self, String> {
+    fn new(
+        mut config: Config,
+        settings: Settings,
+        home: Option<PathBuf>,
+        from: String,
+    ) -> Result<Self, String> {
         let (mode, tls) = settings.connector(home)?;
         // As with libpq: a Unix socket is never wrapped.
         let is_tcp = |host: &Host| matches!(host, Host::Tcp(_));
@@ -60,7 +67,23 @@ impl Access {
         if config.get_tcp_user_timeout().is_none() {
             config.tcp_user_timeout(2 * KEEPALIVE);
         }
-        Ok(Self { config, tls })
+        Ok(Self { config, tls, from })
+    }
+
+    /// What is connected to, in words, and what said so. The password is left out.
+    fn place(&self) -> String {
+        let (hosts, ports) = (self.config.get_hosts(), self.config.get_ports());
+        let named = hosts.iter().map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(dir) => dir.display().to_string(),
+        });
+        let addresses = self.config.get_hostaddrs().iter().skip(hosts.len()).map(ToString::to_string);
+        let port = |at: usize| ports.get(at).or(ports.last()).unwrap_or(&5432);
+        let hosts: Vec<String> =
+            named.chain(addresses).enumerate().map(|(at, host)| format!("{host}:{}", port(at))).collect();
+        let user = self.config.get_user().unwrap_or_default();
+        let database = self.config.get_dbname().unwrap_or(user);
+        format!("{}/{database} as {user} (from {})", hosts.join(","), self.from)
     }
 }
 
@@ -114,9 +137,13 @@ pub fn access(option: Option<&str>) -> Result<Access, String> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let mut tls = Settings::default();
     tls.set_from(&variable);
-    let mut config = match option.map(str::to_owned).or_else(|| variable("DATABASE_URL")) {
-        Some(url) => config(&url, &mut tls)?,
-        None => from_libpq(variable, &mut tls)?,
+    let url = variable("DATABASE_URL").map(|url| ("DATABASE_URL", url));
+    let (mut config, from) = match option.map(|url| ("-d", url.to_owned())).or(url) {
+        Some((from, url)) => {
+            let malformed = |why| format!("the connection string of {from} is malformed: {why}");
+            (config(&url, &mut tls).map_err(malformed)?, from.to_owned())
+        }
+        None => (from_libpq(variable, &mut tls)?, libpqs(variable)),
     };
     if config.get_application_name().is_none() {
         config.application_name("rowdelta");
@@ -125,12 +152,11 @@ pub fn access(option: Option<&str>) -> Result<Access, String> {
         config
             .user(whoami().ok_or("the connection names no user, and the system does not say who runs this")?);
     }
-    Access::new(config, tls, variable("HOME").map(PathBuf::from))
+    Access::new(config, tls, variable("HOME").map(PathBuf::from), from)
 }
 
 /// Reads a connection string. What it says about TLS is noted apart.
 fn config(text: &str, tls: &mut Settings) -> Result<Config, String> {
-    let malformed = |why: &dyn std::fmt::Display| format!("the connection string is malformed: {why}");
     let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
     let rest = match text.split_once('?').filter(|_| is_url) {
         Some((place, query)) => {
@@ -143,11 +169,20 @@ fn config(text: &str, tls: &mut Settings) -> Result<Config, String> {
         }
         None if is_url => text.to_owned(),
         None => {
-            let pairs = pairs(text).ok_or_else(|| malformed(&"a value is missing, or a quote open"))?;
+            let pairs = pairs(text).ok_or("a value is missing, or a quote open")?;
             listed(pairs.into_iter().filter(|(name, value)| !tls.set(name, value)))
         }
     };
-    Config::from_str(&rest).map_err(|error| malformed(&words(&error)))
+    parsed(&rest)
+}
+
+fn parsed(text: &str) -> Result<Config, String> {
+    Config::from_str(text).map_err(|error| without(&words(&error), "invalid connection string: "))
+}
+
+/// A text without what it begins with where the driver speaks.
+fn without(text: &str, jargon: &str) -> String {
+    text.strip_prefix(jargon).unwrap_or(text).to_owned()
 }
 
 /// `name=value` pairs as libpq reads them: values with white space stand in single quotes, `\` quotes one character.
@@ -187,6 +222,12 @@ fn whoami() -> Option<String> {
         .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
 }
 
+/// libpq's variables, and the service that one of them may name, in words.
+fn libpqs(variable: impl Fn(&str) -> Option<String>) -> String {
+    let service = variable("PGSERVICE").map(|service| format!(" and the service {service}"));
+    format!("PG… variables{}", service.unwrap_or_default())
+}
+
 /// libpq's environment variables and its service file.
 fn from_libpq(variable: impl Fn(&str) -> Option<String>, tls: &mut Settings) -> Result<Config, String> {
     let service = variable("PGSERVICE");
@@ -216,7 +257,12 @@ fn from_libpq(variable: impl Fn(&str) -> Option<String>, tls: &mut Settings) -> 
     // A variable counts for more than the service file.
     tls.set_from(&variable);
     let text = listed(settings.into_iter());
-    Config::from_str(&text).map_err(|error| format!("libpq's variables are malformed: {}", words(&error)))
+    // The driver names the setting; the user knows its variable.
+    parsed(&text).map_err(|why| {
+        let its = names.iter().find(|(_, key)| why.contains(&format!("`{key}`"))).map(|(name, _)| *name);
+        let other = service.map(|service| format!(", or the service {service}")).unwrap_or_default();
+        format!("{}{other}: {why}", its.unwrap_or("a PG… variable"))
+    })
 }
 
 /// The settings of a service: `[name]` and `key=value` lines of the service file.
@@ -227,13 +273,17 @@ fn service_settings(
     let home = || Some(PathBuf::from(variable("HOME")?).join(".pg_service.conf"));
     let system = || Some(PathBuf::from(variable("PGSYSCONFDIR")?).join("pg_service.conf"));
     let file = variable("PGSERVICEFILE").map(PathBuf::from);
-    let files = file.into_iter().chain(home()).chain(system());
-    for text in files.filter_map(|file| std::fs::read_to_string(file).ok()) {
+    let files: Vec<PathBuf> = file.into_iter().chain(home()).chain(system()).collect();
+    for text in files.iter().filter_map(|file| std::fs::read_to_string(file).ok()) {
         if let Some(settings) = section(&text, service) {
             return Ok(settings);
         }
     }
-    Err(format!("the service {service:?} is in no service file"))
+    let looked: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    Err(format!(
+        "PGSERVICE={service}, but no [{service}] is in {}; PGSERVICEFILE names another file",
+        looked.join(" or ")
+    ))
 }
 
 fn section(text: &str, service: &str) -> Option<Vec<(String, String)>> {
@@ -250,14 +300,30 @@ fn section(text: &str, service: &str) -> Option<Vec<(String, String)>> {
 /// # Errors
 /// The database cannot be reached; in words.
 pub async fn pool(access: Access, workers: usize) -> Result<Pool, String> {
-    let Access { config, tls } = access;
+    let place = access.place();
+    let Access { config, tls, .. } = access;
     // The pool would go on trying until its time is up, and then not say why.
-    let unreachable =
-        |error: &tokio_postgres::Error| format!("the database cannot be reached: {}", words(error));
-    drop(config.connect(tls.clone()).await.map_err(|error| unreachable(&error))?);
+    let none = |error: &tokio_postgres::Error| format!("no connection to {place}: {}", refusal(error));
+    drop(config.connect(tls.clone()).await.map_err(|error| none(&error))?);
     let manager = PostgresConnectionManager::new(config, tls);
     let pool = bb8::Pool::builder().max_size(workers as u32 + 2).build(manager).await;
-    pool.map_err(|error| unreachable(&error))
+    pool.map_err(|error| none(&error))
+}
+
+/// A connection of a pool.
+///
+/// # Errors
+/// None came in time; in words.
+pub async fn get(pool: &Pool) -> Result<bb8::PooledConnection<'static, Manager>, String> {
+    rowdelta::postgres::connection(pool).await.map_err(|error| error.to_string())
+}
+
+/// Why a server cannot be reached, or what it says where it was.
+fn refusal(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(said) => said.message().to_owned(),
+        None => without(&words(error), "error connecting to server: "),
+    }
 }
 
 /// An error's text with its cause, which its own text leaves out.
@@ -275,6 +341,38 @@ mod tests {
     #[test]
     fn without_a_name_there_is_no_database() {
         assert!(from_libpq(|_| None, &mut Settings::default()).unwrap_err().contains("no database is named"));
+    }
+
+    #[test]
+    fn what_is_connected_to_is_named_without_the_password() {
+        for (text, place) in [
+            ("postgresql://u:secret@h:7,i/d", "h:7,i:5432/d as u (from -d)"),
+            ("host=/run/pg user=u password=secret", "/run/pg:5432/u as u (from -d)"),
+            ("hostaddr=127.0.0.1 user=u dbname=d", "127.0.0.1:5432/d as u (from -d)"),
+        ] {
+            assert_eq!(access(Some(text)).unwrap().place(), place);
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_is_named_by_what_says_it() {
+        let said = |text| access(Some(text)).err().unwrap();
+        let open = "the connection string of -d is malformed: a value is missing, or a quote open";
+        assert_eq!(said("host='secret"), open);
+        let variable = |name: &str| match name {
+            "PGHOST" => Some("h".to_owned()),
+            "PGPORT" => Some("secret".to_owned()),
+            _ => None,
+        };
+        let why = from_libpq(variable, &mut Settings::default()).unwrap_err();
+        assert_eq!(why, "PGPORT: invalid value for option `port`");
+        let variable = |name: &str| match name {
+            "PGSERVICE" => Some("x".to_owned()),
+            "HOME" => Some("/nowhere".to_owned()),
+            _ => None,
+        };
+        let why = from_libpq(variable, &mut Settings::default()).unwrap_err();
+        assert!(why.contains("no [x] is in /nowhere/.pg_service.conf;"), "{why}");
     }
 
     #[test]

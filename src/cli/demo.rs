@@ -140,8 +140,8 @@ impl Way {
 }
 
 impl Contestant {
-    async fn client(&self) -> Result<bb8::PooledConnection<'_, connect::Manager>, String> {
-        self.pool.get().await.map_err(|error| error.to_string())
+    async fn client(&self) -> Result<bb8::PooledConnection<'static, connect::Manager>, String> {
+        connect::get(&self.pool).await
     }
 
     async fn night(&self, mapping: &Arc<Mapping>, documents: Arc<Vec<Vec<u8>>>) -> Result<Cell, String> {
@@ -225,10 +225,10 @@ fn content_sql(mapping: &Mapping, relation: &Relation) -> String {
 
 async fn database(server: &LocalServer, name: &str) -> Result<Pool, String> {
     let admin = connect::pool(Access::local(server.config("postgres"))?, 1).await?;
-    let client = admin.get().await.map_err(|error| error.to_string())?;
+    let client = connect::get(&admin).await?;
     client.batch_execute(&format!("CREATE DATABASE {name}")).await.map_err(|error| connect::words(&error))?;
     let pool = connect::pool(Access::local(server.config(name))?, REWRITE_WORKERS).await?;
-    let mut client = pool.get_owned().await.map_err(|error| error.to_string())?;
+    let mut client = connect::get(&pool).await?;
     client.batch_execute(TABLES).await.map_err(|error| connect::words(&error))?;
     install(&mut client).await.map_err(|error| error.to_string())?;
     Ok(pool)

@@ -24,7 +24,7 @@ pub async fn doctor(args: args::Doctor) -> Result<Exit, String> {
     let target = connect::Target::open(&args.database).await?;
     let connected = Instant::now();
     let pool = connect::pool(target.access.clone(), 1).await?;
-    let mut client = pool.get().await.map_err(|error| error.to_string())?;
+    let mut client = connect::get(&pool).await?;
     let options = DoctorOptions {
         thorough: args.thorough,
         workers: args.workers.unwrap_or_else(default_workers).max(1),

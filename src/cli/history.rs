@@ -4,10 +4,10 @@ use crate::cli::args;
 use crate::cli::connect;
 use crate::cli::output::{Exit, plural, print};
 use crate::cli::rows::{Paint, Row};
-use crate::cli::status::{clock, name};
+use crate::cli::status::{clock, name, unknown};
 use rowdelta::engine::changes::Action;
 use rowdelta::postgres::changes::{self, Kept};
-use rowdelta::postgres::install;
+use rowdelta::postgres::{install, ledger};
 
 /// Prints what is noted of a document.
 ///
@@ -17,10 +17,16 @@ pub async fn history(args: args::History) -> Result<Exit, String> {
     let mapping = name(&args.mapping)?;
     let target = connect::Target::open(&args.database).await?;
     let pool = connect::pool(target.access.clone(), 1).await?;
-    let client = pool.get().await.map_err(|error| error.to_string())?;
+    let client = connect::get(&pool).await?;
     install::check(&client).await.map_err(|error| error.to_string())?;
     let kept = changes::history(&client, &mapping, &args.document, args.max);
     let kept = kept.await.map_err(|error| error.to_string())?;
+    if kept.is_empty() {
+        let names = ledger::names(&client).await.map_err(|error| error.to_string())?;
+        if !names.contains(&mapping) {
+            return Err(unknown(&names, &mapping, &args.mapping));
+        }
+    }
     if args.json {
         let lines = kept.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>();
         let lines = lines.map_err(|error| error.to_string())?;
@@ -35,7 +41,8 @@ fn words(mapping: &str, args: &args::History, kept: &[Kept]) -> String {
     let document = &args.document;
     if kept.is_empty() {
         return format!(
-            "{mapping}: no change of document {document} is noted; `sync --history` notes what it writes\n"
+            "{mapping}: no change of document {document} is noted: it was not written with `sync --history`, or its key is \
+             spelled otherwise\n"
         );
     }
     let mut text = format!("{mapping}, document {document}: {}", plural(kept.len() as u64, "change"));

@@ -35,8 +35,12 @@ impl Metrics {
     /// The file's directory is not there; in words. That is said before anything is written.
     pub fn start(file: &Path) -> Result<Self, String> {
         let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !dir.is_dir() || file.is_dir() {
-            return Err(format!("{}: not a file in a directory that is there", file.display()));
+        if !dir.is_dir() {
+            let (file, dir) = (file.display(), dir.display());
+            return Err(format!("--metrics {file}: there is no directory {dir}; make it"));
+        }
+        if file.is_dir() {
+            return Err(format!("--metrics {0}: {0} is a directory; name a file in it", file.display()));
         }
         let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).map_err(|error| error.to_string())?;
         let handle = builder.install_recorder().map_err(|error| error.to_string())?;

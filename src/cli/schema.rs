@@ -30,7 +30,7 @@ pub async fn schema(args: args::Schema) -> Result<Exit, String> {
         None => None,
     };
     let mut client = match &pool {
-        Some(pool) => Some(pool.get().await.map_err(|error| error.to_string())?),
+        Some(pool) => Some(connect::get(pool).await?),
         None => None,
     };
     let existing = match &client {
@@ -42,7 +42,8 @@ pub async fn schema(args: args::Schema) -> Result<Exit, String> {
     let text = match client.as_mut().filter(|_| args.create) {
         None => ddl.to_string(),
         Some(client) => {
-            tables::create(client, &ddl).await.map_err(|error| error.to_string())?;
+            let none = |error| format!("the tables could not be created, none was: {error}");
+            tables::create(client, &ddl).await.map_err(none)?;
             created(&ddl)
         }
     };

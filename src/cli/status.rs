@@ -27,12 +27,13 @@ pub async fn status(args: args::Status) -> Result<Exit, String> {
     let name = args.mapping.as_deref().map(name).transpose()?;
     let target = connect::Target::open(&args.database).await?;
     let pool = connect::pool(target.access.clone(), 1).await?;
-    let client = pool.get().await.map_err(|error| error.to_string())?;
+    let client = connect::get(&pool).await?;
     install::check(&client).await.map_err(|error| error.to_string())?;
     let ledger = ledger::read(&client, name.as_deref(), args.runs, FAILURES_MAX);
     let ledger = ledger.await.map_err(|error| error.to_string())?;
-    if let Some(name) = name.filter(|_| ledger.mappings.is_empty()) {
-        return Err(format!("no run of a mapping `{name}` is recorded in this database"));
+    if let Some((name, given)) = name.zip(args.mapping).filter(|_| ledger.mappings.is_empty()) {
+        let names = ledger::names(&client).await.map_err(|error| error.to_string())?;
+        return Err(unknown(&names, &name, &given));
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&ledger).map_err(|error| error.to_string())?);
@@ -51,6 +52,16 @@ pub async fn status(args: args::Status) -> Result<Exit, String> {
 pub fn name(given: &str) -> Result<String, String> {
     let file = Path::new(given);
     if file.is_file() { Ok(read_mapping(file)?.name) } else { Ok(given.to_owned()) }
+}
+
+/// That a mapping is none of those that are recorded.
+pub fn unknown(recorded: &[String], name: &str, given: &str) -> String {
+    let file = if Path::new(given).is_file() { "" } else { ", and there is no such file" };
+    let others = match recorded.is_empty() {
+        true => "no mapping is".to_owned(),
+        false => format!("recorded are {}", recorded.join(", ")),
+    };
+    format!("no mapping {name} is recorded in this database{file}; {others}")
 }
 
 fn words(mapping: &MappingStatus) -> String {

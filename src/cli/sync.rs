@@ -20,7 +20,7 @@ use rowdelta::engine::plan::{Recorder, SavedPlan};
 use rowdelta::engine::report::{Status, SyncError};
 use rowdelta::engine::{Engine, FeedItem, default_workers};
 use rowdelta::error::Error;
-use rowdelta::mapping::Mapping;
+use rowdelta::mapping::{Mapping, MappingError};
 use rowdelta::postgres::install::{self, Form};
 
 /// What is read ahead of the engine: so many chunks of so many bytes, unless a document is longer.
@@ -34,7 +34,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub async fn install(args: args::Install) -> Result<Exit, String> {
     let target = connect::Target::open(&args.database).await?;
     let pool = connect::pool(target.access.clone(), 1).await?;
-    let mut client = pool.get().await.map_err(|error| error.to_string())?;
+    let mut client = connect::get(&pool).await?;
     let done = match (args.extension, args.plain) {
         (true, _) => install::install_as(&mut client, Form::Extension).await,
         (_, true) => install::install_as(&mut client, Form::Plain).await,
@@ -75,7 +75,7 @@ async fn run(
     let target = connect::Target::open(&args.database).await?;
     let pool = connect::pool(target.access.clone(), workers).await?;
     if args.install {
-        let mut client = pool.get().await.map_err(|error| error.to_string())?;
+        let mut client = connect::get(&pool).await?;
         install::install(&mut client).await.map_err(|error| error.to_string())?;
     }
     let mut builder = args.deleting.set(Engine::builder(mapping.clone()));
@@ -178,7 +178,15 @@ async fn failed(lines: Option<&Lines>) {
 /// In words.
 pub fn read_mapping(file: &Path) -> Result<Mapping, String> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    Mapping::from_toml(&text).map_err(|error| format!("{}: {error}", file.display()))
+    Mapping::from_toml(&text).map_err(|MappingError { faults }| {
+        let file = file.display();
+        match faults.as_slice() {
+            [fault] => format!("{file}: {fault}"),
+            faults => faults.iter().fold(format!("{file} has {} faults:", faults.len()), |text, fault| {
+                text + &format!("\n  {fault}")
+            }),
+        }
+    })
 }
 
 /// Writes a report to a file; `-`: to standard output.

@@ -113,7 +113,9 @@ impl Settings {
             "require" => Ok((SslMode::Require, Check::IfRooted)),
             "verify-ca" => Ok((SslMode::Require, Check::Chain)),
             "verify-full" => Ok((SslMode::Require, Check::ChainAndName)),
-            other => Err(format!("sslmode={other:?} is none of libpq's")),
+            other => Err(format!(
+                "sslmode={other:?} is unknown; it is disable, allow, prefer, require, verify-ca or verify-full"
+            )),
         }
     }
 

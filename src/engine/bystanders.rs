@@ -56,7 +56,8 @@ async fn of_reference(
             document: *document,
             relation: reference.target,
             message: format!(
-                "gives up what a row of {} refers to and keeps; foreign key \"{}\" would change or delete that row",
+                "a row of {} that stays refers to a row that this document gives up, and foreign key \"{}\" would change or \
+                 delete it: make that NO ACTION DEFERRABLE, or map that table so that its row goes along",
                 batch.mapping.relations[*relation].table, reference.name
             ),
         }));

@@ -125,7 +125,11 @@ fn claimed(run: &Run, ix: RelationIx, document: &Prepared, origin: &Origin, othe
 
 fn claim_message(run: &Run, ix: RelationIx, other: &str) -> String {
     let relation = &run.mapping.relations[ix];
-    format!("a row of {}, whose key is unique in the table, is claimed by {other} too", relation.table)
+    format!(
+        "a row of {}, whose key is unique in the table, is claimed by {other} too: take it out of one of the two, or \
+         say unique_in = \"parent\"",
+        relation.table
+    )
 }
 
 /// Two documents of one batch that ask for the same child.

@@ -20,7 +20,7 @@ use crate::engine::report::Failure;
 use crate::engine::run::{Run, Tally};
 use crate::engine::spans;
 use crate::engine::{FeedError, FeedItem, batch, panicked};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, TAKEN_OVER};
 use crate::fingerprint::{self, RawFingerprint};
 
 /// Worker tasks, and a bound on how many there are.
@@ -136,7 +136,7 @@ pub(crate) async fn read_feed(
         };
         let Some(chunk) = next else { break };
         if heart.is_some_and(Heart::is_lost) {
-            return Err(Error::new(ErrorKind::Busy, "the lease was lost to another run"));
+            return Err(Error::new(ErrorKind::Busy, TAKEN_OVER));
         }
         let (unread, broken) = reader.glance(chunk?);
         for unread in unread {

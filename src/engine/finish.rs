@@ -56,12 +56,15 @@ pub(super) async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<
 /// Documents of which planned changes were not made fail, unless they have already.
 fn name_missed(run: &Run) {
     let missed = run.outlet.missed();
+    // Of where it stood in the feed, if it did, the plan knows nothing.
+    let origin = Origin { file: Some("the plan".into()), ..Origin::default() };
     run.tally(|tally| {
         for document in missed {
             let is_it = |failure: &Failure| failure.document.as_ref() == Some(&document);
             if !tally.report.failures.iter().any(is_it) {
-                let message = "rows that it was planned to write needed no change any more".to_owned();
-                tally.fail_all(vec![Failure::of_document(&Origin::default(), Some(document), message)]);
+                let message =
+                    "rows that it was planned to write needed no change any more; plan anew".to_owned();
+                tally.fail_all(vec![Failure::of_document(&origin, Some(document), message)]);
             }
         }
     });

@@ -127,7 +127,7 @@ impl Guard {
             });
         }
         Ok(self.with(|counts| {
-            let refusal = counts.reason.clone().or_else(|| counts.refusal(limits, &rows));
+            let refusal = counts.reason.clone().or_else(|| counts.refusal(self.asked, limits, &rows));
             if let Some(reason) = refusal {
                 return Err(counts.reason.insert(reason).clone());
             }
@@ -174,20 +174,30 @@ impl Counts {
         of(&self.deleted) + of(rows)
     }
 
-    /// Why these rows, beside those deleted already, are too many.
-    fn refusal(&self, limits: DeleteLimits, rows: &Rows) -> Option<String> {
+    /// Why these rows, beside those deleted already, are too many. How many there will be in the end nobody knows yet.
+    fn refusal(&self, asked: DeleteLimits, limits: DeleteLimits, rows: &Rows) -> Option<String> {
         let total: u64 = self.deleted.values().chain(rows.values()).sum();
         if total > limits.rows_max && !rows.values().all(|rows| *rows == 0) {
-            return Some(format!("{total} rows would be deleted; at most {} may be", limits.rows_max));
+            let mend = mend(limits.rows_max == asked.rows_max);
+            return Some(format!("more than {} rows would be deleted; {mend}", limits.rows_max));
         }
         let percent_max = limits.percent_max?;
         rows.keys().find_map(|table| {
             let (gone, size) = (self.with(table, rows), *self.sizes.get(table)?);
             let percent = 100.0 * gone as f64 / size.max(1) as f64;
             (gone > FLOOR && percent > percent_max).then(|| {
-                format!("{gone} of {size} rows of {table} would be deleted; at most {percent_max} % may be")
+                let mend = mend(asked.percent_max == limits.percent_max);
+                format!("more than {percent_max} % of the {size} rows of {table} would be deleted; {mend}")
             })
         })
+    }
+}
+
+/// What lifts a limit: the caller's, or else the database's.
+fn mend(of_caller: bool) -> &'static str {
+    match of_caller {
+        true => "look at the feed, and if it is right give --allow-deletes the number of rows withheld",
+        false => "that is the limit in rowdelta.guard, which no option lifts",
     }
 }
 
@@ -206,12 +216,29 @@ mod tests {
     #[test]
     fn p32_limits_are_cumulative_and_a_small_table_may_lose_many_of_its_rows() {
         let limits = DeleteLimits { rows_max: 1_000, percent_max: Some(20.0) };
-        let refused = |deleted, size, more| counts(deleted, size).refusal(limits, &rows("t", more)).is_some();
+        let refused =
+            |deleted, size, more| counts(deleted, size).refusal(limits, limits, &rows("t", more)).is_some();
         assert!(!refused(0, 100, 100), "no more than the floor");
         assert!(refused(0, 101, 101));
         assert!(!refused(150, 1_000, 50) && refused(150, 1_000, 51), "a fifth, with what is gone");
         assert!(!refused(900, 100_000, 100) && refused(900, 100_000, 101), "rows in all");
         assert!(!refused(1_001, 100_000, 0), "who deletes nothing is not refused");
+    }
+
+    #[test]
+    fn p32_a_refusal_says_whose_limit_it_is() {
+        let asked = DeleteLimits { rows_max: 1_000, percent_max: Some(20.0) };
+        let said = |of_database: (Option<i64>, Option<f64>), more| {
+            let limits = asked.and(of_database.0, of_database.1);
+            counts(50, 1_000).refusal(asked, limits, &rows("t", more)).unwrap()
+        };
+        assert!(
+            said((None, None), 1_000).starts_with("more than 1000 rows would be deleted; look at the feed")
+        );
+        assert!(said((Some(100), None), 60).ends_with("rowdelta.guard, which no option lifts"));
+        let percent = "more than 20 % of the 1000 rows of t would be deleted; look at the feed";
+        assert!(said((None, None), 200).starts_with(percent));
+        assert!(said((None, Some(10.0)), 60).ends_with("rowdelta.guard, which no option lifts"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::document::{Document, Origin};
 use crate::engine::report::{DocumentCounts, Failure, RelationCounts, Report, Status, SyncError};
 use crate::engine::{Engine, FeedItem, metrics, spans};
 use crate::error::{Error, ErrorKind};
-use crate::json::Json;
+use crate::json::{Json, JsonError};
 use crate::postgres::inside;
 use crate::shred::label;
 
@@ -125,7 +125,11 @@ impl Inside<'_, '_, '_> {
                 }
                 match std::str::from_utf8(&document.bytes) {
                     Ok(_) => return Ok(Some(document)),
-                    Err(error) => Failure::of_document(&document.origin, None, error.to_string()),
+                    Err(error) => {
+                        let (message, column) = ("invalid UTF-8".to_owned(), error.valid_up_to() + 1);
+                        let message = JsonError { message, column }.to_string();
+                        Failure::of_document(&document.origin, None, message)
+                    }
                 }
             }
             Err(error) if error.fatal => return Err(Error::new(ErrorKind::Feed, error.to_string())),

@@ -288,7 +288,11 @@ impl fmt::Display for SyncError {
                 write!(f, "{} {plural} failed", failed.len())?;
                 failed.iter().take(10).try_for_each(|failure| write!(f, "\n  {failure}"))?;
                 let more = failed.len().saturating_sub(10);
-                if more > 0 { write!(f, "\n  and {more} more") } else { Ok(()) }
+                if more > 0 {
+                    write!(f, "\n  and {more} more: --report, or the view rowdelta.failures")
+                } else {
+                    Ok(())
+                }
             }
             SyncError::Withheld(report) => {
                 let why = report.withheld_because.as_deref().unwrap_or_default();

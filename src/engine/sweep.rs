@@ -85,7 +85,8 @@ async fn doubt(run: &Run, seen: u64) -> Result<Option<String>, Error> {
         return Ok(Some("the feed is empty".into()));
     }
     if nameless > 0 {
-        let message = format!("{nameless} documents failed of which not even the key could be read");
+        let message =
+            format!("{nameless} documents failed of which not even the key could be read; mend these first");
         return Ok(Some(message));
     }
     if let Some(expected) = run.options.expect {
@@ -94,7 +95,10 @@ async fn doubt(run: &Run, seen: u64) -> Result<Option<String>, Error> {
     }
     let client = run.connection().await?;
     let last = state::last_complete(&client, run.lease.mapping).await?.unwrap_or(0);
-    let message = format!("the feed has {seen} documents; the last complete one had {last}");
+    let message = format!(
+        "the feed has {seen} documents; the last complete one had {last}, of which it must have half: if the feed is \
+         whole, --expect {seen}"
+    );
     Ok(((seen as f64) < SHARE_MIN * last as f64).then_some(message))
 }
 

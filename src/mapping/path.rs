@@ -39,7 +39,7 @@ impl Path {
         let count = names.len();
         let mut segments = Vec::with_capacity(count);
         for (at, (name, quoted)) in names.into_iter().enumerate() {
-            let segment = if quoted { Segment::Field(name) } else { segment(name)? };
+            let segment = if quoted { Segment::Field(name) } else { segment(name, text)? };
             let starts = segments.iter().all(|before| *before == Segment::Up);
             match segment {
                 Segment::Up if !starts => {
@@ -55,13 +55,17 @@ impl Path {
     }
 }
 
-fn segment(name: String) -> Result<Segment, String> {
+fn segment(name: String, text: &str) -> Result<Segment, String> {
     match name.as_str() {
         "^" => Ok(Segment::Up),
         "@key" => Ok(Segment::Key),
         "@index" => Ok(Segment::Index),
-        "" => Err("an empty name in a path; quote it if the field has no name: `\"\"`".into()),
-        name if name.starts_with('@') => Err(format!("unknown `{name}`; quote a name that starts with @")),
+        "" => Err(format!(
+            "`{text}` has an empty name: leave a dot out, or quote it if the field has no name: `\"\"`"
+        )),
+        name if name.starts_with('@') => {
+            Err(format!("unknown `{name}`: known are `@key` and `@index`; quote a name that starts with @"))
+        }
         _ => Ok(Segment::Field(name)),
     }
 }

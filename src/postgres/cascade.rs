@@ -28,6 +28,8 @@ struct Cascade {
     from: Vec<String>,
     to: Vec<String>,
     readable: bool,
+    /// Whose privileges these are, quoted.
+    role: String,
 }
 
 /// The relations whose rows may take others along that nobody reads: not by the reference of a child to its parent.
@@ -149,8 +151,13 @@ impl Search<'_> {
         let rows = self.transaction.query_typed(CASCADES, &[(&unknown, Type::OID_ARRAY)]).await?;
         self.cascades.extend(unknown.into_iter().map(|oid| (oid, Vec::new())));
         for row in rows {
-            let cascade =
-                Cascade { table: row.get(1), from: row.get(2), to: row.get(3), readable: row.get(4) };
+            let cascade = Cascade {
+                table: row.get(1),
+                from: row.get(2),
+                to: row.get(3),
+                readable: row.get(4),
+                role: row.get(5),
+            };
             self.cascades.entry(row.get(0)).or_default().push(cascade);
         }
         Ok(())
@@ -163,8 +170,8 @@ impl Cascade {
             return Ok(());
         }
         let message = format!(
-            "rows of {} would be deleted along, and the role may not count them; GRANT SELECT on it",
-            self.table
+            "rows of {0} would go along by ON DELETE CASCADE, and the role may not count them; GRANT SELECT ON {0} TO {1}",
+            self.table, self.role
         );
         Err(Error::new(ErrorKind::Rejected, message))
     }
@@ -200,7 +207,8 @@ SELECT t.oid, format('%s.%I', c.relnamespace::regnamespace, c.relname),
        array(SELECT a.attname::text FROM unnest(f.confkey) WITH ORDINALITY AS k (number, place)
              JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.number ORDER BY k.place),
        (SELECT bool_and(has_column_privilege(c.oid, n, 'SELECT')) FROM unnest('{ctid,tableoid}'::text[] || array(
-            SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey))) AS n)
+            SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey))) AS n),
+       quote_ident(current_user)
 FROM unnest($1::oid[]) AS t (oid)
 CROSS JOIN LATERAL (SELECT t.oid UNION SELECT relid FROM pg_partition_ancestors(t.oid)) AS whole (oid)
 JOIN pg_constraint f ON f.contype = 'f' AND f.confdeltype = 'c' AND f.conparentid = 0 AND f.confrelid = whole.oid

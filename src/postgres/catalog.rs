@@ -36,12 +36,19 @@ use read::{CatalogTable, read_tables, type_of};
 
 /// A mapping does not fit the database: every fault found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SchemaFaults(pub Vec<String>);
+pub struct SchemaFaults {
+    /// The mapping's name.
+    pub mapping: String,
+    /// The database's name.
+    pub database: String,
+    /// Where it is, what it is, and what mends it.
+    pub faults: Vec<String>,
+}
 
 impl std::fmt::Display for SchemaFaults {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the mapping does not fit the database:")?;
-        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+        write!(f, "mapping {} does not fit database {}:", self.mapping, self.database)?;
+        self.faults.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
     }
 }
 
@@ -63,7 +70,9 @@ pub(crate) async fn read_for(client: &Client, mapping: &Mapping, writes: bool) -
         Ok(schema) => Ok(schema),
         Err(faults) => {
             let faults = faults.iter().map(ToString::to_string).collect();
-            Err(Error::new(ErrorKind::Setup, SchemaFaults(faults).to_string()))
+            let database = client.query_typed_one("SELECT current_database()::text", &[]).await?.get(0);
+            let faults = SchemaFaults { mapping: mapping.name.clone(), database, faults };
+            Err(Error::new(ErrorKind::Setup, faults.to_string()))
         }
     }
 }

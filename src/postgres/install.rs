@@ -183,10 +183,14 @@ pub async fn check(client: &Client) -> Result<(), Error> {
     match installed(client).await? {
         Some(version) if version == VERSION => Ok(()),
         Some(version) => Err(wrong_version(&version)),
-        None => Err(Error::new(
-            ErrorKind::Setup,
-            "the database has no schema `rowdelta`; run `rowdelta install` once (or give --install)",
-        )),
+        None => {
+            let database: String =
+                client.query_typed_one("SELECT current_database()::text", &[]).await?.get(0);
+            let message = format!(
+                "database {database} has no schema `rowdelta`: if it is the right one, run `rowdelta install` once"
+            );
+            Err(Error::new(ErrorKind::Setup, message))
+        }
     }
 }
 

@@ -173,6 +173,15 @@ pub async fn read(
     Ok(Ledger { version: 1, mappings })
 }
 
+/// The names of the mappings of which something is recorded.
+///
+/// # Errors
+/// The database's.
+pub async fn names(client: &Client) -> Result<Vec<String>, Error> {
+    let rows = client.query_typed("SELECT name FROM rowdelta.mapping ORDER BY name", &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 const MAPPINGS: &str = "
 SELECT m.id, m.name, d.documents, d.unsettled, m.lease_holder AS holder,
        m.lease_until > clock_timestamp() AS live,

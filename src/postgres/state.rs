@@ -99,8 +99,21 @@ pub(crate) async fn acquire(
     let row = client.query_typed_one("SELECT rowdelta.acquire($1, $2, $3)::text", params).await?;
     match row.get(0) {
         Some(token) => Ok(Lease { mapping, token }),
-        None => Err(Error::new(ErrorKind::Busy, "another run of this mapping is at work")),
+        None => Err(busy(client, mapping).await?),
     }
+}
+
+/// That another run has the lease: whose it is, and until when.
+async fn busy(client: &Client, mapping: i32) -> Result<Error, Error> {
+    let sql = "SELECT name, lease_holder, to_char(lease_until AT TIME ZONE 'UTC', 'HH24:MI:SS')
+               FROM rowdelta.mapping WHERE id = $1";
+    let row = client.query_typed_one(sql, &[(&mapping, Type::INT4)]).await?;
+    let mut message = format!("another run of {} is at work", row.get::<_, &str>(0));
+    // It may have ended meanwhile.
+    if let (Some(holder), Some(until)) = (row.get::<_, Option<&str>>(1), row.get::<_, Option<&str>>(2)) {
+        message += &format!(": {holder}, lease until {until} UTC");
+    }
+    Ok(Error::new(ErrorKind::Busy, message + "; --wait S waits for it, rowdelta status says more"))
 }
 
 /// The lease of a mapping, if this holder has it.

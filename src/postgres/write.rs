@@ -494,7 +494,9 @@ fn check_count(table: &Table, expected: usize, found: u64) -> Result<(), Error> 
         WriteWay::Copy => "",
         WriteWay::Insert => ", or a policy of row-level security lets them be seen but not written",
     };
-    let message =
-        format!("{found} of {expected} rows were written: someone changed the others meanwhile{policy}");
+    let lost = (expected as u64).saturating_sub(found);
+    let message = format!(
+        "{lost} of {expected} rows could not be written: someone else changed them meanwhile{policy}"
+    );
     Err(Error::new(ErrorKind::Transient, message))
 }

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::ShredError;
+use super::fault::Fault;
 use crate::json::Json;
-use crate::mapping::{Column, Path, Relation, Segment, Source, WhenSingle};
-use crate::value::same_scalar;
+use crate::mapping::{Column, Path, Relation, RelationKind, Segment, Source, WhenSingle};
+use crate::value::{found, same_scalar};
 
 /// One object (or scalar) of the document, with the way back up.
 pub(crate) struct Item<'a> {
@@ -120,7 +121,68 @@ impl<'a> Item<'a> {
     }
 
     pub fn error(&self, relation: &Relation, path: &Path, message: String) -> ShredError {
-        let (place, path) = (self.place(), path.to_string());
+        self.error_at(relation, path.to_string(), message)
+    }
+
+    /// Of a column's value: at the path where it was found; where nothing was, at all that were tried.
+    pub fn error_in(&self, relation: &Relation, column: &Column, fault: impl Into<Fault>) -> ShredError {
+        let Fault { path, message } = fault.into();
+        let paths = paths_of(column);
+        // What cannot be followed is what was found, too.
+        let holds = |path: &&Path| match self.find(path) {
+            Ok(Found::Value(value)) => *value != Json::Null,
+            Ok(Found::Absent) => false,
+            Err(_) => true,
+        };
+        let path = match path.as_ref().or_else(|| paths.iter().find(holds)) {
+            Some(path) => path.to_string(),
+            None if paths.is_empty() => Path::default().to_string(),
+            None => paths.iter().map(Path::to_string).collect::<Vec<_>>().join(", "),
+        };
+        self.error_at(relation, path, message)
+    }
+
+    /// That a column of the key has no value.
+    pub fn lacks_key(&self, relation: &Relation, column: &Column) -> ShredError {
+        let absent = paths_of(column).iter().all(|path| matches!(self.find(path), Ok(Found::Absent)));
+        let is = if absent { "absent" } else { "null" };
+        let mend = match relation.kind {
+            RelationKind::Child => "; give it, or say nullable = true",
+            RelationKind::Root | RelationKind::Link => "",
+        };
+        self.error_in(relation, column, format!("is {is}, and part of the key{mend}"))
+    }
+
+    /// The values at these paths, for messages: `"x"`, `(7, "x")`.
+    pub fn values(&self, paths: &[Path]) -> String {
+        let value = |path: &Path| match self.find(path) {
+            Ok(Found::Value(value)) => found(&value),
+            Ok(Found::Absent) | Err(_) => found(&Json::Null),
+        };
+        match paths {
+            [path] => value(path),
+            paths => format!("({})", paths.iter().map(value).collect::<Vec<_>>().join(", ")),
+        }
+    }
+
+    /// The columns of the key and what they are filled from, for messages: `no=1, kind="x"`.
+    pub fn key(&self, relation: &Relation) -> String {
+        let columns = relation.key_columns().into_iter().map(|at| &relation.columns[at]);
+        let one = |column: &Column| match &column.source {
+            Source::Path { paths, .. } => {
+                let json = self.first(paths);
+                let value = json
+                    .ok()
+                    .and_then(|json| if let Found::Value(json) = json { Some(found(&json)) } else { None });
+                format!("{}={}", column.name, value.unwrap_or_else(|| "null".to_owned()))
+            }
+            _ => format!("{}={}", column.name, self.values(paths_of(column))),
+        };
+        columns.map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    fn error_at(&self, relation: &Relation, path: String, message: String) -> ShredError {
+        let place = self.place();
         let path = match (place.is_empty(), path.as_str()) {
             (true, _) => path,
             (false, ".") => place,
@@ -172,12 +234,11 @@ pub(crate) fn all_items<'a>(
     }
 }
 
-/// The path that stands for a column in messages.
-pub(crate) fn path_of(column: &Column) -> &Path {
-    static ITEM: Path = Path(Vec::new());
+/// The paths that a column is filled from.
+fn paths_of(column: &Column) -> &[Path] {
     match &column.source {
-        Source::Path { paths, .. } => &paths[0],
-        Source::Lookup { matching, .. } => &matching[0],
-        Source::Position { .. } | Source::Constant { .. } => &ITEM,
+        Source::Path { paths, .. } => paths,
+        Source::Lookup { matching, .. } => matching,
+        Source::Position { .. } | Source::Constant { .. } => &[],
     }
 }

@@ -13,8 +13,8 @@ type Line = (&'static [u8], Option<&'static str>);
 
 const FAULTY: [Line; 27] = [
     (br#"{"number":"A","customer":"Ann","lines":[{"no":1}]}"#, None),
-    (br#"{"number":"BROKEN","total":}"#, Some("feed.ndjson:2: not JSON: expected a value at column 28")),
-    (br#"{"customer":"x"}"#, Some("feed.ndjson:3 shop number: is null, and part of the key")),
+    (br#"{"number":"BROKEN","total":}"#, Some("feed.ndjson:2: not JSON: expected a value at byte 28 of the document")),
+    (br#"{"customer":"x"}"#, Some("feed.ndjson:3 shop number: is absent, and part of the key")),
     (br#"{"number":null}"#, Some("feed.ndjson:4 shop number: is null, and part of the key")),
     (
         br#"{"number":"WORD","units":"two"}"#,
@@ -55,7 +55,9 @@ const FAULTY: [Line; 27] = [
     ),
     (
         br#"{"number":"DEEP","lines":[{"no":1,"serials":["a",null]}]}"#,
-        Some("feed.ndjson:15 [DEEP] serials lines[0].serials[1]: is null, and part of the key"),
+        Some(
+            "feed.ndjson:15 [DEEP] serials lines[0].serials[1]: is null, and part of the key; give it, or say nullable = true",
+        ),
     ),
     (
         br#"{"number":"OBJECT","lines":{"no":1}}"#,
@@ -63,14 +65,16 @@ const FAULTY: [Line; 27] = [
     ),
     (
         br#"{"number":"TWICE","lines":[{"no":1,"qty":1},{"no":2},{"no":1,"qty":2}]}"#,
-        Some("feed.ndjson:17 [TWICE] lines lines[2]: has the key of lines[0] and other content"),
+        Some(
+            r#"feed.ndjson:17 [TWICE] lines lines[2]: has the key of lines[0] (no=1) and other content: on_duplicate = "first" or "last" takes one of them"#,
+        ),
     ),
     (br#"["A"]"#, Some("feed.ndjson:18 shop .: expected an object, found a list")),
-    (b"{\"number\":\"\xff\"}", Some("feed.ndjson:19: not JSON: invalid UTF-8 at column 12")),
+    (b"{\"number\":\"\xff\"}", Some("feed.ndjson:19: not JSON: invalid UTF-8 at byte 12 of the document")),
     (b"", None),
     (
         br#"{"number":"MUCH","note":"....................................................................................................................................................................................."}"#,
-        Some("feed.ndjson:21: the document is too long: 208 bytes"),
+        Some("feed.ndjson:21: the document has 208 bytes; at most 200 are read (--document-bytes-max)"),
     ),
     // Repeated: by its bytes, in another spelling (twice, once with a list of equal siblings), differing.
     (br#"{"number":"A","customer":"Ann","lines":[{"no":1}]}"#, None),
@@ -234,7 +238,8 @@ async fn p29_a_second_run_of_a_mapping_is_refused_with_exit_code_4() {
     shop.db.execute(held).await;
     let ran = shop.run(&[json!({ "number": "B" })]).await;
     assert_eq!(ran.code, 4);
-    assert_eq!(ran.stderr, "rowdelta: another run of this mapping is at work\n");
+    let said = "rowdelta: another run of shop is at work: the test, lease until ";
+    assert!(ran.stderr.starts_with(said) && ran.stderr.contains(" UTC; --wait S "), "{}", ran.stderr);
     assert_eq!(shop.rows("SELECT number FROM orders").await, ["A"]);
     shop.db.execute("UPDATE rowdelta.mapping SET lease_until = clock_timestamp()").await;
     shop.run(&[json!({ "number": "B" })]).await.succeeded();
@@ -270,7 +275,11 @@ async fn a_run_that_cannot_start_exits_2_and_says_what_mends_it() {
     assert_eq!(no_mapping, exit_2("rowdelta: no/such.toml: No such file or directory (os error 2)\n"));
     let (code, said) = refused(&["sync", "-d", "postgresql://u@127.0.0.1:1/none", "-m", map, feed]).await;
     assert_eq!(code, 2);
-    assert!(said.starts_with("rowdelta: the database cannot be reached: "), "{said}");
+    assert!(said.starts_with("rowdelta: no connection to 127.0.0.1:1/none as u (from -d): "), "{said}");
+    let (place, _) = url.rsplit_once('/').unwrap();
+    let (code, said) = refused(&["status", "-d", &format!("{place}/no_such_database")]).await;
+    assert!(code == 2 && said.ends_with(": database \"no_such_database\" does not exist\n"), "{said}");
+    assert!(!said.contains("db error") && said.contains("/no_such_database as "), "{said}");
     assert_eq!(refused(&["sync"]).await.0, 2);
 }
 
@@ -280,8 +289,10 @@ async fn without_the_schema_rowdelta_a_run_exits_2_and_names_install() {
     db.execute(SCHEMA).await;
     let (map, feed) = (scratch.write("mapping.toml", MAPPING), scratch.write("feed.ndjson", ""));
     let arguments = ["sync", "-d", db.url(), "-m", map.to_str().unwrap(), feed.to_str().unwrap()];
-    let said =
-        "rowdelta: the database has no schema `rowdelta`; run `rowdelta install` once (or give --install)\n";
+    let name = db.value("SELECT current_database()").await;
+    let said = format!(
+        "rowdelta: database {name} has no schema `rowdelta`: if it is the right one, run `rowdelta install` once\n"
+    );
     assert_eq!(refused(&arguments).await, exit_2(said));
     assert_eq!(db.value("SELECT to_regnamespace('rowdelta')").await, "NULL");
     let (code, said) = refused(&[&arguments[..], &["--install"]].concat()).await;
@@ -312,7 +323,8 @@ async fn p22_every_fault_of_a_mapping_against_the_catalog_is_named_at_once() {
     let (code, said) =
         refused(&["sync", "-d", shop.db.url(), "-m", map.to_str().unwrap(), feed.to_str().unwrap()]).await;
     assert_eq!(code, 2);
-    let faults = r#"rowdelta: the mapping does not fit the database:
+    let database = shop.db.value("SELECT current_database()").await;
+    let faults = r#"rowdelta: mapping shop does not fit database DATABASE:
   root.columns.citi: table public.orders has no column "citi"; did you mean "city"?
   root.key: the key ("number") is not unique in public.orders: CREATE UNIQUE INDEX ON public.orders ("number")
   children.lines: lines is a view; name the table behind it
@@ -320,7 +332,7 @@ async fn p22_every_fault_of_a_mapping_against_the_catalog_is_named_at_once() {
   children.tags: column "kind" of public.tag is NOT NULL, has no default, and the mapping does not fill it; map it, or give it a default
   links.products: table order_products does not exist, or is not on the search path; create it, or name its schema
 "#;
-    assert_eq!(said, faults);
+    assert_eq!(said.replace(&database, "DATABASE"), faults);
     assert_eq!(shop.written().await, Edits::new());
 }
 
@@ -333,9 +345,10 @@ async fn p22_every_fault_of_a_mapping_in_itself_is_named_with_its_line() {
     let (code, said) =
         refused(&["sync", "-d", shop.db.url(), "-m", map.to_str().unwrap(), feed.to_str().unwrap()]).await;
     assert_eq!(code, 2);
-    let faults = r#"rowdelta: MAP: line 3: root.table: missing; add table = "…"
-line 4: root.tabel: unknown key; did you mean "table"?
-line 7: root.columns.number: expected a path, a list of paths, or a table with path, lookup or value, found an integer
+    let faults = r#"rowdelta: MAP has 3 faults:
+  line 3: root.table: missing; add table = "…"
+  line 4: root.tabel: unknown key; did you mean "table"?
+  line 7: root.columns.number: expected a path, a list of paths, or a table with path, lookup or value, found an integer
 "#;
     assert_eq!(said.replace(map.to_str().unwrap(), "MAP"), faults);
 }

@@ -125,7 +125,7 @@ async fn p11_claims_and_failures_call_null_by_name() {
         failures(&ran),
         [
             "feed.ndjson:1 [es,NULL] offices name: expected text, found a list",
-            "feed.ndjson:2 [1] offices country: is null, and part of the key"
+            "feed.ndjson:2 [1] offices country: is absent, and part of the key"
         ]
     );
     let device = json!([{ "maker": null, "serial": null }]);
@@ -175,7 +175,12 @@ async fn p11_p16_catalogue_rows_are_found_by_keys_with_null() {
     shop.db.execute("TRUNCATE rowdelta.document, rowdelta.base, rowdelta.skip").await;
     assert_eq!(shop.sync(&docs).await.rows_written(), 0);
     let ran = shop.run(&[json!({ "id": 6, "s": 1 })]).await;
-    assert_eq!(failures(&ran), ["feed.ndjson:1 [6] things c: part of the key of `kind` is null"]);
+    assert_eq!(
+        failures(&ran),
+        [
+            "feed.ndjson:1 [6] things c: code, part of the key of `kind`, is null: give it, or say nullable = true of code"
+        ]
+    );
 }
 
 #[tokio::test]

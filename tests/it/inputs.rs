@@ -78,10 +78,10 @@ async fn p25_bad_elements_of_an_array_are_reported_with_line_and_item_and_all_ot
     assert_eq!(
         found,
         [
-            "feed.json:1, item 2: not JSON: expected a value at column 28",
+            "feed.json:1, item 2: not JSON: expected a value at byte 28 of the document",
             "feed.json:1, item 3 shop .: expected an object, found a number",
             r#"feed.json:2, item 4 [WORD] shop units: invalid input syntax for type bigint: "two""#,
-            "feed.json:5, item 5: the document is too long: 327 bytes",
+            "feed.json:5, item 5: the document has 327 bytes; at most 200 are read (--document-bytes-max)",
             "feed.json:5, item 6 [A]: stands twice in the feed with different content: first at feed.json:1, item 1",
         ]
     );

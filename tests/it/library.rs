@@ -1,5 +1,7 @@
 //! The library's front: feeds of what a program has, the sync inside its own transaction, and the examples as they stand.
 
+use std::time::Duration;
+
 use bb8_postgres::PostgresConnectionManager;
 use rowdelta::engine::documents;
 use rowdelta::engine::report::{Status, SyncError};
@@ -40,6 +42,42 @@ async fn the_examples_do_what_they_say() {
     let failed: Vec<(Vec<&str>, bool)> =
         failed.iter().map(|f| (f.relations.iter().map(String::as_str).collect(), f.try_again)).collect();
     assert_eq!(failed, [(vec!["example_scheduler", "readings"], true), (vec!["readings"], false)]);
+}
+
+/// What the pool says of its own accord is that it waited.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_does_not_come_says_why() {
+    let db = db().await;
+    let role = format!("few_of_{}", db.value("SELECT current_database()").await);
+    db.execute(&format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 1")).await;
+    let mut config: tokio_postgres::Config = db.url().parse().unwrap();
+    let few = PostgresConnectionManager::new(config.user(&role).clone(), NoTls);
+    let pool = |max| bb8::Pool::builder().max_size(max).connection_timeout(Duration::from_secs(1));
+    let pools = [pool(1).build(few.clone()).await.unwrap()];
+    let held = pools[0].get().await.unwrap();
+    let pools = [pool(4).build_unchecked(few), pool(1).build_unchecked(manager(db.url()))];
+    let taken = pools[1].get().await.unwrap();
+    let said = |at: usize| {
+        let pool = pools[at].clone();
+        async move { rowdelta::postgres::connection(&pool).await.err().unwrap() }
+    };
+    let (refused, busy) = (said(0).await, said(1).await);
+    drop((held, taken));
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "no connection in 1s: too many connections for role \"{role}\"; the pool takes up to 4: fewer --workers, or \
+             a higher limit"
+        )
+    );
+    assert!(refused.is_transient() && refused.kind() == ErrorKind::Connection);
+    let all = "no connection in 1s: of 1 of the pool 1 are in use, and none became free";
+    assert_eq!((busy.to_string().as_str(), busy.kind()), (all, ErrorKind::Connection));
+    db.execute(&format!("DROP ROLE {role}")).await;
+}
+
+fn manager(url: &str) -> PostgresConnectionManager<NoTls> {
+    PostgresConnectionManager::new_from_stringlike(url, NoTls).unwrap()
 }
 
 async fn engine(

@@ -122,7 +122,9 @@ async fn p14_two_siblings_with_one_key_are_an_error_or_the_first_or_the_last() {
     for setting in ["", "on_duplicate = \"error\""] {
         let shop = Shop::with(SCHEMA, &mapping(&[("lines", setting)])).await;
         let ran = shop.run(&[doc.clone(), order("B")]).await;
-        let said = ["feed.ndjson:1 [A] lines lines[2]: has the key of lines[0] and other content"];
+        let said = [
+            r#"feed.ndjson:1 [A] lines lines[2]: has the key of lines[0] (no=1) and other content: on_duplicate = "first" or "last" takes one of them"#,
+        ];
         assert_eq!((ran.code, failures(&ran)), (1, said.map(str::to_owned).to_vec()));
         assert_eq!(shop.rows("SELECT number FROM orders").await, ["B"]);
     }
@@ -221,7 +223,9 @@ async fn p25_a_missing_catalogue_row_is_an_error_by_default() {
                 json!({ "number": "B", "products": ["p"] }),
             ])
             .await;
-        let said = ["feed.ndjson:1 [A] products products[1]: is not in the catalogue `product`"];
+        let said = [
+            r#"feed.ndjson:1 [A] products products[1]: "q" is not in the catalogue `product`: add it, or say missing = "insert" or "skip""#,
+        ];
         assert_eq!((ran.code, failures(&ran)), (1, said.map(str::to_owned).to_vec()));
         assert_eq!(shop.rows("SELECT number FROM orders").await, ["B"]);
     }

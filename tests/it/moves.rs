@@ -149,7 +149,8 @@ async fn both_claim(before: &[Value], docs: &[Value], lines: [usize; 2]) {
     let said = |line: usize, who: &str, other: usize, whom: &str| {
         let place = format!("{}:{other}", path.display());
         format!(
-            "feed.ndjson:{line} [{who}] files: a row of file, whose key is unique in the table, is claimed by {whom} ({place}) too"
+            "feed.ndjson:{line} [{who}] files: a row of file, whose key is unique in the table, is claimed by {whom} ({place}) \
+             too: take it out of one of the two, or say unique_in = \"parent\""
         )
     };
     let [a, b] = lines;

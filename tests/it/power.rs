@@ -239,7 +239,12 @@ async fn p12_what_is_no_list_is_the_one_item_of_it_where_the_mapping_says_so() {
     assert_eq!(shop.rows("SELECT count(*) FROM contact").await, ["0"]);
     // Places inside are named without a number; by default it is a fault.
     let ran = shop.run(&[json!({ "code": "A", "contacts": { "name": null } })]).await;
-    assert_eq!(failures(&ran), ["feed.ndjson:1 [A] contacts contacts.name: is null, and part of the key"]);
+    assert_eq!(
+        failures(&ran),
+        [
+            "feed.ndjson:1 [A] contacts contacts.name: is null, and part of the key; give it, or say nullable = true"
+        ]
+    );
     let ran = shop.run(&[call("A", json!({ "kind": "pdf", "name": "a" }))]).await;
     assert_eq!(failures(&ran), ["feed.ndjson:1 [A] pdfs files: expected a list, found an object"]);
 }

@@ -127,7 +127,8 @@ async fn p29_status_of_one_mapping_by_its_name_or_its_file() {
     let (_, by_file, _) = status(&shop, &["-m", shop.mapping.to_str().unwrap()]).await;
     assert_eq!((first(&by_name).as_deref(), &by_name), (Some("shop"), &by_file));
     let (code, _, stderr) = status(&shop, &["-m", "none"]).await;
-    assert_eq!((code, &*stderr), (2, "rowdelta: no run of a mapping `none` is recorded in this database\n"));
+    let said = "rowdelta: no mapping none is recorded in this database, and there is no such file; recorded are other, shop\n";
+    assert_eq!((code, &*stderr), (2, said));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,6 +138,10 @@ async fn p29_status_without_a_ledger_exits_2() {
     let run = move || (command::output(&["status", "-d", &url]), command::output(&["status"]));
     let (not_installed, unnamed) = tokio::task::spawn_blocking(run).await.unwrap();
     assert_eq!((not_installed.0, unnamed.0), (2, 2));
-    assert!(not_installed.2.contains("no schema `rowdelta`; run `rowdelta install`"), "{}", not_installed.2);
+    assert!(
+        not_installed.2.contains("no schema `rowdelta`: if it is the right one, run `rowdelta install`"),
+        "{}",
+        not_installed.2
+    );
     assert!(unnamed.2.contains("no database is named"), "{}", unnamed.2);
 }

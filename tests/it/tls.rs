@@ -139,7 +139,7 @@ async fn tls_is_as_strict_as_sslmode_says() {
     server.refuses("127.0.0.1", "wrapped", &[full, root], "not valid for name");
     server.refuses("localhost", "wrapped", &[full], "a root certificate is needed");
     server.refuses("localhost", "wrapped", &[chain, ("sslrootcert", "system")], "too weak");
-    server.refuses("localhost", "wrapped", &[("sslmode", "verify")], "none of libpq's");
+    server.refuses("localhost", "wrapped", &[("sslmode", "verify")], "is unknown; it is disable, allow");
 
     let list = CertificateRevocationListParams {
         this_update: date_time_ymd(2020, 1, 1),

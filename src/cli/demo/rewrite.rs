@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
-use crate::cli::connect::Pool;
+use crate::cli::connect::{self, Pool};
 
 /// Root column that records the hash.
 const HASH_COLUMN: &str = "content_hash";
@@ -70,7 +70,7 @@ impl Rewrite {
     ) -> Result<Written, String> {
         let words = |error: Error| error.to_string();
         let written = Written { relations: vec![0; mapping.relations.len()], ..Written::default() };
-        let client = pool.get().await.map_err(|error| error.to_string())?;
+        let client = connect::get(pool).await?;
         let hashes = if by_hash { hashes(&client, &mapping).await.map_err(words)? } else { HashMap::new() };
         drop(client);
         let night = Self {
@@ -84,7 +84,7 @@ impl Rewrite {
         let workers = (0..workers).map(|_| {
             let (pool, night, documents) = (pool.clone(), night.clone(), documents.clone());
             tokio::spawn(async move {
-                let client = pool.get().await.map_err(|error| error.to_string())?;
+                let client = connect::get(&pool).await?;
                 let statements = night.prepare(&client).await.map_err(words)?;
                 loop {
                     let Some(document) = documents.lock().expect("no panic while it is held").next() else {

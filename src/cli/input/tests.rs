@@ -173,7 +173,7 @@ fn what_does_not_belong_between_documents_ends_the_feed() {
         ("[{}", "1: fatal: after item 1: expected `,` or `]`, found the end of the file"),
         ("[{}]\n{}", "2: fatal: after item 1: expected nothing after the array, found `{`"),
         ("[{}\u{e9}]", "1: fatal: after item 1: expected `,` or `]`, found `\\xc3`"),
-        ("[{},\n{\n]", "3: fatal: after item 1: `]` stands against the `{` of line 2"),
+        ("[{},\n{\n]", "3: fatal: after item 1: `]` closes the `{` of line 2"),
         ("[{},\n\"a\n", "3: fatal: after item 1: the file ends within the document that begins on line 2"),
         ("[{},1", "1: fatal: after item 1: the file ends within the document that begins on line 1"),
         ("{}{}\n,{}", "2: fatal: after item 2: expected an object, found `,`"),
@@ -191,7 +191,9 @@ fn what_does_not_belong_between_documents_ends_the_feed() {
 fn a_document_that_is_too_long_fails_alone() {
     let long = "x".repeat(3 * BLOCK_BYTES);
     let file = format!("1234567890\r\n{long}\n12345678901\n{{}}\n{long}");
-    let too_long = |place: &str, bytes: usize| format!("{place}: the document is too long: {bytes} bytes");
+    let too_long = |place: &str, bytes: usize| {
+        format!("{place}: the document has {bytes} bytes; at most 10 are read (--document-bytes-max)")
+    };
     let expected = [
         "1: 1234567890".into(),
         too_long("2", long.len()),

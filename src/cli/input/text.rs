@@ -78,7 +78,9 @@ pub fn item(bytes: Bytes, length: u64, origin: Origin, bytes_max: usize) -> Feed
     if length <= bytes_max as u64 {
         return Ok(Document { bytes, origin });
     }
-    Err(FeedError { origin, message: format!("the document is too long: {length} bytes"), fatal: false })
+    let message =
+        format!("the document has {length} bytes; at most {bytes_max} are read (--document-bytes-max)");
+    Err(FeedError { origin, message, fatal: false })
 }
 
 /// Opens a file; and how much of it to read at a time.

@@ -99,7 +99,7 @@ impl Values {
         }
         if matches!((first, last), (b'{', b']') | (b'[', b'}')) {
             let [first, last] = [first, last].map(char::from);
-            return Err(format!("`{last}` stands against the `{first}` of line {begin}"));
+            return Err(format!("`{last}` closes the `{first}` of line {begin}"));
         }
         self.items += 1;
         let origin = Origin { file: Some(self.text.file.clone()), line: begin, item: Some(self.items) };

@@ -40,6 +40,12 @@ struct Head {
     digest: String,
 }
 
+/// What of the first line every format has.
+#[derive(Deserialize)]
+struct Version {
+    rowdelta_plan: u32,
+}
+
 /// Each further line.
 #[derive(Serialize, Deserialize)]
 struct Line {
@@ -103,20 +109,24 @@ impl SavedPlan {
     /// # Errors
     /// The reader's; or it is none.
     pub fn read(from: impl BufRead) -> Result<Self, Error> {
-        let none = |why: String| Error::new(ErrorKind::Setup, format!("not a plan of this version: {why}"));
+        let none = |why: String| Error::new(ErrorKind::Setup, why);
         let mut lines = from.lines();
-        let mut next = || lines.next().transpose().map_err(|error| none(error.to_string()));
+        let mut next = || lines.next().transpose().map_err(|error| none(format!("cannot be read: {error}")));
         let head = next()?.unwrap_or_default();
-        let head: Head = serde_json::from_str(&head).map_err(|error| none(error.to_string()))?;
-        if head.rowdelta_plan != VERSION {
-            return Err(none(format!("it is of version {}", head.rowdelta_plan)));
+        let other = |_| none("no plan; `rowdelta plan --out FILE` writes one".into());
+        let Version { rowdelta_plan: version } = serde_json::from_str(&head).map_err(other)?;
+        if version != VERSION {
+            let message = format!("a plan of format {version}, and this program reads {VERSION}; plan anew");
+            return Err(none(message));
         }
+        let damaged = |at: usize| none(format!("the plan is damaged at line {at}; plan anew"));
+        let head: Head = serde_json::from_str(&head).map_err(|_| damaged(1))?;
         let mut documents = BTreeMap::new();
         while let Some(line) = next()? {
-            let Line { document, changes } =
-                serde_json::from_str(&line).map_err(|error| none(error.to_string()))?;
+            let at = documents.len() + 2;
+            let Line { document, changes } = serde_json::from_str(&line).map_err(|_| damaged(at))?;
             let marks: Option<Vec<Mark>> = changes.iter().map(|text| unhex(text)).collect();
-            documents.insert(document, marks.ok_or_else(|| none("a mark is malformed".into()))?);
+            documents.insert(document, marks.ok_or_else(|| damaged(at))?);
         }
         Ok(SavedPlan { head, documents })
     }
@@ -126,10 +136,12 @@ impl SavedPlan {
     /// # Errors
     /// In words: the mapping or the tables are others, or documents would be changed otherwise.
     pub fn holds(&self, fresh: &SavedPlan) -> Result<(), Error> {
-        let stale = |why: String| Err(Error::new(ErrorKind::Setup, format!("the plan is stale: {why}")));
         if self.head.mapping != fresh.head.mapping {
-            return stale(format!("it is one of mapping {}", self.head.mapping));
+            let (its, this) = (&self.head.mapping, &fresh.head.mapping);
+            return Err(Error::new(ErrorKind::Setup, format!("a plan of mapping {its}, not of {this}")));
         }
+        let stale =
+            |why: String| Err(Error::new(ErrorKind::Setup, format!("the plan is stale: {why}; plan anew")));
         if self.head.digest != fresh.head.digest {
             return stale("the mapping, or the type of a column, was changed since".into());
         }
@@ -274,8 +286,8 @@ impl Expected {
             };
             if !is_expected {
                 self.give_back(taken);
-                let message =
-                    "a row would be written otherwise than planned: what it depends on was changed meanwhile";
+                let message = "a row would be written otherwise than planned: what it depends on was changed meanwhile; \
+                               plan anew";
                 return Err(Error::new(ErrorKind::Rejected, message).in_relation(&change.relation));
             }
             taken.push(one);
@@ -322,8 +334,15 @@ mod tests {
         let why = one.holds(&other).unwrap_err().to_string();
         assert_eq!(
             why,
-            "the plan is stale: these documents would change otherwise now: A (rows planned: 2, now: 1), C (rows planned: 0, now: 1)"
+            "the plan is stale: these documents would change otherwise now: A (rows planned: 2, now: 1), C (rows planned: 0, now: 1); plan anew"
         );
-        assert!(SavedPlan::read(&b"{}"[..]).is_err());
+        let refused = |text: &str| SavedPlan::read(text.as_bytes()).unwrap_err().to_string();
+        assert_eq!(refused("version = 1\n"), "no plan; `rowdelta plan --out FILE` writes one");
+        assert_eq!(refused(""), refused("{}"));
+        assert!(
+            refused("{\"rowdelta_plan\":2}").starts_with("a plan of format 2, and this program reads 1;")
+        );
+        let torn = String::from_utf8(file[..file.len() - 4].to_vec()).unwrap();
+        assert_eq!(refused(&torn), "the plan is damaged at line 3; plan anew");
     }
 }

@@ -12,7 +12,7 @@ use crate::engine::rewritten::{self, Known};
 use crate::engine::verify::VerifyOptions;
 use crate::engine::verify::report::{Against, Difference, Kind, Repair, Unknown, Verification};
 use crate::engine::whole::whole;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, TAKEN_OVER};
 use crate::fingerprint::rewritten::Rewritten;
 use crate::fingerprint::{self, Coverage, Extent, RelationFingerprint};
 use crate::mapping::{Mapping, RelationIx};
@@ -117,7 +117,7 @@ impl Check<'_> {
         let (mut after, mut unsettled) = (None, 0);
         loop {
             if heart.as_ref().is_some_and(Heart::is_lost) {
-                return Err(Error::new(ErrorKind::Busy, "the lease was lost to another run"));
+                return Err(Error::new(ErrorKind::Busy, TAKEN_OVER));
             }
             let part = self.part(after.as_ref()).await?;
             let Some(last) = part.last.clone() else { break };

@@ -143,12 +143,13 @@ impl<'a> Reader<'_, 'a> {
     fn head(&mut self, top: &At<'a>) -> String {
         self.faults.table(top, TOP);
         let version = self.faults.required(top, "version", "add version = 1");
-        match version.as_ref().map(|at| &at.node.value) {
-            None | Some(Value::Integer(1)) => {}
-            Some(_) => {
-                let spot = version.map(|at| at.spot).unwrap_or_default();
-                self.faults.add(&spot, "not a version that is known here; write version = 1");
+        match version.as_ref().map(|at| (at, &at.node.value)) {
+            None | Some((_, Value::Integer(1))) => {}
+            Some((at, Value::Integer(version))) => {
+                let mend = "write version = 1, or update rowdelta if the mapping was written for a newer one";
+                self.faults.add(&at.spot, format!("version {version} is not known here; {mend}"));
             }
+            Some((at, _)) => self.faults.expected(at, "the integer 1"),
         }
         let mend = "add name = \"…\", which names the mapping in the database";
         let name = self.faults.required(top, "name", mend);

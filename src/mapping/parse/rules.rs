@@ -155,8 +155,8 @@ impl Reader<'_, '_> {
             return;
         }
         if at.get("key").is_none() {
-            self.faults
-                .add(&at.spot, "has relations inside it, which need something to refer to; add id, or key");
+            let message = "has relations inside it, which need something to refer to";
+            self.faults.add(&at.spot, format!("{message}; add id, or key with unique_in = \"all\""));
         } else if relation.unique_in == UniqueIn::Parent {
             let message = "has relations inside it, and its key is unique only within the parent";
             self.faults.add(&at.spot, format!("{message}; add id, or unique_in = \"all\""));
@@ -177,16 +177,16 @@ impl Reader<'_, '_> {
             self.relations.iter().enumerate().filter(|(_, relation)| !relation.name.is_empty())
         {
             let is_taken = |name: &str| self.relations.iter().any(|other| other.name == name);
-            if !self.relations[..ix].iter().any(|earlier| earlier.name == relation.name) {
-                continue;
-            }
+            let is_it = |earlier: &Relation| earlier.name == relation.name;
+            let Some(first) = self.relations[..ix].iter().position(is_it) else { continue };
             let outer = relation.enclosing.map_or("", |outer| self.relations[outer].name.as_str());
             let other = format!("{outer}_{}", relation.name);
             let mend = match is_taken(&other) {
                 false => format!("name this one {other:?}, say, and add path if it has none"),
                 true => "give this one another name, and add path if it has none".to_owned(),
             };
-            let message = format!("another relation is named {:?}; {mend}", relation.name);
+            let first = self.places[first].spot.named();
+            let message = format!("{first} is named {:?} too; {mend}", relation.name);
             self.faults.add(&self.places[ix].spot_of("name"), message);
         }
     }
@@ -198,14 +198,14 @@ impl Reader<'_, '_> {
         };
         for (ix, (relation, at)) in tables().enumerate() {
             if let Some((_, first)) = tables().take(ix).find(|(earlier, _)| earlier.table == relation.table) {
-                let message = format!("{} is fed by {} already", relation.table, first.spot.place);
+                let message = format!("{} is fed by {} already", relation.table, first.spot.named());
                 self.faults
                     .add(&at.spot_of("table"), format!("{message}; every relation has a table of its own"));
             }
         }
         for (lookup, at) in self.lookups.iter().zip(&self.lookup_places) {
             if let Some((_, first)) = tables().find(|(relation, _)| relation.table == lookup.table) {
-                let message = format!("{} is fed by {}", lookup.table, first.spot.place);
+                let message = format!("{} is fed by {}", lookup.table, first.spot.named());
                 self.faults
                     .add(&at.spot_of("table"), format!("{message}; a catalogue has a table of its own"));
             }
@@ -245,7 +245,7 @@ impl Reader<'_, '_> {
         let contradicts = |other: &&RelationIx| {
             **other < ix && says(**other) && self.relations[**other].otherwise != self.relations[ix].otherwise
         };
-        let place = |other: &RelationIx| &self.places[*other].spot.place;
+        let place = |other: &RelationIx| self.places[*other].spot.named();
         if !says(ix) {
             return None;
         }

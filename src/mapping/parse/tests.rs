@@ -275,7 +275,7 @@ fn rows_with_rows_inside_them_need_something_to_refer_to() {
     assert_eq!(
         faults(&with_child(inner)),
         [
-            "line 7: root.children[0]: has relations inside it, which need something to refer to; add id, or key"
+            "line 7: root.children[0]: has relations inside it, which need something to refer to; add id, or key with unique_in = \"all\""
         ]
     );
     assert_eq!(
@@ -302,9 +302,9 @@ fn two_relations_cannot_have_one_name_or_one_table() {
     assert_eq!(
         found,
         [
-            "line 13: root.children[1].name: another relation is named \"c\"; name this one \"m_c\", say, and add path if it has none",
-            "line 14: root.children[1].table: t is fed by root already; every relation has a table of its own",
-            "line 20: lookups.l.table: c is fed by root.children[0]; a catalogue has a table of its own",
+            "line 13: root.children[1].name: root.children[0] (line 7) is named \"c\" too; name this one \"m_c\", say, and add path if it has none",
+            "line 14: root.children[1].table: t is fed by root (line 3) already; every relation has a table of its own",
+            "line 20: lookups.l.table: c is fed by root.children[0] (line 7); a catalogue has a table of its own",
         ]
     );
 }
@@ -371,7 +371,7 @@ fn a_mapping_without_anything_names_what_is_missing() {
     );
     assert_eq!(
         Mapping::from_json(&json!([])).unwrap_err().faults[0].message,
-        "expected a table, found a list"
+        "expected an object, found a list"
     );
 }
 
@@ -381,7 +381,7 @@ fn faults_of_the_syntax_have_their_lines() {
     assert!(error.faults.iter().all(|fault| fault.place.is_empty() && fault.line.is_some()), "{error}");
     assert_eq!(error.faults[0].line, Some(2), "{error}");
     let error = Mapping::from_toml("version = 1\r\nname = \"a\"\r\nname = \"b\"\r\n").unwrap_err();
-    assert_eq!(error.to_string(), "line 3: duplicate key");
+    assert_eq!(error.to_string(), "line 3: name is written twice; leave one out");
 }
 
 #[test]
@@ -473,12 +473,12 @@ fn values_of_the_wrong_kind_are_named_in_json_too() {
     }));
     assert_eq!(
         error.unwrap_err().to_string(),
-        "version: not a version that is known here; write version = 1\n\
+        "version: expected the integer 1, found a float\n\
          name: expected a string, found null\n\
-         lookups: expected a table, found a list\n\
+         lookups: expected an object, found a list\n\
          root.columns.a: expected a path, a list of paths, or a table with path, lookup or value, found a float\n\
          root.columns.\"b c\".zone: empty; write a name\n\
-         root.links: expected a list of tables, found a table"
+         root.links: expected a list of objects, found an object"
     );
 }
 

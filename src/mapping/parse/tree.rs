@@ -26,6 +26,8 @@ pub(super) enum Value {
     Bool(bool),
     List(Vec<Node>),
     Table(Vec<(String, Node)>),
+    /// A number that is not kept exactly: what is wrong with it.
+    Unfit(String),
     Other(&'static str),
 }
 
@@ -38,7 +40,18 @@ impl Value {
             Value::Bool(_) => "a boolean",
             Value::List(_) => "a list",
             Value::Table(_) => "a table",
+            Value::Unfit(_) => "a number that is not kept exactly",
             Value::Other(kind) => kind,
+        }
+    }
+}
+
+impl Node {
+    /// In the words of its notation: what has no lines is JSON.
+    fn describe(&self) -> &'static str {
+        match self.value {
+            Value::Table(_) if self.line.is_none() => "an object",
+            ref value => value.describe(),
         }
     }
 }
@@ -57,6 +70,12 @@ impl Spot {
         let key = if !key.is_empty() && key.chars().all(bare) { key.to_owned() } else { format!("{key:?}") };
         let place = if self.place.is_empty() { key } else { format!("{}.{key}", self.place) };
         Spot { place, line: self.line }
+    }
+
+    /// The place, for a message about another one.
+    pub(super) fn named(&self) -> String {
+        let line = self.line.map(|line| format!(" (line {line})"));
+        self.place.clone() + &line.unwrap_or_default()
     }
 }
 
@@ -107,7 +126,7 @@ impl<'a> At<'a> {
 impl Faults {
     /// Notes a value of the wrong kind.
     pub(super) fn expected(&mut self, at: &At<'_>, what: &str) {
-        self.add(&at.spot, format!("expected {what}, found {}", at.node.value.describe()));
+        self.add(&at.spot, format!("expected {what}, found {}", at.node.describe()));
     }
 
     /// Whether it is a table; its keys are compared with the known ones.
@@ -135,7 +154,8 @@ impl Faults {
     pub(super) fn is_table(&mut self, at: &At<'_>) -> bool {
         let is_table = matches!(at.node.value, Value::Table(_));
         if !is_table {
-            self.expected(at, "a table");
+            let is_json = at.node.line.is_none();
+            self.expected(at, if is_json { "an object" } else { "a table of keys and values, { key = … }" });
         }
         is_table
     }
@@ -153,7 +173,8 @@ impl Faults {
     pub(super) fn list<'a>(&mut self, at: &At<'a>, key: &str) -> Vec<At<'a>> {
         let Some(at) = at.get(key) else { return Vec::new() };
         if !matches!(at.node.value, Value::List(_)) {
-            self.expected(&at, "a list of tables");
+            let is_json = at.node.line.is_none();
+            self.expected(&at, if is_json { "a list of objects" } else { "a list of tables" });
         }
         at.items()
     }
@@ -308,7 +329,7 @@ impl Node {
                 entries.iter().map(|(key, node)| (key.clone(), node.to_json())).collect()
             }
             // A fault wherever it stands, so this JSON is never handed out.
-            Value::Other(_) => JsonValue::Null,
+            Value::Unfit(_) | Value::Other(_) => JsonValue::Null,
         }
     }
 }
@@ -319,7 +340,9 @@ pub(super) fn from_json(value: &JsonValue) -> Node {
         JsonValue::Null => Value::Other("null"),
         JsonValue::Bool(flag) => Value::Bool(*flag),
         JsonValue::Number(number) if number.is_f64() => Value::Float(number.to_string()),
-        JsonValue::Number(number) => number.as_i64().map_or(OUT_OF_RANGE, Value::Integer),
+        JsonValue::Number(number) => {
+            number.as_i64().map_or_else(|| beyond(&number.to_string()), Value::Integer)
+        }
         JsonValue::String(text) => Value::Text(text.clone()),
         JsonValue::Array(items) => Value::List(items.iter().map(from_json).collect()),
         JsonValue::Object(entries) => {
@@ -339,14 +362,19 @@ pub(super) fn from_toml(text: &str) -> Result<Node, MappingError> {
     let fault = |error: &toml::de::Error| Fault {
         line: error.span().map(|span| lines.at(span.start)),
         place: String::new(),
-        message: error.message().replace('\n', "; "),
+        message: match (error.message(), error.span().and_then(|span| text.get(span))) {
+            ("duplicate key", Some(key)) => format!("{key} is written twice; leave one out"),
+            (message, _) => message.replace('\n', "; "),
+        },
     };
     let mut faults: Vec<Fault> = errors.iter().map(fault).collect();
     faults.sort_by_key(|fault| fault.line);
     Err(MappingError { faults })
 }
 
-const OUT_OF_RANGE: Value = Value::Other("an integer out of range");
+fn beyond(number: &str) -> Value {
+    Value::Unfit(format!("{number} is beyond 64 bits; quote it: \"{number}\""))
+}
 
 /// So many digits a float keeps, whatever they are.
 const FLOAT_DIGITS: usize = 15;
@@ -357,12 +385,14 @@ fn float(text: &str) -> Value {
     let digits = mantissa.chars().filter(char::is_ascii_digit).skip_while(|digit| *digit == '0').count();
     let number = text.parse::<f64>().ok().and_then(serde_json::Number::from_f64);
     match number {
-        None => Value::Other("no finite number"),
+        None => Value::Unfit(format!("{text} is no finite number; quote it, if the column holds it")),
         // A number too small for a float is zero, though it has a digit that is not.
         Some(number) if digits <= FLOAT_DIGITS && (digits == 0) == (number.as_f64() == Some(0.0)) => {
             Value::Float(number.to_string())
         }
-        Some(_) => Value::Other("a float that is not exact"),
+        Some(_) => Value::Unfit(format!(
+            "a float keeps no more than {FLOAT_DIGITS} digits of {text}, if it is not too small for one; quote it: \"{text}\""
+        )),
     }
 }
 
@@ -393,7 +423,8 @@ impl Lines {
         match value {
             DeValue::String(text) => Value::Text(text.to_string()),
             DeValue::Integer(number) => {
-                i64::from_str_radix(number.as_str(), number.radix()).map_or(OUT_OF_RANGE, Value::Integer)
+                let text = number.as_str();
+                i64::from_str_radix(text, number.radix()).map_or_else(|_| beyond(text), Value::Integer)
             }
             DeValue::Float(number) => float(number.as_str()),
             DeValue::Boolean(flag) => Value::Bool(*flag),

@@ -15,6 +15,7 @@ impl Faults {
             Value::Integer(number) => return Some(Scalar::Number(number.to_string())),
             Value::Float(text) => return Some(Scalar::Number(text.clone())),
             Value::Bool(flag) => return Some(Scalar::Bool(*flag)),
+            Value::Unfit(message) => self.add(&at.spot, message.as_str()),
             Value::List(_) | Value::Table(_) | Value::Other(_) => self.expected(at, what),
         }
         None

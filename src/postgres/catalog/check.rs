@@ -268,7 +268,7 @@ impl<'m> Checker<'m> {
         self.position_types(&place, relation, &columns);
         self.zone_types(&place, relation, &columns);
         if let Some(outer) = relation.enclosing {
-            self.reference_types(&place, &parent, done[outer].as_ref()?);
+            self.reference_types(&place, (&table.name, &parent), done[outer].as_ref()?);
         }
         let (locator, own_locator) = locator(table, &parent);
         let nullable = |name: &String| table.column(name).is_some_and(|column| !column.not_null);
@@ -319,17 +319,20 @@ impl<'m> Checker<'m> {
                 self.fault(&place, format!("{} is the table of {other} too; give each its own", table.name));
             }
         }
-        let mapped = self.mapping.relations.iter().map(|relation| &relation.table);
-        let mapped: Vec<&TableName> =
-            mapped.chain(self.mapping.lookups.iter().map(|lookup| &lookup.table)).collect();
-        let found = || mapped.iter().filter_map(|name| tables.get(name));
-        for table in found() {
-            if let Some(whole) = found().find(|whole| table.ancestors.contains(&whole.oid)) {
+        let relations = mapping.relations.iter().map(|relation| (relation.place(), &relation.table));
+        let lookups =
+            mapping.lookups.iter().map(|lookup| (format!("lookups.{}", lookup.name), &lookup.table));
+        let mapped = relations.chain(lookups).filter_map(|(place, name)| Some((place, tables.get(name)?)));
+        let mapped: Vec<(String, &CatalogTable)> = mapped.collect();
+        for (place, table) in &mapped {
+            if let Some((other, whole)) =
+                mapped.iter().find(|(_, whole)| table.ancestors.contains(&whole.oid))
+            {
                 let message = format!(
-                    "is part of {}, the table of another relation or lookup; give each its own",
-                    whole.name
+                    "{} is part of {}, the table of {other}; give each its own",
+                    table.name, whole.name
                 );
-                self.fault(&table.name, message);
+                self.fault(place, message);
             }
         }
     }
@@ -470,7 +473,12 @@ impl<'m> Checker<'m> {
         for (column, physical) in relation.columns.iter().zip(columns) {
             let Source::Lookup { lookup, .. } = column.source else { continue };
             let Some(target) = &lookups[lookup] else { continue };
-            self.same_type(&format!("{place}.columns.{}", column.name), physical, &target.id);
+            let own = relation.table.to_string();
+            self.same_type(
+                &format!("{place}.columns.{}", column.name),
+                (&own, physical),
+                (&target.name, &target.id),
+            );
         }
     }
 
@@ -501,20 +509,28 @@ impl<'m> Checker<'m> {
         }
     }
 
-    fn reference_types(&mut self, place: &str, parent: &[PhysicalColumn], outer: &Table) {
+    fn reference_types(&mut self, place: &str, (own, parent): (&str, &[PhysicalColumn]), outer: &Table) {
         for (column, target) in parent.iter().zip(&outer.referable_columns()) {
-            self.same_type(&format!("{place}.parent"), column, target);
+            self.same_type(&format!("{place}.parent"), (own, column), (&outer.name, target));
         }
     }
 
-    fn same_type(&mut self, place: &str, column: &PhysicalColumn, target: &PhysicalColumn) {
+    /// Of a column and of the one it refers to, each with its table's name.
+    fn same_type(
+        &mut self,
+        place: &str,
+        (own, column): (&str, &PhysicalColumn),
+        (other, target): (&str, &PhysicalColumn),
+    ) {
         // With its modifier: what is 5 in one is 5.00 in the other, and ids are passed on as bytes.
         let text = |ty: &ColumnType| matches!(ty.kind, Kind::Text | Kind::Varchar(_));
         let both = |is: &dyn Fn(&ColumnType) -> bool| is(&column.ty) && is(&target.ty);
         if column.ty.sql != target.ty.sql && !both(&text) && !both(&|ty| is_integer(&ty.kind)) {
+            let (name, wanted) = (quote(&column.name), &target.ty.sql);
             let message = format!(
-                "column \"{}\" is {}, but what it refers to, \"{}\", is {}: give both one type",
-                column.name, column.ty.sql, target.name, target.ty.sql
+                "column \"{}\" of {own} is {}, but refers to \"{}\" of {other}, which is {wanted}; give both one type: \
+                 ALTER TABLE {own} ALTER COLUMN {name} TYPE {wanted} USING {name}::{wanted}, say",
+                column.name, column.ty.sql, target.name
             );
             self.fault(place, message);
         }

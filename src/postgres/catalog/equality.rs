@@ -74,7 +74,10 @@ fn reason(row: &Row) -> Option<String> {
         "hstore" => "which cannot be a key; choose another column",
         "bpchar" if modifier < 0 => "in which blanks at the end do not count; make it text, or char(n)",
         _ if row.get("own") => {
-            "whose values hold the oid of a type of one's own; make it an array of a built-in type"
+            "whose values hold the oid of a type made in this database, which differs in every other; make it text[]"
+        }
+        "numeric" if sql.ends_with("range") => {
+            "in which 1.0 and 1.00 are equal but differ; key by its bounds, as two numeric columns with a scale"
         }
         "numeric" if wrapped && modifier < 0 => "in which 1.0 and 1.00 are equal but differ; give it a scale",
         _ => return None,

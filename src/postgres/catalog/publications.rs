@@ -38,7 +38,9 @@ pub(super) async fn faults(
             let columns = names.filter_map(|name| table.column(name));
             // An identity may not be updated to what it is.
             let columns = columns.filter(|column| !column.generated && !column.is_identity);
-            found.extend(refused(client, &table.name, columns.map(|column| &column.name)).await?);
+            let names = leaves().map(publications).next().unwrap_or_default();
+            let columns = columns.map(|column| &column.name);
+            found.extend(refused(client, &table.name, columns, &names).await?);
         }
         let fault = |(message, mend)| CatalogFault { place: relation.place(), message, mend };
         faults.extend(found.into_iter().map(fault));
@@ -77,13 +79,18 @@ WHERE published.names IS NOT NULL ORDER BY 2";
 const FULL: &str = "the whole old row goes to the log with every update and delete, and a subscriber may read its whole \
                     table to find it; a primary key costs neither";
 
+/// Those that a table is in, by name.
+fn publications(row: &Row) -> String {
+    let names: Vec<&str> = row.get("names");
+    let publish = if names.len() > 1 { "publications" } else { "publication" };
+    format!("{publish} {}", names.join(", "))
+}
+
 fn without_identity(row: &Row) -> Option<(String, Option<Mend>)> {
     let (table, identity): (&str, &str) = (row.get("name"), row.get("identity"));
     if identity == "f" || row.get("is_identified") {
         return None;
     }
-    let names: Vec<&str> = row.get("names");
-    let publish = if names.len() > 1 { "publications" } else { "publication" };
     let (identity, caution) = match row.get::<_, Option<&str>>("index") {
         _ if row.get("has_key") => ("DEFAULT".to_owned(), None),
         Some(index) => (format!("USING INDEX {index}"), None),
@@ -91,9 +98,8 @@ fn without_identity(row: &Row) -> Option<(String, Option<Mend>)> {
     };
     let mend = format!("ALTER TABLE {table} REPLICA IDENTITY {identity}");
     let message = format!(
-        "{table} is in the {publish} {} and has no replica identity, so the server refuses to change or delete its rows; \
-         {mend}",
-        names.join(", ")
+        "{table} is in the {} and has no replica identity, so the server refuses to change or delete its rows; {mend}",
+        publications(row)
     );
     Some((message, Some(caution.map_or(Mend::AtOnce(mend.clone()), |why| Mend::WithCare(mend, why)))))
 }
@@ -103,6 +109,7 @@ async fn refused(
     client: &Client,
     table: &str,
     columns: impl Iterator<Item = &String>,
+    publications: &str,
 ) -> Result<Option<(String, Option<Mend>)>, Error> {
     let set = columns.map(|name| format!("{0} = {0}", quote(name))).collect::<Vec<_>>().join(", ");
     let update = (!set.is_empty()).then(|| format!("EXPLAIN UPDATE {table} SET {set}"));
@@ -117,7 +124,12 @@ async fn refused(
         let disagree = [SqlState::INVALID_COLUMN_REFERENCE, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE];
         if error.code().is_some_and(|code| disagree.contains(code)) {
             let mend = format!("ALTER TABLE {table} REPLICA IDENTITY FULL, or change the publication");
-            return Ok(Some((format!("{table} is in a publication: {error}: {detail} {mend}"), None)));
+            let why = if detail.is_empty() { error.to_string() } else { detail };
+            let why = why.trim_end_matches('.');
+            let message = format!(
+                "{table} is in the {publications}, and the server refuses to change its rows: {why}; {mend}"
+            );
+            return Ok(Some((message, None)));
         }
     }
     Ok(None)

@@ -104,8 +104,14 @@ impl Writer<'_> {
                 Err(error) => refused = Some(error),
             }
         }
-        let names: Vec<&str> = columns.iter().map(|&at| self.schema.tables[ix].names[at].as_str()).collect();
-        let why = format!("rows swap values of {}, and none can be parked meanwhile", names.join(", "));
+        let table = &self.schema.tables[ix];
+        let names: Vec<&str> = columns.iter().map(|&at| table.names[at].as_str()).collect();
+        let why = format!(
+            "rows of {} swap values of {}, and no third value can stand in for a moment (make the constraint \
+             DEFERRABLE, or the column nullable)",
+            table.name,
+            names.join(", ")
+        );
         Err(refused.map_or_else(|| Error::new(ErrorKind::Rejected, why.clone()), |error| error.because(&why)))
     }
 

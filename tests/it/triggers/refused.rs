@@ -63,7 +63,7 @@ async fn p21_p25_p27_a_suppressed_write_that_another_write_needs_is_looked_at_ag
     docs[0]["lines"][0]["label"] = json!("three");
     docs[0]["lines"][1]["label"] = json!("One");
     let ran = shop.run_with(&docs, &["--retries", "1"]).await;
-    let message = "0 of 1 rows were written: someone changed the others meanwhile, or a BEFORE trigger suppressed it \
+    let message = "1 of 1 rows could not be written: someone else changed them meanwhile, or a BEFORE trigger suppressed it \
                    (\"quiet\")";
     assert_eq!(failures(&ran), [format!("feed.ndjson:1 [N1] lines: {message} retryable")]);
     assert!(ran.code == 6 && ran.report["retries"] != 0, "{}", ran.stderr);
@@ -82,7 +82,8 @@ async fn p19_p21_p25_a_suppressed_detour_fails_the_document_by_name() {
     docs[1]["lines"][0]["label"] = json!("two");
     docs[1]["lines"][1]["label"] = json!("One");
     let ran = shop.run(&docs).await;
-    let message = "rows swap values of label, and none can be parked meanwhile: 1 of 1 rows of public.line were not \
+    let message = "rows of public.line swap values of label, and no third value can stand in for a moment (make the \
+                   constraint DEFERRABLE, or the column nullable): 1 of 1 rows of public.line were not \
                    updated: a BEFORE trigger suppressed it (\"quiet\"); have it let them through, or leave them out of \
                    the feed";
     assert_eq!(failures(&ran), [format!("feed.ndjson:2 [N2] lines: {message}")]);
