@@ -3925,7 +3925,8 @@ BEGIN
         END LOOP;
         failures := failures || ARRAY(
             SELECT DISTINCT ROW(d.number, v.name, 'RD006', format(
-                'a row of %s, whose key is unique in the table, is claimed by another document too', v.in_table))::rowdelta.failed
+                'a row of %s, whose key is unique in the table, is claimed by another document too: take it out of one of the two, '
+                'or say unique_in = "parent"', v.in_table))::rowdelta.failed
             FROM unnest(v_claims) AS d (number)
             WHERE d.number <> ALL (ARRAY(SELECT f.document FROM unnest(failures) AS f)));
     END LOOP;
