@@ -41,6 +41,7 @@ mod run;
 mod spans;
 mod stepwise;
 mod sweep;
+mod tally;
 mod units;
 pub mod verify;
 mod whole;

@@ -18,6 +18,7 @@ pub mod ledger;
 pub mod local;
 pub(crate) mod newcomers;
 pub(crate) mod owners;
+pub(crate) mod packing;
 pub(crate) mod park;
 pub(crate) mod questions;
 pub(crate) mod rewritten;

@@ -32,7 +32,8 @@ use crate::error::{Error, ErrorKind};
 use crate::plan::{Batch, Marked, Plan, Sides, plan, questions};
 use crate::postgres::absent::mark_absent;
 use crate::postgres::changes::Change;
-use crate::postgres::state::{self, Record, Renewal, State};
+use crate::postgres::packing::{self, Renewal};
+use crate::postgres::state::{self, Record, State};
 use crate::postgres::write::{Marking, Writer, named_by_table, referables, transaction_time};
 use crate::postgres::{Limits, begin, cascade, discard, judge};
 use crate::row::Tuple;
@@ -611,5 +612,5 @@ async fn renew(run: &Run, transaction: &Transaction<'_>, batch: &Recorded<'_>) -
         true => Vec::new(),
         false => renewed(run, batch).map(renewal).collect(),
     };
-    state::renew_raw(transaction, run.lease.mapping, &renewals).await
+    packing::renew_raw(transaction, run.lease.mapping, &renewals).await
 }

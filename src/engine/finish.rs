@@ -13,7 +13,7 @@ use crate::engine::run::Run;
 use crate::engine::{held, panicked, respelled, spans, sweep};
 use crate::error::Error;
 use crate::postgres::changes::forget_old as forget_old_changes;
-use crate::postgres::{begin, state};
+use crate::postgres::{begin, packing, state};
 
 /// Waits for the workers; then second tries, together, and what held removals were in the way of once more with the
 /// documents that hold them; then removals that are still held back; then what a complete feed lacks. After a feed that
@@ -97,7 +97,7 @@ async fn merge(run: &Run) {
     }
     let merged = async {
         let mut connection = run.connection().await?;
-        state::merge(&mut connection, run.lease.mapping, run.limits()).await
+        packing::merge(&mut connection, run.lease.mapping, run.limits()).await
     };
     match merged.await {
         Ok(merged) => run.tally(|tally| tally.report.merged = merged),

@@ -7,8 +7,8 @@
 use crate::engine::prepare::Prepared;
 use crate::engine::run::Run;
 use crate::error::Error;
-use crate::postgres::begin;
-use crate::postgres::state::{self, Renewal};
+use crate::postgres::packing::{self, Renewal};
+use crate::postgres::{begin, state};
 
 /// Documents recorded in one transaction: few enough for it to be a short one.
 const RENEWALS_MAX: usize = 5_000;
@@ -57,7 +57,7 @@ async fn renew(run: &Run, renewals: &[Renewal]) -> Result<(), Error> {
     for renewals in renewals.chunks(RENEWALS_MAX) {
         let transaction = begin(&mut connection, run.limits()).await?;
         state::enter(&transaction, &run.lease).await?;
-        let (renewed, in_base) = state::renew_spellings(&transaction, run.lease.mapping, renewals).await?;
+        let (renewed, in_base) = packing::renew_spellings(&transaction, run.lease.mapping, renewals).await?;
         transaction.commit().await?;
         is_packed |= in_base;
         run.tally(|tally| {
@@ -66,7 +66,7 @@ async fn renew(run: &Run, renewals: &[Renewal]) -> Result<(), Error> {
         });
     }
     match is_packed {
-        true => state::read_back(&connection, run.lease.mapping, b"", None).await,
+        true => packing::read_back(&connection, run.lease.mapping, b"", None).await,
         false => Ok(()),
     }
 }
