@@ -290,7 +290,9 @@ BEGIN
         RETURN;
     END IF;
     WITH said AS MATERIALIZED (
-        SELECT n.key, n.expected, n.raw FROM unnest(p_keys, p_expected, p_raw) AS n (key, expected, raw)
+        -- Each once: what is packed would be out of step.
+        SELECT DISTINCT ON (n.key) n.key, n.expected, n.raw
+        FROM unnest(p_keys, p_expected, p_raw) AS n (key, expected, raw)
         -- Recent rows hide what the base has.
         WHERE n.key NOT IN (SELECT d.key FROM rowdelta.document d
                             WHERE d.mapping = p_mapping AND d.key >= v_first AND d.key <= v_last)
@@ -326,6 +328,31 @@ $$;
 
 COMMENT ON FUNCTION rowdelta.renew_spellings(integer, bytea[], bytea[], bytea[]) IS
     'records other spellings of many documents whose rows did not change';
+
+CREATE OR REPLACE FUNCTION rowdelta.forget(p_mapping integer, p_keys bytea[]) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path = pg_catalog, rowdelta, pg_temp
+AS $$
+DECLARE
+    v_based bytea[];
+    v_gone  bigint;
+    v_count bigint;
+BEGIN
+    PERFORM rowdelta.bring(p_mapping, p_keys);
+    v_based := ARRAY(SELECT b.key FROM rowdelta.base_of(p_mapping, p_keys) b);
+    UPDATE rowdelta.document d
+    SET raw = NULL, fingerprint = NULL, relations = '', settled = false, absent = false, coverage = NULL,
+        respelled = false, gone = true
+    WHERE d.mapping = p_mapping AND d.key = ANY (v_based) AND NOT d.gone;
+    GET DIAGNOSTICS v_gone = ROW_COUNT;
+    -- Never one that the base has, which would be there again: it may have been recorded since the last statement.
+    DELETE FROM rowdelta.document d
+    WHERE d.mapping = p_mapping AND d.key = ANY (p_keys) AND d.key <> ALL (v_based) AND NOT d.gone;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    DELETE FROM rowdelta.rewritten r WHERE r.mapping = p_mapping AND r.key = ANY (p_keys);
+    RETURN v_gone + v_count;
+END
+$$;
 
 CREATE OR REPLACE FUNCTION rowdelta.settle(p_mapping integer, p_keys bytea[], p_fingerprints bytea[]) RETURNS bigint
     LANGUAGE plpgsql

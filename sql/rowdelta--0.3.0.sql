@@ -694,7 +694,9 @@ BEGIN
         RETURN;
     END IF;
     WITH said AS MATERIALIZED (
-        SELECT n.key, n.expected, n.raw FROM unnest(p_keys, p_expected, p_raw) AS n (key, expected, raw)
+        -- Each once: what is packed would be out of step.
+        SELECT DISTINCT ON (n.key) n.key, n.expected, n.raw
+        FROM unnest(p_keys, p_expected, p_raw) AS n (key, expected, raw)
         -- Recent rows hide what the base has.
         WHERE n.key NOT IN (SELECT d.key FROM rowdelta.document d
                             WHERE d.mapping = p_mapping AND d.key >= v_first AND d.key <= v_last)
@@ -779,7 +781,9 @@ BEGIN
         respelled = false, gone = true
     WHERE d.mapping = p_mapping AND d.key = ANY (v_based) AND NOT d.gone;
     GET DIAGNOSTICS v_gone = ROW_COUNT;
-    DELETE FROM rowdelta.document d WHERE d.mapping = p_mapping AND d.key = ANY (p_keys) AND NOT d.gone;
+    -- Never one that the base has, which would be there again: it may have been recorded since the last statement.
+    DELETE FROM rowdelta.document d
+    WHERE d.mapping = p_mapping AND d.key = ANY (p_keys) AND d.key <> ALL (v_based) AND NOT d.gone;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     DELETE FROM rowdelta.rewritten r WHERE r.mapping = p_mapping AND r.key = ANY (p_keys);
     RETURN v_gone + v_count;

@@ -44,8 +44,9 @@ pub(super) async fn record(run: &Run) {
     if kept.is_empty() || run.patience.is_stopped() {
         return;
     }
-    // Neighbours stand in the same packed rows.
+    // Neighbours stand in the same packed rows. A document that was looked at twice is there twice.
     kept.sort_unstable_by(|one, other| one.key.0.cmp(&other.key.0));
+    kept.dedup_by(|one, other| one.key == other.key);
     if let Err(error) = renew(run, &kept).await {
         tracing::warn!(%error, "other spellings of documents were not recorded");
     }
