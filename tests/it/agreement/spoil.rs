@@ -63,6 +63,9 @@ pub fn spoil<'s>(
     drawn: &mut Drawn,
 ) -> Option<(String, &'s str)> {
     let mut document: Value = serde_json::from_str(text).expect("a document is JSON");
+    if !is_exact(&document) {
+        return None;
+    }
     let mut ways = Vec::new();
     find(shape, 0, &document, "", reaches_tables, true, &mut ways);
     // First the kind, or the most frequent one would be drawn nearly always.
@@ -79,6 +82,16 @@ pub fn spoil<'s>(
     let field = field.replace("~1", "/").replace("~0", "~");
     document.pointer_mut(within)?.as_object_mut()?.insert(field, way.to);
     Some((document.to_string(), way.relation))
+}
+
+/// Whether numbers are what they were in the text: as doubles equal siblings would differ.
+fn is_exact(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64().is_none_or(|double| !number.is_f64() || double.abs() < 1e15),
+        Value::Array(items) => items.iter().all(is_exact),
+        Value::Object(members) => members.values().all(is_exact),
+        _ => true,
+    }
 }
 
 /// `is_alone`: whether there is no other item in the list, or it is the document.
