@@ -10,11 +10,11 @@ use crate::support::{Database, db};
 
 /// What is set where in the shop's mapping, and the place that is named.
 fn beyond_the_functions() -> Vec<(&'static str, Value, &'static str)> {
-    let column = "/root/columns/note";
+    let column = "root/columns/note";
     vec![
-        ("/root/alternate_key", json!(["note"]), "root.alternate_key: "),
-        ("/root/on_absent", json!("mark"), "root.on_absent: "),
-        ("/root/where", json!({ "kind": 1 }), "root.where: "),
+        ("root/alternate_key", json!(["note"]), "root.alternate_key: "),
+        ("root/on_absent", json!("mark"), "root.on_absent: "),
+        ("root/where", json!({ "kind": 1 }), "root.where: "),
         (column, json!({ "path": "note", "ignore": true }), "root.columns.note.ignore: "),
         (column, json!({ "path": "note", "nul": "strip" }), "root.columns.note.nul: "),
         (column, json!({ "path": "note", "nfc": true }), "root.columns.note.nfc: "),
@@ -22,44 +22,41 @@ fn beyond_the_functions() -> Vec<(&'static str, Value, &'static str)> {
         (column, json!({ "path": "@key" }), "root.columns.note: "),
         (column, json!("@index"), "root.columns.note: "),
         (column, json!(["note", "@index"]), "root.columns.note: "),
-        ("/root/children/0/columns/qty", json!("@index"), "children.lines.columns.qty: "),
-        ("/root/children/0/columns/qty", json!({ "position": 1 }), "children.lines.columns.qty.position: "),
-        ("/root/children/0/columns/no", json!("@key"), "children.lines.columns.no: "),
-        ("/root/children/0/columns/label", json!({ "value": 1 }), "children.lines.columns.label.value: "),
-        ("/root/children/0/where", json!({ "kind": "a" }), "children.lines.where: "),
-        ("/root/children/0/otherwise", json!("ignore"), "children.lines.otherwise: "),
-        ("/root/children/0/when_single", json!("item"), "children.lines.when_single: "),
-        ("/root/children/0/children/0/when_single", json!("item"), "children.serials.when_single: "),
-        ("/root/children/2/pair", json!(true), "children.tags.pair: "),
-        ("/root/links/0/where", json!({ "kind": "a" }), "links.products.where: "),
-        ("/root/links/0/when_single", json!("item"), "links.products.when_single: "),
+        ("root/children/0/columns/qty", json!("@index"), "children.lines.columns.qty: "),
+        ("root/children/0/columns/qty", json!({ "position": 1 }), "children.lines.columns.qty.position: "),
+        ("root/children/0/columns/no", json!("@key"), "children.lines.columns.no: "),
+        ("root/children/0/columns/label", json!({ "value": 1 }), "children.lines.columns.label.value: "),
+        ("root/children/0/where", json!({ "kind": "a" }), "children.lines.where: "),
+        ("root/children/0/otherwise", json!("ignore"), "children.lines.otherwise: "),
+        ("root/children/0/when_single", json!("item"), "children.lines.when_single: "),
+        ("root/children/0/children/0/when_single", json!("item"), "children.serials.when_single: "),
+        ("root/children/2/pair", json!(true), "children.tags.pair: "),
+        ("root/links/0/where", json!({ "kind": "a" }), "links.products.where: "),
+        ("root/links/0/when_single", json!("item"), "links.products.when_single: "),
         (
-            "/root/links/0/columns",
+            "root/links/0/columns",
             json!({ "place": { "position": 0 } }),
             "links.products.columns.place.position: ",
         ),
         (
-            "/lookups/product/columns",
+            "lookups/product/columns",
             json!({ "code": { "nul": "strip" } }),
             "lookups.product.columns.code.nul: ",
         ),
-        (
-            "/lookups/product/columns",
-            json!({ "code": { "nfc": true } }),
-            "lookups.product.columns.code.nfc: ",
-        ),
-        ("/sync", json!({ "atomic": "relation" }), "sync.atomic: "),
-        ("/sync", json!({ "mark_hash": "note" }), "sync.mark_hash: "),
-        ("/sync", json!({ "mark_time": "paid" }), "sync.mark_time: "),
-        ("/sync", json!({ "mark_absent": "paid" }), "sync.mark_absent: "),
-        ("/rot", json!({}), "rot: "),
-        ("/version", json!(2), "version: "),
+        ("lookups/product/columns", json!({ "code": { "nfc": true } }), "lookups.product.columns.code.nfc: "),
+        ("sync", json!({ "atomic": "relation" }), "sync.atomic: "),
+        ("sync", json!({ "mark_hash": "note" }), "sync.mark_hash: "),
+        ("sync", json!({ "mark_time": "paid" }), "sync.mark_time: "),
+        ("sync", json!({ "mark_absent": "paid" }), "sync.mark_absent: "),
+        ("rot", json!({}), "rot: "),
+        ("version", json!(2), "version: "),
     ]
 }
 
-/// The shop's mapping with something set in it.
-fn changed(pointer: &str, value: &Value) -> Value {
+/// The shop's mapping with something set in it. `path`: a JSON pointer without the slash that it begins with.
+fn changed(path: &str, value: &Value) -> Value {
     let mut mapping = json_of(MAPPING);
+    let pointer = format!("/{path}");
     let (within, key) = pointer.rsplit_once('/').unwrap();
     let within = mapping.pointer_mut(within).unwrap_or_else(|| panic!("no {within} in the shop's mapping"));
     within[key] = value.clone();
@@ -79,10 +76,10 @@ async fn p22_keys_beyond_the_functions_are_refused_with_their_place() {
     let (db, sql) = shop().await;
     let registered = db.value("SELECT m FROM rowdelta.mapping m").await;
     let mut wrong = Vec::new();
-    for (pointer, value, place) in beyond_the_functions() {
-        match sql.register(&changed(pointer, &value)).await {
+    for (path, value, place) in beyond_the_functions() {
+        match sql.register(&changed(path, &value)).await {
             Err(error) if error.code == "RD005" && error.message.starts_with(place) => {}
-            other => wrong.push(format!("{pointer} = {value}: {other:?}, expected RD005 {place}")),
+            other => wrong.push(format!("{path} = {value}: {other:?}, expected RD005 {place}")),
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -131,104 +128,104 @@ async fn p22_columns_whose_types_are_beyond_the_functions_are_refused_with_their
 fn faults() -> Vec<(&'static str, Value, &'static str)> {
     vec![
         (
-            "/root/table",
+            "root/table",
             json!("ordres"),
             "root.table: table ordres does not exist, or is not on the search path; create it, or name its schema",
         ),
         (
-            "/root/columns/nota",
+            "root/columns/nota",
             json!("note"),
             "root.columns.nota: table public.orders has no column \"nota\"; it has id, number, customer, city, total, units, \
              ordered, paid, status, note, remark, summary",
         ),
         (
-            "/root/children/0/parent",
+            "root/children/0/parent",
             json!("order"),
             "children.lines.parent: table public.line has no column \"order\"; it has id, order_id, no, label, qty",
         ),
         (
-            "/lookups/product/id",
+            "lookups/product/id",
             json!("ident"),
             "lookups.product.id: table public.product has no column \"ident\"; it has id, code",
         ),
         (
-            "/root/id",
+            "root/id",
             json!("summary"),
             "root.id: column \"summary\" has no default, and the mapping does not fill it: \
              ALTER TABLE public.orders ALTER COLUMN summary ADD GENERATED BY DEFAULT AS IDENTITY",
         ),
         (
-            "/root/key",
+            "root/key",
             json!(["summary"]),
             "root.key: column \"summary\" is not among its columns; add it to columns",
         ),
         (
-            "/root/key",
+            "root/key",
             json!("note"),
             "root.key: the key (note) is not unique in public.orders: CREATE UNIQUE INDEX ON public.orders (note)",
         ),
         (
-            "/root/links/0/lookup",
+            "root/links/0/lookup",
             json!("produce"),
             "links.products.lookup: no lookup \"produce\"; add lookups.produce",
         ),
-        ("/root/columns", json!(["note"]), "root.columns: expected an object, found an array"),
-        ("/root/children", json!(["x"]), "children.?: expected an object, found a string"),
+        ("root/columns", json!(["note"]), "root.columns: expected an object, found an array"),
+        ("root/children", json!(["x"]), "children.?: expected an object, found a string"),
         (
-            "/root/children/0/parent",
+            "root/children/0/parent",
             json!(""),
             "children.lines.parent: empty; name the column that refers to the enclosing row",
         ),
         (
-            "/root/children/0/key",
+            "root/children/0/key",
             json!(7),
             "children.lines.key: expected a string or a list of strings, found a number",
         ),
         (
-            "/root/absent_columns",
+            "root/absent_columns",
             json!("nul"),
             "root.absent_columns: expected \"keep\" or \"null\", found \"nul\"",
         ),
         (
-            "/root/tabel",
+            "root/tabel",
             json!("x"),
             "root.tabel: unknown key; known here: table, key, id, columns, children, links, absent_columns, on_absent",
         ),
         (
-            "/root/where",
+            "root/where",
             json!({}),
             "root.where: is for the command; the SQL functions do not know it (docs/sql.md)",
         ),
         (
-            "/root/columns/note",
+            "root/columns/note",
             json!("^.note"),
             "root.columns.note: \"^.note\" leads out of the document; leave ^ out",
         ),
         (
-            "/root/children/1/name",
+            "root/children/1/name",
             json!("lines"),
             "children.lines.name: another relation is named \"lines\"; give this one another name, and path",
         ),
         (
-            "/root/children/0/columns/order_id",
+            "root/children/0/columns/order_id",
             json!("x"),
             "children.lines.columns.order_id: column \"order_id\" refers to the parent and is filled from it; leave it out",
         ),
         (
-            "/root/links/0/parent",
+            "root/links/0/parent",
             json!(["order_id", "product_id"]),
             "links.products.target: column \"product_id\" refers to the parent and is filled from it; leave it out",
         ),
-        ("/version", json!(2), "version: 2 is not known here; write \"version\": 1"),
+        ("version", json!(2), "version: 2 is not known here; write \"version\": 1"),
     ]
 }
 
 #[tokio::test]
 async fn p22_what_is_wrong_is_said_with_what_mends_it() {
     let (_db, sql) = shop().await;
-    for (pointer, value, message) in faults() {
-        let error = sql.register(&changed(pointer, &value)).await.unwrap_err();
-        assert_eq!((error.code.as_str(), error.message.as_str()), ("RD005", message), "{pointer}");
+    for (path, value, message) in faults() {
+        let error = sql.register(&changed(path, &value)).await.unwrap_err();
+        assert_eq!((error.code.as_str(), error.message.as_str()), ("RD005", message), "{path}");
     }
 }
 
