@@ -6,6 +6,8 @@
 //! is missing it says so, all of it at once, as [`Questions`]. The caller asks the
 //! database and shreds again: with every answer known it is one pass.
 
+mod cells;
+mod duplicates;
 pub(crate) mod fault;
 pub(crate) mod item;
 mod questions;
@@ -13,20 +15,16 @@ pub(crate) mod strays;
 
 pub use questions::{Answers, CatalogueRow, Conversion, Questions};
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::document::DocumentKey;
-use crate::fingerprint::{self, Level, TreeFingerprint, comparison_key, comparison_tuple, trees};
+use crate::fingerprint::{comparison_key, comparison_tuple};
 use crate::json::Json;
-use crate::mapping::{
-    Column, LookupIx, Mapping, Missing, OnDuplicate, Path, RelationIx, RelationKind, Source, TextForm,
-    UniqueIn, WhenAbsent, WhenNull,
-};
+use crate::mapping::{Mapping, Path, RelationIx, RelationKind, Source, WhenAbsent, WhenNull};
 use crate::row::{Cell, Lacking, RelationRows, Row, RowSet, Tuple};
-use crate::schema::{Schema, Table};
-use crate::value::{self, ColumnType, Encoded, ValueError, comparison_form, in_form, resized};
-use fault::{Fault, twin, two_parents};
+use crate::schema::Schema;
+use crate::value::{self, ColumnType, ValueError, comparison_form};
+use cells::Hole;
 use item::{Found, Item, items};
 
 /// A shredded document, or what must be asked before it can be.
@@ -156,21 +154,6 @@ enum Wanted {
     All,
     /// Those of the key; the others are null.
     Key,
-}
-
-/// A cell that could not be filled as asked.
-enum Hole {
-    Error(Fault),
-    /// The catalogue row is missing and the mapping says to leave the reference out.
-    Skipped,
-    /// The catalogue row, with this key, is missing and may not be inserted.
-    Lacking(LookupIx, Tuple),
-}
-
-impl<T: Into<Fault>> From<T> for Hole {
-    fn from(fault: T) -> Self {
-        Hole::Error(fault.into())
-    }
 }
 
 impl<'s> Shredder<'s> {
@@ -331,291 +314,6 @@ impl<'s> Shredder<'s> {
             if may_lack && !answered {
                 return Ok(());
             }
-        }
-        Ok(())
-    }
-
-    /// Whether a column refers to a catalogue that gets the rows it lacks. What fails beside such a reference is then
-    /// found before a row is inserted for nothing.
-    fn inserts(&self, column: &Column) -> bool {
-        matches!(column.source, Source::Lookup { lookup, .. } if self.mapping.lookups[lookup].missing == Missing::Insert)
-    }
-
-    fn cell<'b>(
-        &mut self,
-        column: &Column,
-        ty: &ColumnType,
-        item: &Item<'_>,
-        bytes: &'b mut Vec<u8>,
-    ) -> Result<Cell<'b>, Hole> {
-        match &column.source {
-            Source::Path { paths, zone } => match item.first(paths)? {
-                Found::Absent if column.when_absent == WhenAbsent::Keep => Ok(Cell::Kept),
-                Found::Absent => Ok(Cell::Null),
-                Found::Value(json) => {
-                    let filled = self.encode(&json, ty, zone.as_deref(), column.text, bytes);
-                    Ok(if filled? { Cell::Value(bytes) } else { Cell::Null })
-                }
-            },
-            Source::Constant { value } => {
-                let filled = self.encode(&value.json(), ty, None, column.text, bytes);
-                Ok(if filled? { Cell::Value(bytes) } else { Cell::Null })
-            }
-            Source::Lookup { lookup, matching } => {
-                self.reference(*lookup, matching, (column, ty), item, bytes)
-            }
-            // Filled in once it is known which rows there are.
-            Source::Position { .. } => Ok(Cell::Null),
-        }
-    }
-
-    /// Encodes one value. False for null, and for a question.
-    fn encode(
-        &mut self,
-        json: &Json<'_>,
-        ty: &ColumnType,
-        zone: Option<&str>,
-        form: TextForm,
-        bytes: &mut Vec<u8>,
-    ) -> Result<bool, String> {
-        let (json, holds_nul) =
-            if form.is_as_given() { (Cow::Borrowed(json), false) } else { in_form(json, form) };
-        self.set.nuls += u32::from(holds_nul);
-        let text = match value::encode(&json, ty, zone, bytes).map_err(|ValueError(message)| message)? {
-            Encoded::Null => return Ok(false),
-            Encoded::Value => return Ok(true),
-            Encoded::Ask(text) => text,
-        };
-        let expression = match zone {
-            Some(_) => format!("{}((v::timestamp AT TIME ZONE $2)::{})", ty.send, ty.sql),
-            None => format!("{}({})", ty.send, ty.input),
-        };
-        let conversion = Conversion { expression, zone: zone.map(str::to_owned), text };
-        match self.answers.conversions.get(&conversion) {
-            Some(Ok(answer)) => {
-                bytes.extend_from_slice(answer);
-                Ok(true)
-            }
-            Some(Err(message)) => Err(message.clone()),
-            None => {
-                self.questions.conversions.insert(conversion);
-                self.asked.conversions += 1;
-                Ok(false)
-            }
-        }
-    }
-
-    /// The id of the catalogue row that an item refers to.
-    fn reference<'b>(
-        &mut self,
-        ix: LookupIx,
-        matching: &[Path],
-        (column, ty): (&Column, &ColumnType),
-        item: &Item<'_>,
-        bytes: &'b mut Vec<u8>,
-    ) -> Result<Cell<'b>, Hole> {
-        let (lookup, table) = (&self.mapping.lookups[ix], &self.schema.lookups[ix]);
-        let asked = self.asked.conversions;
-        let mut key = Tuple::default();
-        let (mut nulls, mut missing, mut absents) = (0, None, 0);
-        for (path, column) in matching.iter().zip(&table.key) {
-            let found = item.find(path).map_err(|message| Fault::at(path, message))?;
-            absents += usize::from(matches!(found, Found::Absent));
-            if !self.push(&mut key, path, &column.ty, lookup.text_form(&column.name), item)? {
-                nulls += 1;
-                if !lookup.nullable.contains(&column.name) {
-                    missing.get_or_insert((path, &column.name));
-                }
-            }
-        }
-        match () {
-            () if self.asked.conversions > asked => return Ok(Cell::Null),
-            () if absents == matching.len() && column.when_absent == WhenAbsent::Keep => {
-                return Ok(Cell::Kept);
-            }
-            () if nulls == matching.len() => return Ok(Cell::Null),
-            () => {}
-        }
-        if let Some((path, name)) = missing {
-            return Err(Fault::part_of_key(path, lookup, name).into());
-        }
-        let types: Vec<&ColumnType> = table.key.iter().map(|column| &column.ty).collect();
-        let compared = comparison_tuple(&types, &key);
-        match self.answers.lookups.get(ix).and_then(|known| known.get(&compared)) {
-            Some(Some(id)) => {
-                let narrow =
-                    || format!("refers to an id of `{}` that is out of range for {}", lookup.name, ty.sql);
-                bytes.extend_from_slice(&resized(id, &table.id.ty.kind, &ty.kind).ok_or_else(narrow)?);
-                Ok(Cell::Value(bytes))
-            }
-            Some(None) if lookup.missing == Missing::Skip => Err(Hole::Skipped),
-            Some(None) if lookup.missing == Missing::Insert && self.answers.leaves_missing => {
-                Err(Hole::Lacking(ix, compared))
-            }
-            Some(None) => Err(Fault::unknown(item, matching, lookup).into()),
-            None => {
-                let mut columns = Tuple::default();
-                if lookup.missing == Missing::Insert {
-                    for ((name, path), column) in lookup.columns.iter().zip(&table.columns) {
-                        self.push(&mut columns, path, &column.ty, lookup.text_form(name), item)?;
-                    }
-                }
-                self.asked.lookups += 1;
-                if self.asked.conversions == asked {
-                    self.questions.lookups.entry((ix, compared)).or_insert(CatalogueRow { key, columns });
-                }
-                Ok(Cell::Null)
-            }
-        }
-    }
-
-    /// Appends the value at `path` to a tuple. False where it is null or not known yet.
-    fn push(
-        &mut self,
-        tuple: &mut Tuple,
-        path: &Path,
-        ty: &ColumnType,
-        form: TextForm,
-        item: &Item<'_>,
-    ) -> Result<bool, Hole> {
-        let mut bytes = Vec::new();
-        let at = |message| Fault::at(path, message);
-        let filled = match item.find(path).map_err(at)? {
-            Found::Absent => false,
-            Found::Value(json) => self.encode(&json, ty, None, form, &mut bytes).map_err(at)?,
-        };
-        tuple.push_value(filled.then_some(&bytes));
-        Ok(filled)
-    }
-
-    /// Which items of a list become rows, and their cells: of several with one key, one.
-    fn chosen(&mut self, ix: RelationIx, items: &[Item<'_>]) -> Result<Vec<(usize, Tuple)>, ShredError> {
-        let relation = &self.mapping.relations[ix];
-        match relation.on_duplicate {
-            _ if !relation.is_keyed() => self.tuples(ix, items, 0..items.len()),
-            OnDuplicate::Error => {
-                let tuples = self.tuples(ix, items, 0..items.len())?;
-                self.without_equals(ix, items, tuples)
-            }
-            // The key alone decides: what else an item that does not count holds, and refers to, is not looked at.
-            OnDuplicate::First | OnDuplicate::Last => {
-                let asked = self.asked;
-                let winners = self.winners(ix, items)?;
-                // Until all keys are known nothing else is asked: it might be for an item that does not count.
-                if self.asked == asked { self.tuples(ix, items, winners) } else { Ok(Vec::new()) }
-            }
-        }
-    }
-
-    fn tuples(
-        &mut self,
-        ix: RelationIx,
-        items: &[Item<'_>],
-        places: impl IntoIterator<Item = usize>,
-    ) -> Result<Vec<(usize, Tuple)>, ShredError> {
-        let mut tuple =
-            |at| self.tuple(ix, &items[at], Wanted::All).map(|tuple| tuple.map(|tuple| (at, tuple)));
-        places.into_iter().filter_map(|at| Result::transpose(tuple(at))).collect()
-    }
-
-    /// The first or last item of each key, in the order of the list.
-    fn winners(&mut self, ix: RelationIx, items: &[Item<'_>]) -> Result<Vec<usize>, ShredError> {
-        let last = self.mapping.relations[ix].on_duplicate == OnDuplicate::Last;
-        let (asked, nuls) = (self.asked, self.set.nuls);
-        let mut chosen: HashMap<Tuple, usize> = HashMap::new();
-        for (at, item) in items.iter().enumerate() {
-            let Some(tuple) = self.tuple(ix, item, Wanted::Key)? else { continue };
-            // A key that is not known yet is nobody's duplicate; the document is shredded again.
-            let key = if self.asked == asked { self.row_key(ix, &tuple) } else { Tuple::default() };
-            match chosen.get(&key) {
-                Some(_) if last => drop(chosen.insert(key, at)),
-                Some(_) => {}
-                None => {
-                    self.claim(ix, &key, item)?;
-                    chosen.insert(key, at);
-                }
-            }
-        }
-        // The keys of those that count are made once more, with the rest of them.
-        self.set.nuls = nuls;
-        let mut winners: Vec<usize> = chosen.into_values().collect();
-        winners.sort_unstable();
-        Ok(winners)
-    }
-
-    /// Drops items that ask for the same rows as one before them.
-    fn without_equals(
-        &mut self,
-        ix: RelationIx,
-        items: &[Item<'_>],
-        tuples: Vec<(usize, Tuple)>,
-    ) -> Result<Vec<(usize, Tuple)>, ShredError> {
-        // While questions are open, cells are missing: what looks equal may differ.
-        if !self.questions.is_empty() {
-            return Ok(tuples);
-        }
-        let mut chosen: Vec<(usize, Tuple)> = Vec::new();
-        let mut places: HashMap<Tuple, usize> = HashMap::new();
-        for (at, tuple) in tuples {
-            let key = self.row_key(ix, &tuple);
-            let Some(&first) = places.get(&key) else {
-                self.claim(ix, &key, &items[at])?;
-                places.insert(key, chosen.len());
-                chosen.push((at, tuple));
-                continue;
-            };
-            let (first, other) = &chosen[first];
-            let (first, other) = (&items[*first], other.clone());
-            let asked = self.asked;
-            let differs = self.tree(ix, first, &other)? != self.tree(ix, &items[at], &tuple)?;
-            // What is asked of the rows below may make them equal yet.
-            if differs && self.asked == asked {
-                let relation = &self.mapping.relations[ix];
-                let message = twin(first, relation);
-                return Err(items[at].error(relation, &Path::default(), message));
-            }
-        }
-        Ok(chosen)
-    }
-
-    /// What an item asks for, the rows below it included. What it asks the database is asked here too; until that
-    /// is answered the document is not shredded anyway.
-    fn tree(
-        &mut self,
-        ix: RelationIx,
-        item: &Item<'_>,
-        tuple: &Tuple,
-    ) -> Result<TreeFingerprint, ShredError> {
-        let mut below = Shredder::new(self.mapping, self.schema, self.answers);
-        below.set.relations[ix].rows.push(Row { parent: 0, tuple: tuple.clone() });
-        below.enclosed(ix, item, 0)?;
-        let level = |(relation, table): (&RelationRows, &Table)| Level {
-            rows: relation.rows.iter().map(|r| (r.parent, fingerprint::row(table, &r.tuple))).collect(),
-            kept: relation.kept.clone(),
-        };
-        let levels: Vec<Level> = below.set.relations.iter().zip(&self.schema.tables).map(level).collect();
-        self.asked.conversions += below.asked.conversions;
-        self.asked.lookups += below.asked.lookups;
-        self.questions.extend(below.questions);
-        Ok(trees(self.mapping, &levels)[ix][0])
-    }
-
-    fn row_key(&self, ix: RelationIx, tuple: &Tuple) -> Tuple {
-        let table = &self.schema.tables[ix];
-        comparison_key(table, tuple)
-    }
-
-    /// A key that is unique in the table may stand under one parent only. While questions are open, items that
-    /// will not count still stand beside those that do.
-    fn claim(&mut self, ix: RelationIx, key: &Tuple, item: &Item<'_>) -> Result<(), ShredError> {
-        let relation = &self.mapping.relations[ix];
-        if relation.unique_in != UniqueIn::All || !self.questions.is_empty() {
-            return Ok(());
-        }
-        let places = self.claimed.entry(ix).or_default();
-        if let Some(other) = places.insert(key.clone(), item.place()) {
-            let message = two_parents(item, &other, relation);
-            return Err(item.error(relation, &Path::default(), message));
         }
         Ok(())
     }
