@@ -2,8 +2,10 @@
 //! `apply`.
 
 mod outcome;
+mod removals;
+mod repeats;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,10 +18,10 @@ use crate::engine::bystanders::{Bystander, bystanders};
 use crate::engine::changes::Pending;
 use crate::engine::claims::{Conflict, Verdict, claims};
 use crate::engine::compare::{Active, Compared, below_silence, close, compare};
-use crate::engine::guard::{Reservation, Rows};
+use crate::engine::guard::Reservation;
 use crate::engine::handover::{Detached, attach, detach, rewritten};
 use crate::engine::prepare::Prepared;
-use crate::engine::registry::{Outcome, Turn};
+use crate::engine::registry::Turn;
 use crate::engine::report::Failure;
 use crate::engine::respelled::renewal;
 use crate::engine::rewritten::{self, Known, Traces};
@@ -28,16 +30,20 @@ use crate::engine::run::Run;
 use crate::engine::spans;
 use crate::engine::units::Scope;
 use crate::engine::verify::found;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::plan::{Batch, Marked, Plan, Sides, plan, questions};
 use crate::postgres::absent::mark_absent;
 use crate::postgres::changes::Change;
 use crate::postgres::packing::{self, Renewal};
 use crate::postgres::state::{self, Record, State};
 use crate::postgres::write::{Marking, Writer, named_by_table, referables, transaction_time};
-use crate::postgres::{Limits, begin, cascade, discard, judge};
+use crate::postgres::{Limits, begin, discard, judge};
 use crate::row::Tuple;
 use outcome::{committed, renewed, verified};
+use removals::{Removed, reserve};
+use repeats::{former, repeats};
+
+pub(super) use removals::{Withheld, removals};
 
 /// Takes note of documents in the order of the feed, and drops repeated ones.
 pub(crate) fn admit(run: &Run, documents: Vec<Prepared>) -> Vec<Arc<Prepared>> {
@@ -94,14 +100,6 @@ impl Tried {
             Tried::Withheld(_) => "withheld",
         }
     }
-}
-
-/// A document that would delete rows.
-pub(super) struct Withheld {
-    /// Its place among those that were tried.
-    pub document: usize,
-    /// How many, per relation.
-    pub rows: Vec<u64>,
 }
 
 /// A batch with what is recorded of its documents.
@@ -192,10 +190,6 @@ impl Written {
         Ok(changes)
     }
 }
-
-/// Per document, how many of its rows go, now or at the end of the feed, in each relation. Documents of which none
-/// does are left out.
-type Removed = BTreeMap<u32, Vec<u64>>;
 
 /// One try. `groups` is told which documents cannot be applied without each other, if that was found out.
 pub(super) async fn transact(
@@ -388,53 +382,6 @@ async fn planned(
     Ok(plan)
 }
 
-/// The right to delete what the documents give up, now or at the end of the feed, and what goes along, if that is
-/// anything; and what they give up. `Err`: the documents that do, if it is too much.
-async fn reserve<'r>(
-    run: &'r Run,
-    transaction: &Transaction<'_>,
-    batch: &Recorded<'_>,
-    sides: &[Sides],
-) -> Result<Result<(Option<Reservation<'r>>, Removed), Vec<Withheld>>, Error> {
-    if sides.iter().all(|side| side.changes.removed.is_empty()) {
-        return Ok(Ok((None, Removed::new())));
-    }
-    let (mut rows, removed) = removals(run, transaction, sides).await?;
-    for document in &batch.looked_at {
-        run.less_reserved(&document.key, &mut rows);
-    }
-    Ok(match run.guard.reserve(transaction, rows).await? {
-        Ok(reservation) => Ok((Some(reservation), removed)),
-        // Whose rows they are is not known: they are refused with the whole batch.
-        Err(reason) if removed.is_empty() => return Err(Error::new(ErrorKind::Rejected, reason)),
-        Err(reason) => {
-            run.tally(|tally| tally.withheld_because(reason));
-            let withheld =
-                |(at, rows): (u32, Vec<u64>)| Withheld { document: batch.places[at as usize], rows };
-            Err(removed.into_iter().map(withheld).collect())
-        }
-    })
-}
-
-/// The rows that a batch removes, per table with those that go along, and per document and relation.
-pub(super) async fn removals(
-    run: &Run,
-    transaction: &Transaction<'_>,
-    sides: &[Sides],
-) -> Result<(Rows, Removed), Error> {
-    let cascading = run.guard.cascading(transaction, &run.schema).await?;
-    let mut rows = cascade::count(transaction, &run.schema, cascading, sides).await?;
-    let mut per_document = Removed::new();
-    for (ix, side) in sides.iter().enumerate().filter(|(_, side)| !side.changes.removed.is_empty()) {
-        let removed = &side.changes.removed;
-        *rows.entry(run.schema.tables[ix].name.clone()).or_default() += removed.len() as u64;
-        for document in removed.iter().filter_map(|&row| side.stored[row as usize].document) {
-            per_document.entry(document).or_insert_with(|| vec![0; sides.len()])[ix] += 1;
-        }
-    }
-    Ok((rows, per_document))
-}
-
 /// Takes the mark from the root rows of documents that are back.
 async fn unmark(
     run: &Run,
@@ -471,62 +418,6 @@ async fn write(
     let traces = Traces { restored, places: writer.places, references: writer.references };
     let held = held_documents(&sides, &plan, batch.looked_at.len());
     Ok(Written { sides, plan, times, detached: detached.len() as u64, held, removed, traces })
-}
-
-/// Documents of which another version was skipped by its bytes in this feed. Of two versions the first counts.
-fn repeats(run: &Run, batch: &Recorded<'_>) -> Vec<Conflict> {
-    let documents = batch.documents.iter().zip(&batch.states).enumerate();
-    let verdict = |(at, (document, state)): (usize, (&Arc<Prepared>, &Option<State>))| {
-        let verdict = repeated(run, document, state.as_ref()?, Some(&document.label))?;
-        Some(Conflict { document: at, verdict })
-    };
-    documents.filter_map(verdict).collect()
-}
-
-/// What becomes of a document of which this state is recorded, if the bytes of that were skipped in this feed.
-/// `skipped`: what these were called, where that is known.
-fn repeated(run: &Run, document: &Prepared, state: &State, skipped: Option<&str>) -> Option<Verdict> {
-    let raw = state.raw?;
-    let (other, before) = run.registry().skipped_at(raw, &document.key)?;
-    match (state.fingerprint == Some(document.fingerprints.document), before) {
-        (true, _) => Some(Verdict::Repeated),
-        (false, true) => Some(Verdict::Fail(differs(Some(&document.label), &document.origin, &other))),
-        (false, false) => {
-            run.registry().forget(raw);
-            run.tally(|tally| {
-                tally.outcome(Outcome::Unchanged, -1);
-                tally.fail_all(vec![differs(skipped, &other, &document.origin)]);
-            });
-            None
-        }
-    }
-}
-
-/// The keys that rows of the batch had and that no document of it takes over: what is recorded under them goes.
-/// The documents as they were may be in the feed too, skipped already; if not, they will be looked at.
-async fn former(
-    run: &Run,
-    transaction: &Transaction<'_>,
-    batch: &Recorded<'_>,
-    roots: &Roots,
-    conflicts: &mut Vec<Conflict>,
-) -> Result<Vec<DocumentKey>, Error> {
-    let changed: Vec<(usize, &DocumentKey)> = roots.former(&batch.looked_at).collect();
-    if changed.is_empty() {
-        return Ok(Vec::new());
-    }
-    let keys: Vec<&DocumentKey> = changed.iter().map(|(_, key)| *key).collect();
-    let states: HashMap<DocumentKey, State> =
-        state::states(transaction, run.lease.mapping, &run.schema, &keys).await?.into_iter().collect();
-    for (at, key) in &changed {
-        let Some(state) = states.get(*key) else { continue };
-        match repeated(run, batch.looked_at[*at], state, None) {
-            Some(verdict) => conflicts.push(Conflict { document: batch.places[*at], verdict }),
-            None => state.raw.into_iter().for_each(|raw| run.registry().forget(raw)),
-        }
-    }
-    let taken_over: HashSet<&DocumentKey> = batch.looked_at.iter().map(|document| &document.key).collect();
-    Ok(keys.into_iter().filter(|key| !taken_over.contains(key)).cloned().collect())
 }
 
 /// The relations that must be compared, per document looked at. What is recorded counts only if it is about the
