@@ -55,7 +55,8 @@ impl Reader<'_, '_> {
     /// Key columns are among the columns, and none refers to the parent.
     pub(super) fn check_key(&mut self, at: &At<'_>, relation: &Relation) {
         // A link's key is its target; columns that could not be read have their own fault.
-        let Some(key) = at.get("key").filter(|_| !relation.columns.is_empty()) else { return };
+        let is_named = relation.kind != RelationKind::Link && !relation.columns.is_empty();
+        let Some(key) = at.get("key").filter(|_| is_named) else { return };
         for name in &relation.key {
             if relation.parent.contains(name) {
                 let mend = "a key is within its parent already; leave it out of the key";
