@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 
 use crate::support::shelf::{Shelf, sql};
-use crate::support::{Database, command};
+use crate::support::{Database, command, db};
 use crate::upgrade::CATALOG;
 
 const VERSION: &str = rowdelta::postgres::install::VERSION;
@@ -381,4 +381,33 @@ async fn no_way_back_and_none_without_the_files() {
     );
     assert!(not_installed(&left, &["--extension"]).contains("`make install`"));
     assert_eq!(install(&left, &[]), format!("{VERSION} is installed already"));
+}
+
+/// What a script says must have a form in the encoding of the database, its comments included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p20_a_database_need_not_be_in_utf8() {
+    let database = db().await;
+    for older in [false, true] {
+        let latin = database.beside_with("ENCODING 'LATIN1' LOCALE 'C'").await;
+        if older {
+            latin.execute(&text("rowdelta--0.2.0.sql")).await;
+        }
+        install(&latin, &[]);
+        latin.execute("CREATE TABLE word (k text PRIMARY KEY, v text)").await;
+        let scratch = command::Scratch::new();
+        let mapping = scratch.write(
+            "mapping.toml",
+            "version = 1\nname = \"words\"\n[root]\ntable = \"word\"\nkey = [\"k\"]\ncolumns = { k = \"k\", v = \"v\" }\n",
+        );
+        let feed = scratch.write("feed.ndjson", "{\"k\": \"año\", \"v\": \"ü\"}\n");
+        command::sync(latin.url(), &mapping, &[&feed]).succeeded();
+        assert_eq!(
+            latin.value("SELECT encode(convert_to(k || v, 'LATIN1'), 'hex') FROM word").await,
+            "61f16ffc"
+        );
+        let sql = "SELECT rowdelta.register('{\"version\": 1, \"name\": \"sql\", \"root\": {\"table\": \"word\", \"key\": \"k\",
+                   \"columns\": {\"k\": \"k\", \"v\": \"v\"}}}'); SELECT rowdelta.sync('sql', '{\"k\": \"año\", \"v\": \"û\"}')";
+        latin.execute(sql).await;
+        assert_eq!(latin.value("SELECT v FROM word").await, "û");
+    }
 }

@@ -74,9 +74,14 @@ impl Database {
 
     /// Another, empty one on the same server.
     pub async fn beside(&self) -> Self {
+        self.beside_with("").await
+    }
+
+    /// Another, empty one, with such options.
+    pub async fn beside_with(&self, options: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("beside_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        self.execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await;
+        self.execute(&format!("CREATE DATABASE {name} TEMPLATE template0 {options}")).await;
         let (server, _) = self.url.rsplit_once('/').expect("a URL with a database");
         let url = format!("{server}/{name}");
         let client = connect(&url).await.expect("connect to the new database");
