@@ -296,14 +296,17 @@ BEGIN
         -- Recent rows hide what the base has.
         WHERE n.key NOT IN (SELECT d.key FROM rowdelta.document d
                             WHERE d.mapping = p_mapping AND d.key >= v_first AND d.key <= v_last)
-    ), entries AS (
-        SELECT b.lowest, e.at, coalesce(n.raw, e.raw) AS raw, e.respelled OR n.raw IS NOT NULL AS respelled,
-               n.raw IS NOT NULL AS is_new
+    ), based AS MATERIALIZED (
+        -- By itself: joined in one, all that is said would be read for each row of the base.
+        SELECT b.lowest, e.key, e.raw, e.fingerprint, e.respelled, e.at
         FROM rowdelta.base b
         CROSS JOIN LATERAL unnest(b.keys, b.raw, b.fingerprint, b.respelled)
             WITH ORDINALITY AS e (key, raw, fingerprint, respelled, at)
-        LEFT JOIN said n ON n.key = e.key AND n.expected = e.fingerprint
         WHERE b.mapping = p_mapping AND b.lowest >= v_from AND b.lowest <= v_last
+    ), entries AS (
+        SELECT b.lowest, b.at, coalesce(n.raw, b.raw) AS raw, b.respelled OR n.raw IS NOT NULL AS respelled,
+               n.raw IS NOT NULL AS is_new
+        FROM based b LEFT JOIN said n ON n.key = b.key AND n.expected = b.fingerprint
     ), packed AS (
         SELECT e.lowest, array_agg(e.raw ORDER BY e.at) AS raw, array_agg(e.respelled ORDER BY e.at) AS respelled,
                count(*) FILTER (WHERE e.is_new) AS renewed

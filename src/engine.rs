@@ -38,6 +38,7 @@ mod respelled;
 mod rewritten;
 mod roots;
 mod run;
+mod settled;
 mod spans;
 mod stepwise;
 mod sweep;
@@ -51,6 +52,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use tokio::sync::watch;
+use tokio_postgres::Transaction;
 use tracing::Instrument as _;
 
 use crate::document::{Document, Origin};
@@ -337,13 +339,8 @@ async fn settled(
     schema: &Schema,
 ) -> Result<Registry, Error> {
     loop {
-        let (mut registry, mut roots) = (Registry::default(), Shorts::default());
         let transaction = state::snapshot(client).await?;
-        let settled = state::settled(&transaction, lease.mapping, |raw, key| registry.remember(raw, key));
-        // Asked for together: the server sends the one while the other is read.
-        let keys = state::root_keys(&transaction, &schema.tables[0], |key| roots.extend([key.short()]));
-        let (settled, keys) = futures_util::join!(settled, keys);
-        settled.and(keys)?;
+        let (registry, roots) = settled_and_roots(&transaction, lease.mapping, schema).await?;
         transaction.commit().await?;
         if registry.is_within(&roots) {
             return Ok(registry);
@@ -357,6 +354,24 @@ async fn settled(
             "root rows were deleted by someone else; their documents are done again"
         );
     }
+}
+
+/// The documents that are done, and the keys of all root rows, in one snapshot.
+async fn settled_and_roots(
+    transaction: &Transaction<'_>,
+    mapping: i32,
+    schema: &Schema,
+) -> Result<(Registry, Shorts), Error> {
+    // Tables that grow to a million documents hold half as much again while they double for the last time.
+    let packed = state::packed_documents(transaction, mapping).await?;
+    let mut registry = Registry::with_capacity(packed);
+    let mut roots = Shorts::with_capacity_and_hasher(packed, Default::default());
+    let settled = state::settled(transaction, mapping, packed > 0, |raw, key| registry.remember(raw, key));
+    // Asked for together: the server sends the one while the other is read.
+    let keys = state::root_keys(transaction, &schema.tables[0], |key| roots.extend([key.short()]));
+    let (settled, keys) = futures_util::join!(settled, keys);
+    settled.and(keys)?;
+    Ok((registry, roots))
 }
 
 /// A run that has begun.

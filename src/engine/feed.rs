@@ -18,6 +18,7 @@ use crate::engine::prepare::{Prepared, Unread, prepare};
 use crate::engine::registry::Glance;
 use crate::engine::report::Failure;
 use crate::engine::run::Run;
+use crate::engine::settled::pass_over;
 use crate::engine::spans;
 use crate::engine::tally::Tally;
 use crate::engine::{FeedError, FeedItem, batch, panicked};
@@ -72,8 +73,19 @@ async fn work(
     }
     let documents = batch::admit(&run, prepared);
     let _ = admitted.send(());
+    let all = documents.len();
+    let mut left = pass_over(&run, documents).await;
+    if left.len() < all / 2 {
+        // A transaction for these few would cost as much as one for a batch.
+        left = run.gather(left);
+    }
+    apply_parts(&run, left).await
+}
+
+/// Applies documents, in as many transactions as they have too many rows for one.
+pub(super) async fn apply_parts(run: &Arc<Run>, documents: Vec<Arc<Prepared>>) -> Result<(), Error> {
     for part in by_rows(documents, run.options.batch_rows_max) {
-        apply(&run, part, Round::Feed).await?;
+        apply(run, part, Round::Feed).await?;
     }
     Ok(())
 }

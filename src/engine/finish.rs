@@ -6,7 +6,7 @@ use tracing::Instrument as _;
 
 use crate::document::{DocumentKey, Origin};
 use crate::engine::apply::{Round, apply};
-use crate::engine::feed::Workers;
+use crate::engine::feed::{Workers, apply_parts};
 use crate::engine::progress::Phase;
 use crate::engine::report::Failure;
 use crate::engine::run::Run;
@@ -15,13 +15,14 @@ use crate::error::Error;
 use crate::postgres::changes::forget_old as forget_old_changes;
 use crate::postgres::{begin, packing, state};
 
-/// Waits for the workers; then second tries, together, and what held removals were in the way of once more with the
+/// Waits for the workers; then what is left of their batches; then second tries, together, and what held removals were in the way of once more with the
 /// documents that hold them; then removals that are still held back; then what a complete feed lacks. After a feed that
 /// broke off these stay held: what was removed here might have turned up there.
 pub(super) async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> Result<(), Error> {
     while let Some(done) = workers.tasks.join_next().await {
         done.map_err(panicked)??;
     }
+    apply_parts(run, run.take_gathered()).await?;
     let broken = broken.or_else(|| run.patience.given_up());
     // Together, whatever their rows: what two of them swap must meet in one transaction.
     run.guard.reopen();

@@ -23,11 +23,11 @@ use crate::engine::feed::read_feed;
 use crate::engine::foresight::{Doubt, Foresight};
 use crate::engine::patience::Patience;
 use crate::engine::progress::{Phase, Stopwatch};
-use crate::engine::registry::{Registry, Shorts};
+use crate::engine::registry::Registry;
 use crate::engine::report::{Report, Status};
 use crate::engine::rewritten;
 use crate::engine::run::{Loaded, Purpose, Run};
-use crate::engine::{Engine, FeedItem, Options, finish};
+use crate::engine::{Engine, FeedItem, Options, finish, settled_and_roots};
 use crate::error::Error;
 use crate::postgres::catalog;
 use crate::postgres::state::{self, Lease};
@@ -98,10 +98,8 @@ impl Engine {
         if relations.any(|(relation, holds_rows)| filled.contains(&relation.name) && !holds_rows) {
             return Ok((Registry::default(), Doubt::All));
         }
-        let (mut registry, mut roots) = (Registry::default(), Shorts::default());
         let transaction = state::snapshot(client).await?;
-        state::settled(&transaction, recorded, |raw, key| registry.remember(raw, key)).await?;
-        state::root_keys(&transaction, &schema.tables[0], |key| roots.extend([key.short()])).await?;
+        let (mut registry, roots) = settled_and_roots(&transaction, recorded, schema).await?;
         transaction.commit().await?;
         let lost = registry.keep_within(&roots);
         Ok((registry, Doubt::Of(lost)))

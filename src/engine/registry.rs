@@ -141,6 +141,22 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
+    /// With room for so many documents that are known.
+    pub fn with_capacity(documents: usize) -> Self {
+        let known = HashMap::with_capacity_and_hasher(documents, Uniform::default());
+        Registry { known, ..Registry::default() }
+    }
+
+    /// How many documents are known.
+    pub fn known(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether a child was taken from a document, so that what is recorded of it counts no more.
+    pub fn is_robbed(&self, key: &DocumentKey) -> bool {
+        self.robbed.contains(&key.short())
+    }
+
     /// Whether all documents that are known are among these.
     pub fn is_within(&self, shorts: &Shorts) -> bool {
         self.known.values().all(|known| shorts.contains(&known.key))

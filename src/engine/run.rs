@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_postgres::Transaction;
 
 use crate::document::{DocumentKey, Origin, short};
@@ -20,6 +20,7 @@ use crate::engine::progress::Stopwatch;
 use crate::engine::registry::{Outcome, Registry};
 use crate::engine::report::Failure;
 use crate::engine::respelled::Spellings;
+use crate::engine::settled::AllSettled;
 use crate::engine::tally::Tally;
 use crate::engine::units::Units;
 use crate::engine::verify::Findings;
@@ -127,9 +128,12 @@ pub(crate) struct Run {
     pub meters: Meters,
     /// Where changes are told.
     pub outlet: Outlet,
+    /// What is recorded of all settled documents, once many had to be looked up.
+    pub settled: OnceCell<Option<AllSettled>>,
     registry: Mutex<Registry>,
     tally: Mutex<Tally>,
     answers: Mutex<Vec<Answers>>,
+    gathered: Mutex<Kept>,
     deferred: Mutex<Kept>,
     holders: Mutex<Kept>,
     held: Mutex<HashMap<DocumentKey, Held>>,
@@ -218,9 +222,11 @@ impl Run {
             stopwatch,
             meters,
             outlet,
+            settled: OnceCell::new(),
             registry: Mutex::new(registry),
             tally,
             answers: Mutex::default(),
+            gathered: Mutex::default(),
             deferred: Mutex::default(),
             holders: Mutex::default(),
             held: Mutex::default(),
@@ -354,6 +360,21 @@ impl Run {
             answers.lookups.clear();
         }
         lock(&self.answers).push(answers);
+    }
+
+    /// Adds the few documents that are left of a batch to those of others. Gives all of them back once they are a batch.
+    pub fn gather(&self, documents: Vec<Arc<Prepared>>) -> Vec<Arc<Prepared>> {
+        let mut gathered = lock(&self.gathered);
+        gathered.bytes += documents.iter().map(|document| document.bytes).sum::<usize>();
+        gathered.documents.extend(documents);
+        let options = &self.options;
+        let is_full = gathered.documents.len() >= options.batch_documents_max
+            || gathered.bytes >= options.batch_bytes_max;
+        if is_full { std::mem::take(&mut *gathered).documents } else { Vec::new() }
+    }
+
+    pub fn take_gathered(&self) -> Vec<Arc<Prepared>> {
+        std::mem::take(&mut *lock(&self.gathered)).documents
     }
 
     /// Keeps a document for the second try. Gives it back where too many wait already.

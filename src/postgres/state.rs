@@ -33,13 +33,11 @@ pub(crate) struct State {
 /// A document that was respelled before has its bytes recorded in one run of so many.
 const RENEWAL: i64 = 16;
 
-impl State {
-    /// Whether other bytes of the document, whose rows did not change, are recorded. The first time they are: it is to
-    /// be skipped from then on. If it is not, since the bytes are others each time, recording them is for nothing; but
-    /// now and then they are all the same, in case that has ended.
-    pub fn renews(&self, raw: RawFingerprint, run: i64) -> bool {
-        !self.respelled || run.wrapping_add(raw.0[0].into()).rem_euclid(RENEWAL) == 0
-    }
+/// Whether other bytes of a document, whose rows did not change, are recorded. The first time they are: it is to be
+/// skipped from then on. If it is not, since the bytes are others each time, recording them is for nothing; but now and
+/// then they are all the same, in case that has ended.
+pub(crate) fn renews(respelled: bool, raw: RawFingerprint, run: i64) -> bool {
+    !respelled || run.wrapping_add(raw.0[0].into()).rem_euclid(RENEWAL) == 0
 }
 
 /// A document to record.
@@ -158,16 +156,22 @@ pub(crate) async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, Err
     Ok(builder.start().await?)
 }
 
-/// Calls `each` with the raw fingerprint and the key of every document that is done.
+/// Of how many documents the base has what is recorded.
+pub(crate) async fn packed_documents(transaction: &Transaction<'_>, mapping: i32) -> Result<usize, Error> {
+    let sql = "SELECT coalesce(sum(documents), 0) FROM rowdelta.skip WHERE mapping = $1";
+    let documents: i64 = transaction.query_typed_one(sql, &[(&mapping, Type::INT4)]).await?.get(0);
+    Ok(usize::try_from(documents).unwrap_or(0))
+}
+
+/// Calls `each` with the raw fingerprint and the key of every document that is done. `is_packed`: whether the base has any.
 ///
 /// The tables are read as they are: a function would keep the whole of what it gives before it gave any of it.
 pub(crate) async fn settled(
     transaction: &Transaction<'_>,
     mapping: i32,
+    is_packed: bool,
     mut each: impl FnMut(RawFingerprint, &DocumentKey),
 ) -> Result<(), Error> {
-    let sql = "SELECT EXISTS (SELECT FROM rowdelta.skip WHERE mapping = $1)";
-    let is_packed: bool = transaction.query_typed_one(sql, &[(&mapping, Type::INT4)]).await?.get(0);
     let sql =
         "SELECT key, CASE WHEN settled AND NOT gone THEN raw END FROM rowdelta.document WHERE mapping = $1";
     let mut rows = std::pin::pin!(transaction.query_typed_raw(sql, [(mapping, Type::INT4)]).await?);
@@ -193,6 +197,54 @@ pub(crate) async fn settled(
             match raw.try_into() {
                 Ok(raw) if !recent.contains(&key) => each(RawFingerprint(raw), &key),
                 _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is recorded of a settled document, but for the fingerprints of its relations.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled {
+    pub fingerprint: DocumentFingerprint,
+    pub raw: Option<RawFingerprint>,
+    pub respelled: bool,
+}
+
+/// Calls `each` with the key of every settled document, and what is recorded of it.
+pub(crate) async fn all_settled(
+    transaction: &Transaction<'_>,
+    mapping: i32,
+    mut each: impl FnMut(&[u8], Settled),
+) -> Result<(), Error> {
+    let fixed = |bytes: Option<&[u8]>| bytes.and_then(|bytes| bytes.try_into().ok());
+    type Hash<'a> = Option<&'a [u8]>;
+    let mut tell =
+        |key: &[u8], (raw, fingerprint): (Hash<'_>, Hash<'_>), is_settled: bool, respelled: bool| {
+            if let Some(fingerprint) = fixed(fingerprint).filter(|_| is_settled) {
+                let (fingerprint, raw) = (DocumentFingerprint(fingerprint), fixed(raw).map(RawFingerprint));
+                each(key, Settled { fingerprint, raw, respelled });
+            }
+        };
+    let sql = "SELECT key, raw, fingerprint, settled AND NOT gone, respelled FROM rowdelta.document WHERE mapping = $1";
+    let mut rows = std::pin::pin!(transaction.query_typed_raw(sql, [(mapping, Type::INT4)]).await?);
+    // They hide what is packed.
+    let mut recent = HashSet::new();
+    while let Some(row) = rows.try_next().await? {
+        tell(row.get(0), (row.get(1), row.get(2)), row.get(3), row.get(4));
+        recent.insert(row.get::<_, &[u8]>(0).to_vec());
+    }
+    let sql = "SELECT keys, raw, fingerprint, settled, respelled FROM rowdelta.base WHERE mapping = $1";
+    let mut rows = std::pin::pin!(transaction.query_typed_raw(sql, [(mapping, Type::INT4)]).await?);
+    while let Some(row) = rows.try_next().await? {
+        let (raws, fingerprints): (Vec<Option<&[u8]>>, Vec<Option<&[u8]>>) = (row.get(1), row.get(2));
+        let (settled, respelled): (Vec<bool>, Vec<bool>) = (row.get(3), row.get(4));
+        let hashes = raws.into_iter().zip(fingerprints);
+        let entries =
+            elements(row.get::<_, Raw<'_>>(0).0).zip(hashes).zip(settled.into_iter().zip(respelled));
+        for ((key, hashes), (is_settled, respelled)) in entries {
+            if !recent.contains(key) {
+                tell(key, hashes, is_settled, respelled);
             }
         }
     }

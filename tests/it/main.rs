@@ -40,6 +40,7 @@ mod power;
 mod progress;
 mod properties;
 mod real_data;
+mod respelled;
 mod schemas;
 mod shop;
 mod sql;

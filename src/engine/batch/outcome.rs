@@ -13,7 +13,7 @@ use crate::engine::verify::Noted;
 use crate::fingerprint::comparison_key;
 use crate::mapping::UniqueIn;
 use crate::plan::{Plan, Sides};
-use crate::postgres::state::State;
+use crate::postgres::state::{State, renews};
 
 /// Counts and remembers what was committed. Gives the documents from which a child was taken meanwhile.
 pub(super) fn committed(
@@ -98,7 +98,8 @@ fn respelled<'b>(batch: &'b Recorded<'_>) -> impl Iterator<Item = (&'b Prepared,
 
 /// Of these the ones whose bytes are recorded, since that pays.
 pub(super) fn renewed<'b>(run: &'b Run, batch: &'b Recorded<'_>) -> impl Iterator<Item = &'b Prepared> {
-    let renewed = respelled(batch).filter(|(document, state)| state.renews(document.raw, run.number));
+    let renewed =
+        respelled(batch).filter(|(document, state)| renews(state.respelled, document.raw, run.number));
     renewed.map(|(document, _)| document)
 }
 
