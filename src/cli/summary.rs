@@ -113,9 +113,13 @@ fn not_written(report: &Report) -> Vec<String> {
         (0, None) => "withheld".to_owned(),
         (rows, _) => format!("withheld, which would have deleted {}", plural(rows, "row")),
     };
+    let unchanged = match documents.respelled {
+        0 => "unchanged".to_owned(),
+        respelled => format!("unchanged, {} of them in another spelling", HumanCount(respelled)),
+    };
     let kept = documents.absent.saturating_sub(documents.removed + documents.withheld);
     let counts = [
-        (documents.unchanged, "unchanged"),
+        (documents.unchanged, &*unchanged),
         (documents.repeated, "equal to one that stood before it in the feed"),
         (documents.failed, &failed),
         (documents.withheld, &withheld),

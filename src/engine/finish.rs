@@ -15,14 +15,16 @@ use crate::error::Error;
 use crate::postgres::changes::forget_old as forget_old_changes;
 use crate::postgres::{begin, packing, state};
 
-/// Waits for the workers; then what is left of their batches; then second tries, together, and what held removals were in the way of once more with the
-/// documents that hold them; then removals that are still held back; then what a complete feed lacks. After a feed that
-/// broke off these stay held: what was removed here might have turned up there.
+/// Waits for the workers; then what was gathered of their batches; then second tries, together, and what held removals
+/// were in the way of once more with the documents that hold them; then removals that are still held back; then what a
+/// complete feed lacks. After a feed that broke off these stay held: what was removed here might have turned up there.
 pub(super) async fn finish(run: &Arc<Run>, mut workers: Workers, broken: Option<Error>) -> Result<(), Error> {
     while let Some(done) = workers.tasks.join_next().await {
         done.map_err(panicked)??;
     }
-    apply_parts(run, run.take_gathered()).await?;
+    let gathered = run.take_gathered();
+    let span = spans::later(gathered.len(), Round::Feed);
+    apply_parts(run, gathered).instrument(span).await?;
     let broken = broken.or_else(|| run.patience.given_up());
     // Together, whatever their rows: what two of them swap must meet in one transaction.
     run.guard.reopen();

@@ -16,11 +16,14 @@ use crate::postgres::state::{self, Settled};
 /// Looking up one document costs what reading the fingerprints of so many does: 12 µs of CPU against 0.6, both sides.
 const READ_FOR_ONE: usize = 20;
 
-/// What is recorded of all settled documents, in 42 bytes each.
+/// What is recorded of all settled documents.
 pub(crate) struct AllSettled {
     /// Sorted by what stands for the key.
-    documents: Vec<([u8; 8], Settled)>,
+    documents: Vec<Entry>,
 }
+
+/// 42 bytes.
+type Entry = ([u8; 8], Settled);
 
 impl AllSettled {
     async fn read(run: &Run) -> Result<Self, Error> {
@@ -77,11 +80,14 @@ fn is_respelled(run: &Run, document: &Prepared, settled: &Settled) -> bool {
     settled.raw.is_some_and(is_other) && !registry.is_robbed(&document.key) && run.trusts(&document.key)
 }
 
-/// What is recorded, if so many documents had to be looked up for nothing that it pays to read it.
+/// What is recorded, if so many documents had to be looked up for nothing that it pays to read it, and it is not too much
+/// to be kept.
 async fn all_settled(run: &Run) -> Option<&AllSettled> {
     let respelled = run.tally(|tally| tally.report.documents.respelled) as usize;
-    let pays = respelled > 0 && respelled * READ_FOR_ONE >= run.registry().known();
-    if !pays || !run.purpose.trusts() {
+    let known = run.registry().known();
+    let pays = respelled > 0 && respelled * READ_FOR_ONE >= known;
+    let fits = known * size_of::<Entry>() <= run.options.deferred_bytes_max;
+    if !(pays && fits && run.purpose.trusts()) {
         return None;
     }
     let read = || async {

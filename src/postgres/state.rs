@@ -217,8 +217,8 @@ pub(crate) async fn all_settled(
     mapping: i32,
     mut each: impl FnMut(&[u8], Settled),
 ) -> Result<(), Error> {
-    let fixed = |bytes: Option<&[u8]>| bytes.and_then(|bytes| bytes.try_into().ok());
     type Hash<'a> = Option<&'a [u8]>;
+    let fixed = |bytes: Hash<'_>| bytes.and_then(|bytes| bytes.try_into().ok());
     let mut tell =
         |key: &[u8], (raw, fingerprint): (Hash<'_>, Hash<'_>), is_settled: bool, respelled: bool| {
             if let Some(fingerprint) = fixed(fingerprint).filter(|_| is_settled) {
@@ -237,7 +237,7 @@ pub(crate) async fn all_settled(
     let sql = "SELECT keys, raw, fingerprint, settled, respelled FROM rowdelta.base WHERE mapping = $1";
     let mut rows = std::pin::pin!(transaction.query_typed_raw(sql, [(mapping, Type::INT4)]).await?);
     while let Some(row) = rows.try_next().await? {
-        let (raws, fingerprints): (Vec<Option<&[u8]>>, Vec<Option<&[u8]>>) = (row.get(1), row.get(2));
+        let (raws, fingerprints): (Vec<Hash<'_>>, Vec<Hash<'_>>) = (row.get(1), row.get(2));
         let (settled, respelled): (Vec<bool>, Vec<bool>) = (row.get(3), row.get(4));
         let hashes = raws.into_iter().zip(fingerprints);
         let entries =

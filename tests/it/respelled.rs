@@ -49,6 +49,7 @@ async fn p15_many_other_spellings_are_told_without_looking_each_up() {
     let docs = respelled(&padding("p", 10 * BATCH));
     let ran = shop.run_with(&docs, &IN_TURN).await.succeeded();
     assert_eq!((counts(&ran), ran.documents("renewed")), ([200, 0, 200, 0], 200));
+    assert!(ran.stderr.contains("200 unchanged, 200 of them in another spelling\n"), "{}", ran.stderr);
     assert_eq!(shop.written().await, Edits::new());
     // It is told when the session ends.
     let calls = "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname = 'base_of' OR funcname = 'states'";
@@ -106,10 +107,9 @@ async fn p17_a_claim_against_a_document_in_another_spelling_names_both() {
 /// As it stands in the database, and in another spelling: once it is unchanged, once repeated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p14_a_document_that_stands_there_in_two_spellings_is_counted_once() {
-    let before = [padding("p", 3 * BATCH), vec![order("A", &[1])]].concat();
-    let shop = loaded(&before).await;
-    let a = order("A", &[1]);
-    let docs = [&[a.clone()], &respelled(&padding("p", 3 * BATCH))[..], &respelled(&[a])].concat();
+    let (pad, a) = (padding("p", 3 * BATCH), [order("A", &[1])]);
+    let shop = loaded(&[&pad[..], &a].concat()).await;
+    let docs = [&a[..], &respelled(&pad), &respelled(&a)].concat();
     let ran = shop.run_with(&docs, &IN_TURN).await.succeeded();
     assert_eq!(counts(&ran), [61, 0, 60, 1]);
     assert_eq!(shop.written().await, Edits::new());
