@@ -4195,13 +4195,13 @@ COMMENT ON FUNCTION rowdelta.refused(
     rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], rowdelta.print[]) IS
     'documents that cannot be stored, and why';
 
--- rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_others, p_tries): as rowdelta.store; what may pass is tried
--- again, without the documents that are refused by themselves. The others stay together, so that rows move between them; if
+-- rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_others, p_tries, p_refused): as rowdelta.store; what may pass is
+-- tried again, p_refused: after a constraint refused it, without the documents that are refused by themselves. The others stay together, so that rows move between them; if
 -- they cannot be stored together either, they are halved until those that are stored stand alone.
 CREATE FUNCTION rowdelta.stored(
     p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
     p_prints rowdelta.print[], p_others rowdelta.print[],
-    p_tries integer DEFAULT 8
+    p_tries integer DEFAULT 8, p_refused boolean DEFAULT false
 ) RETURNS rowdelta.done
     LANGUAGE plpgsql
     SET search_path = pg_catalog, rowdelta, pg_temp
@@ -4220,12 +4220,13 @@ EXCEPTION WHEN OTHERS THEN
     IF SQLSTATE IN ('RD001', 'RD002', 'RD004', 'RD005') THEN
         RAISE;
     END IF;
-    -- A key that is taken may be that of the document itself, which someone else stored or deleted meanwhile: once more.
+    -- A key that is taken may be that of the document itself, which someone else stored or deleted since it was looked
+    -- up: once more, unless that was just done.
     IF p_tries > 1 AND (SQLSTATE IN ('RD003', '40P01')
-                        OR SQLSTATE IN ('23503', '23505') AND p_tries = 8 AND cardinality(v_documents) = 1) THEN
+                        OR SQLSTATE IN ('23503', '23505') AND NOT p_refused AND cardinality(v_documents) = 1) THEN
         -- Sessions in each other's way, which hold nothing by now, do not start over in step.
         PERFORM pg_sleep(random() * 0.02 * (9 - p_tries));
-        RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_others, p_tries - 1);
+        RETURN rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_others, p_tries - 1, SQLSTATE IN ('23503', '23505'));
     END IF;
     IF cardinality(v_documents) = 1 THEN
         RETURN ROW('{}', '{}', ARRAY[ROW(v_documents[1], nullif(v_relation, ''), SQLSTATE, SQLERRM)::rowdelta.failed], NULL)::rowdelta.done;
@@ -4246,7 +4247,7 @@ END
 $$;
 
 COMMENT ON FUNCTION rowdelta.stored(
-    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], rowdelta.print[], integer) IS
+    rowdelta.plan_of_mapping, rowdelta.source_row[], rowdelta.node[], rowdelta.print[], rowdelta.print[], integer, boolean) IS
     'as store, narrowing down to the documents that are refused';
 
 -- rowdelta.others(p_documents, p_items, p_but): documents, with their numbers, but for some.
