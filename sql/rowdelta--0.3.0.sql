@@ -4196,8 +4196,9 @@ COMMENT ON FUNCTION rowdelta.refused(
     'documents that cannot be stored, and why';
 
 -- rowdelta.stored(p_plan, p_source, p_trees, p_prints, p_others, p_tries, p_refused): as rowdelta.store; what may pass is
--- tried again, p_refused: after a constraint refused it, without the documents that are refused by themselves. The others stay together, so that rows move between them; if
--- they cannot be stored together either, they are halved until those that are stored stand alone.
+-- tried again, without the documents that are refused by themselves. The others stay together, so that rows move between
+-- them; if they cannot be stored together either, they are halved until those that are stored stand alone. p_refused: whether
+-- a constraint refused the last try.
 CREATE FUNCTION rowdelta.stored(
     p_plan rowdelta.plan_of_mapping, p_source rowdelta.source_row[], p_trees rowdelta.node[],
     p_prints rowdelta.print[], p_others rowdelta.print[],
